@@ -1,0 +1,1 @@
+"""A thin, fast client for NVIDIA Triton Inference Server."""

@@ -1,0 +1,23 @@
+"""The ``gen-repo`` command: turns a missing extra into one sentence."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Run the command line; exits with the codes listed in ``errors``."""
+    try:
+        from tritonsmith_generator.commands import run
+    except ModuleNotFoundError as exc:
+        if exc.name is None or exc.name.startswith("tritonsmith"):
+            raise  # our own bug, not a missing extra
+        sys.exit(
+            f"gen-repo: '{exc.name}' is not installed. "
+            "The generator needs: pip install 'tritonsmith[generator]'"
+        )
+    run()
+
+
+if __name__ == "__main__":
+    main()
