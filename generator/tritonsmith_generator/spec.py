@@ -1,0 +1,263 @@
+"""What the user writes: ``models.yaml``, read strictly.
+
+An unknown key, a wrong type or a key written twice is an InputError that names the file, the
+line and what was allowed there.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from tritonsmith_generator.errors import InputError
+
+__all__ = ["Batching", "Instances", "ModelSpec", "Shapes", "Spec", "Target", "load_spec"]
+
+Target = Literal["auto", "onnxruntime", "tensorrt", "tensorrt_rtx"]
+Precision = Literal["fp32", "tf32", "fp16", "bf16", "int8", "fp8", "int4"]
+Sizes = tuple[Annotated[int, Field(ge=0)], ...]
+
+# Triton takes a folder's name for the model's name; these characters are safe in paths and URLs.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class Shapes(_Strict):
+    """The shapes of one input: full shapes, batch axis included."""
+
+    min: Sizes
+    opt: Sizes
+    max: Sizes
+
+
+class Batching(_Strict):
+    """How Triton's dynamic batcher forms batches.
+
+    ``max`` is the largest batch, 1 or more; ``max_delay_us`` how long a request waits for
+    company, in microseconds; ``preferred`` the batch sizes to send on at once.
+    """
+
+    max: Annotated[int, Field(ge=1)] | None = None
+    max_delay_us: Annotated[int, Field(ge=0)] | None = None
+    preferred: tuple[Annotated[int, Field(ge=1)], ...] = ()
+
+
+class Instances(_Strict):
+    """How many copies of the model run side by side, and where."""
+
+    count: Annotated[int, Field(ge=1)] = 1
+    kind: Literal["auto", "cpu", "gpu"] = "auto"
+    gpus: tuple[Annotated[int, Field(ge=0)], ...] = ()
+
+
+class Accuracy(_Strict):
+    """What the recorded cases are made from, and how far an answer may be off.
+
+    ``samples`` is a ``.npz`` file with one array per input, axis 0 being the sample.
+    ``limit`` is the largest allowed relative L2 error, without unit.
+    """
+
+    samples: Path | None = None
+    limit: Annotated[float, Field(gt=0)] | None = None
+
+
+class ModelSpec(_Strict):
+    """One model: where it comes from and how it is to be served."""
+
+    onnx: str | None = None
+    torch: str | None = None
+    target: Target = "auto"
+    precision: Precision = "fp32"
+    shapes: tuple[Mapping[str, Shapes], ...] = ()
+    batching: Batching | None = Batching()
+    instances: Instances = Instances()
+    accuracy: Accuracy = Accuracy()
+    version: Annotated[int, Field(ge=1)] | None = None
+    config: Mapping[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _one_source(self) -> ModelSpec:
+        if (self.onnx is None) == (self.torch is None):
+            raise ValueError("a model needs either onnx: FILE or torch: package.module:factory")
+        return self
+
+    @field_validator("shapes", mode="before")
+    @classmethod
+    def _one_profile_needs_no_list(cls, shapes: Any) -> Any:
+        return (shapes,) if isinstance(shapes, dict) else shapes
+
+    @field_validator("batching", mode="before")
+    @classmethod
+    def _batching_on_or_off(cls, batching: Any) -> Any:
+        return {True: Batching(), False: None}[batching] if batching in (True, False) else batching
+
+
+class Spec(_Strict):
+    """A whole repository. ``triton`` is the release that must load it, e.g. "26.10"."""
+
+    triton: Annotated[str, Field(pattern=r"^\d\d\.\d\d$")] | None = None
+    models: Mapping[str, ModelSpec]
+
+    @field_validator("models")
+    @classmethod
+    def _safe_names(cls, models: Mapping[str, ModelSpec]) -> Mapping[str, ModelSpec]:
+        for name in models:
+            if not _NAME.fullmatch(name):
+                raise ValueError(
+                    f"the model name {name!r} is not allowed: letters, digits, '_', '.' and '-', "
+                    "beginning with a letter or a digit"
+                )
+        return models
+
+
+def load_spec(path: Path) -> Spec:
+    """Read ``models.yaml``. ``defaults`` are merged beneath each model. Raises InputError."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        data = yaml.safe_load(text)
+    except OSError as exc:
+        raise InputError(f"cannot read the spec {path}: {exc.strerror}") from exc
+    except (yaml.YAMLError, UnicodeDecodeError) as exc:
+        raise InputError(f"{path} is not valid YAML: {' '.join(str(exc).split())}") from exc
+    if root is None or not isinstance(data, dict):
+        raise InputError(f"{path}: a spec is a mapping with the key 'models'; see the README")
+    _refuse_repeated_keys(path, root)
+    defaults = data.pop("defaults", None) or {}
+    merged = dict(data)
+    if isinstance(defaults, dict) and isinstance(data.get("models"), dict):
+        merged["models"] = {
+            name: merge(defaults, model) if isinstance(model, dict) else model
+            for name, model in data["models"].items()
+        }
+    try:
+        return Spec.model_validate(merged)
+    except ValidationError as exc:
+        # One mistake in defaults is found once for each model.
+        found = dict.fromkeys(_describe(path, root, error) for error in exc.errors())
+        raise InputError("\n".join(found)) from exc
+
+
+def resolve_source(source: str, folder: Path) -> Path:
+    """The file that ``onnx:`` names: relative to the spec's folder, or inside a Python package.
+
+    ``package:NAME/path`` is a file that an installed package carries. Raises InputError.
+    """
+    if not source.startswith("package:"):
+        return folder / Path(source).expanduser()
+    package, _, inner = source.removeprefix("package:").partition("/")
+    found = importlib.util.find_spec(package)
+    if found is None or not found.submodule_search_locations:
+        raise InputError(f"{source}: the Python package '{package}' is not installed")
+    return Path(found.submodule_search_locations[0]) / inner
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """``over`` laid on ``base``, mapping by mapping; any other value replaces the one below."""
+    merged = dict(base)
+    for key, value in over.items():
+        below = merged.get(key)
+        both = isinstance(below, Mapping) and isinstance(value, Mapping)
+        merged[key] = merge(below, value) if both else value  # type: ignore[arg-type]  # both
+    return merged
+
+
+def _describe(path: Path, root: yaml.Node, error: Any) -> str:
+    """One pydantic error as: file, line, key, what is wrong, what is allowed."""
+    line, keys = _locate(root, error["loc"])
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        allowed = _allowed(keys[:-1])
+        near = difflib.get_close_matches(str(keys[-1]), allowed, n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        message = f"unknown key{hint} (allowed: {', '.join(allowed)})"
+    elif error["type"] == "missing":
+        message = f"the key '{error['loc'][-1]}' is missing"
+    elif isinstance(error["input"], str | int | float):
+        message += f" (given: {error['input']!r})"
+    return f"{path}:{line}: {'.'.join(keys) or 'the spec'}: {message}"
+
+
+def _mappings(node: yaml.Node) -> Iterator[yaml.MappingNode]:
+    if isinstance(node, yaml.MappingNode):
+        yield node
+        for _, value in node.value:
+            yield from _mappings(value)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            yield from _mappings(value)
+
+
+def _refuse_repeated_keys(path: Path, root: yaml.Node) -> None:
+    for mapping in _mappings(root):
+        first: dict[str, int] = {}
+        for key, _ in mapping.value:
+            line = key.start_mark.line + 1
+            if first.setdefault(key.value, line) != line:
+                raise InputError(
+                    f"{path}:{line}: the key '{key.value}' is already set on line "
+                    f"{first[key.value]}: remove one of them"
+                )
+
+
+# The models by the path of keys that leads to them; "*" stands for any key or index.
+_SCHEMA: dict[tuple[str, ...], type[BaseModel]] = {
+    (): Spec,
+    ("models", "*"): ModelSpec,
+    ("models", "*", "batching"): Batching,
+    ("models", "*", "instances"): Instances,
+    ("models", "*", "accuracy"): Accuracy,
+    ("models", "*", "shapes", "*"): Shapes,
+    ("models", "*", "shapes", "*", "*"): Shapes,
+}
+
+
+def _allowed(keys: tuple[str, ...]) -> list[str]:
+    if keys[:1] == ("defaults",):
+        keys = ("models", "*", *keys[1:])
+    for pattern, model in _SCHEMA.items():
+        if len(pattern) == len(keys) and all(
+            want in ("*", got) for want, got in zip(pattern, keys, strict=True)
+        ):
+            extra = ["defaults"] if model is Spec else []
+            return extra + list(model.model_fields)
+    return []
+
+
+def _locate(root: yaml.Node, loc: tuple[str | int, ...]) -> tuple[int, tuple[str, ...]]:
+    """The line (from 1) and the keys, as written, of the value that pydantic's ``loc`` means."""
+    found = _walk(root, loc)
+    if len(found[1]) < len(loc) and loc[:1] == ("models",):
+        inherited = _walk(root, ("defaults", *loc[2:]))  # merged in from there
+        found = max(found, inherited, key=lambda place: len(place[1]) + (place is inherited))
+    return found
+
+
+def _walk(node: yaml.Node, loc: tuple[str | int, ...]) -> tuple[int, tuple[str, ...]]:
+    line, keys = node.start_mark.line, []
+    for key in loc:
+        step = _child(node, key)
+        if step is not None:  # an index of ours, where one profile was written without a list
+            line, node = step
+            keys.append(str(key))
+    return line + 1, tuple(keys)
+
+
+def _child(node: yaml.Node, key: str | int) -> tuple[int, yaml.Node] | None:
+    if isinstance(node, yaml.MappingNode):
+        for name, value in node.value:
+            if name.value == str(key):
+                return name.start_mark.line, value
+    if isinstance(node, yaml.SequenceNode) and isinstance(key, int) and key < len(node.value):
+        return node.value[key].start_mark.line, node.value[key]
+    return None
