@@ -1,0 +1,98 @@
+"""``gen-repo export``: a PyTorch module becomes an ONNX file that was compared with torch."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from tritonsmith_generator.errors import UsageError
+from tritonsmith_generator.export import Exported
+from tritonsmith_generator.export import export as export_model
+
+_AXIS = re.compile(r"(?P<name>[^:]+):(?P<axis>\d+)=(?P<symbol>[A-Za-z_]\w*)")
+
+
+def export(
+    factory: Annotated[
+        str, typer.Argument(help="package.module:factory or file.py:factory", show_default=False)
+    ],
+    output: Annotated[
+        Path | None, typer.Argument(help="The .onnx file; FACTORY.onnx by default")
+    ] = None,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option("--input", help="Example input, as image=FP32[1,3,224,224]; may be repeated"),
+    ] = None,
+    dynamic: Annotated[
+        list[str] | None,
+        typer.Option(help="A dynamic axis and its name, as image:0=batch; may be repeated"),
+    ] = None,
+    outputs: Annotated[
+        list[str] | None, typer.Option("--output", help="Name of an output; may be repeated")
+    ] = None,
+    opset: Annotated[
+        int | None, typer.Option(help="ONNX opset; 18 by default, 17 with --legacy")
+    ] = None,
+    legacy: Annotated[
+        bool, typer.Option(help="torch's tracing exporter, whose graphs TensorRT 8.6 can read")
+    ] = False,
+    tolerance: Annotated[
+        float, typer.Option(help="Allowed difference from torch, relative to the largest value")
+    ] = 1e-3,
+    force: Annotated[bool, typer.Option(help="Replace the file if it exists")] = False,
+) -> None:
+    """Export a PyTorch module to ONNX and compare it with torch's own output."""
+    console = Console()
+    path = output or Path(f"{factory.rpartition(':')[2]}.onnx")
+    with console.status(f"exporting {factory}"):
+        exported = export_model(
+            factory,
+            path,
+            inputs=_examples(inputs) if inputs else None,
+            dynamic=_axes(dynamic) if dynamic else None,
+            outputs=outputs or None,
+            opset=opset,
+            legacy=legacy,
+            tolerance=tolerance,
+            force=force,
+        )
+    _show(console, exported)
+
+
+def _examples(texts: list[str]) -> dict[str, str]:
+    examples = {}
+    for text in texts:
+        name, equals, tensor = text.partition("=")
+        if not (name and equals and tensor):
+            raise UsageError(f"--input {text}: write it as image=FP32[1,3,224,224]")
+        examples[name] = tensor
+    return examples
+
+
+def _axes(texts: list[str]) -> dict[str, dict[int, str]]:
+    axes: dict[str, dict[int, str]] = {}
+    for text in texts:
+        match = _AXIS.fullmatch(text)
+        if match is None:
+            raise UsageError(f"--dynamic {text}: write it as image:0=batch")
+        axes.setdefault(match["name"], {})[int(match["axis"])] = match["symbol"]
+    return axes
+
+
+def _show(console: Console, exported: Exported) -> None:
+    table = Table("output", "sizes", "largest difference from torch")
+    for check in exported.checks:
+        sizes = ", ".join(f"{name}={size}" for name, size in check.sizes.items())
+        table.add_row(check.output, sizes or "fixed", f"{check.max_difference:.2g}")
+    console.print(table)
+    for warning in exported.warnings:
+        console.print(f"torch warns: {warning}", style="yellow", markup=False)
+    size = sum(path.stat().st_size for path in exported.files)
+    console.print(f"wrote {exported.path} ({size / 1e6:.2f} MB, opset {exported.opset})")
+    if not any(check.sizes for check in exported.checks):
+        console.print("every axis is fixed; --dynamic NAME:0=batch makes a batch dynamic")
