@@ -114,7 +114,11 @@ def export(
         staged = Path(staging) / output.name
         warnings = torchonnx.write(model, staged, opset, legacy, embed_limit)
         torchonnx.tidy(staged, wanted.metadata)
-        checks = torchonnx.compare(model, staged, tolerance)
+        try:
+            checks = torchonnx.compare(model, staged, tolerance)
+        except InputError as exc:
+            reason = str(exc).replace(str(staged), "the exported graph")
+            raise InputError(f"{output} was not written: {reason}") from exc
         files = _publish(staged, output, force)
     return Exported(output, files, opset, exporter, checks, warnings)
 
