@@ -1,0 +1,123 @@
+"""Which models of a repository the embedded server can serve here, and why not the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from google.protobuf import text_format
+from tritonclient.grpc.model_config_pb2 import ModelConfig
+
+from tritonsmith_generator.errors import InputError
+
+__all__ = ["ServedModel", "leave_out", "read_models"]
+
+# The legacy way to name a backend, still valid in config.pbtxt.
+_PLATFORMS = {
+    "tensorrt_plan": "tensorrt",
+    "onnxruntime_onnx": "onnxruntime",
+    "ensemble": "ensemble",
+}
+_EMBEDDED = ("onnxruntime", "tensorrt", "tensorrt_rtx", "python", "ensemble")
+PLAN_BACKENDS = ("tensorrt", "tensorrt_rtx")
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """A model's directory and what its config says that matters for serving it.
+
+    Attributes:
+        backend: None if there is no config, or one that is not valid; the server says why.
+        members: the names of an ensemble's models.
+    """
+
+    path: Path
+    backend: str | None
+    members: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+
+def read_models(repository: Path, names: Sequence[str] | None = None) -> dict[str, ServedModel]:
+    """The named models of the repository, or all; with an ensemble come its members.
+
+    Raises InputError if the repository has no models, or none of a given name.
+    """
+    if not repository.is_dir():
+        raise InputError(f"{repository}: no such folder; it should be a model repository")
+    found = {path.name: _read(path) for path in sorted(repository.iterdir()) if _is_model(path)}
+    if not found:
+        raise InputError(
+            f"{repository} is no model repository: no folder in it has a config.pbtxt or a "
+            "numbered version. Make one with: gen-repo build MODEL.onnx"
+        )
+    if names is None:
+        return found
+    wanted = list(dict.fromkeys(names))
+    for name in wanted:  # grows by the members of ensembles
+        if name not in found:
+            raise InputError(f"{repository} has no model {name!r}; it has: {', '.join(found)}")
+        wanted += [member for member in found[name].members if member not in wanted]
+    return {name: found[name] for name in wanted}
+
+
+def leave_out(
+    models: Mapping[str, ServedModel], has_gpu: bool, modules: Iterable[str]
+) -> dict[str, str]:
+    """The models that can't run here, each with the reason; ensembles of such models included."""
+    reasons: dict[str, str] = {}
+    for model in models.values():
+        reason = _reason(model, has_gpu, set(modules))
+        if reason:
+            reasons[model.name] = reason
+    while True:
+        more = {
+            model.name: f"it needs {member!r}, which is left out"
+            for model in models.values()
+            for member in model.members
+            if member in reasons and model.name not in reasons
+        }
+        if not more:
+            return reasons
+        reasons |= more
+
+
+def _reason(model: ServedModel, has_gpu: bool, modules: set[str]) -> str | None:
+    backend = model.backend
+    if backend is None or backend in ("python", "ensemble"):
+        return None
+    if backend not in _EMBEDDED:
+        return (
+            f"the embedded server has no backend {backend!r}; it has: {', '.join(_EMBEDDED)}. "
+            "Serve it with docker"
+        )
+    if backend in PLAN_BACKENDS and not has_gpu:
+        return "it is a TensorRT plan and this machine has no NVIDIA GPU"
+    needed = (backend, "cuda.bindings") if backend in PLAN_BACKENDS else (backend,)
+    missing = [name for name in needed if name not in modules]
+    if missing:
+        return (
+            f"the server's Python environment has no {' and no '.join(missing)}; "
+            "name one that has: --server-env PATH"
+        )
+    return None
+
+
+def _is_model(path: Path) -> bool:
+    if path.name.startswith(".") or not path.is_dir():
+        return False
+    return (path / "config.pbtxt").exists() or any(p.name.isdigit() for p in path.iterdir())
+
+
+def _read(path: Path) -> ServedModel:
+    config = ModelConfig()
+    try:
+        text_format.Parse((path / "config.pbtxt").read_text(), config)
+    except (OSError, UnicodeDecodeError, text_format.ParseError):
+        return ServedModel(path, None)
+    backend = config.backend or _PLATFORMS.get(config.platform) or config.platform or None
+    members = tuple(step.model_name for step in config.ensemble_scheduling.step)
+    return ServedModel(path, backend, members)
