@@ -10,7 +10,7 @@ import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, TypeAlias
 
 from google.protobuf import json_format, text_encoding, text_format
 from google.protobuf.message import Message
@@ -25,10 +25,11 @@ __all__ = ["Notes", "message_from", "parse_config", "render_config"]
 Notes = Mapping[tuple[str | int, ...], str]
 
 # protobuf's descriptors have one class in Python and another in C++.
-Descriptor = FieldDescriptor = Any
+Descriptor: TypeAlias = Any
+FieldDescriptor: TypeAlias = Any
 
 # Shown even when zero: proto3 would drop it, and whoever reads the file looks for it.
-_ALWAYS_SHOWN = ("max_batch_size",)
+_ALWAYS_SHOWN = {"ModelConfig": ("max_batch_size",), "ModelInstanceGroup": ("kind",)}
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def _template() -> Any:
 
 def _fields(message: Message, notes: Notes, path: tuple[str | int, ...]) -> Iterator[Field]:
     shown = {field.name: value for field, value in message.ListFields()}
-    for name in _ALWAYS_SHOWN if not path else ():
+    for name in _ALWAYS_SHOWN.get(message.DESCRIPTOR.name, ()):
         shown.setdefault(name, getattr(message, name))
     for field in message.DESCRIPTOR.fields:  # in the order of model_config.proto
         if field.name in shown:

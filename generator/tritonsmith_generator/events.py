@@ -1,0 +1,32 @@
+"""What the generator tells whoever watches it: values, printed by the command layer alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+__all__ = ["Event", "OnEvent", "ignore"]
+
+
+@dataclass(frozen=True)
+class Event:
+    """A stage of a model's build.
+
+    Attributes:
+        model: the model's name.
+        stage: precheck, passes, plan, cases, publish, in this order.
+        detail: what the stage is doing, in words; may be empty.
+        fraction: 0 to 1; None where nobody knows how much is left.
+    """
+
+    model: str
+    stage: str
+    detail: str = ""
+    fraction: float | None = None
+
+
+OnEvent = Callable[[Event], None]
+
+
+def ignore(event: Event) -> None:
+    """For callers that don't watch."""

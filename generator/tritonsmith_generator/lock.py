@@ -1,0 +1,114 @@
+"""``repository.lock.json``: what was built from what, with which tools.
+
+It lies at the top of the model repository, where Triton takes no notice of files.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from tritonsmith_generator.errors import InputError
+from tritonsmith_generator.onnxfile import sha256
+
+__all__ = ["LOCK_NAME", "FileRecord", "Lock", "LockedModel", "read_lock", "write_lock"]
+
+LOCK_NAME = "repository.lock.json"
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """A file as it was when recorded: its hash, and what tells cheaply that it is unchanged."""
+
+    sha256: str
+    size: int
+    mtime_ns: int
+
+    @classmethod
+    def of(cls, path: Path) -> FileRecord:
+        stat = path.stat()
+        return cls(sha256(path), stat.st_size, stat.st_mtime_ns)
+
+    def still(self, path: Path) -> bool:
+        """Whether the file holds the same bytes; hashed only where size or time differ."""
+        try:
+            stat = path.stat()
+        except OSError:
+            return False
+        if stat.st_size != self.size:
+            return False
+        return stat.st_mtime_ns == self.mtime_ns or sha256(path) == self.sha256
+
+
+@dataclass(frozen=True)
+class LockedModel:
+    """One model as it was published.
+
+    ``key`` stands for everything that the model's files follow from, ``artifact`` for what its
+    version's files follow from. ``sources`` and ``files`` are by path; the latter relative to the
+    model's folder. ``tools`` are the versions of what built it.
+    """
+
+    key: str
+    artifact: str
+    target: str
+    version: int
+    source: str
+    sources: Mapping[str, FileRecord] = field(default_factory=dict)
+    files: Mapping[str, FileRecord] = field(default_factory=dict)
+    tools: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Lock:
+    """All models that gen-repo wrote into a repository, by name."""
+
+    models: Mapping[str, LockedModel] = field(default_factory=dict)
+
+    def with_model(self, name: str, model: LockedModel) -> Lock:
+        return replace(self, models={**self.models, name: model})
+
+
+def read_lock(repository: Path) -> Lock:
+    """The lock of a repository; empty where there is none. Raises InputError if unreadable."""
+    path = repository / LOCK_NAME
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        if data["format"] != _FORMAT:
+            raise InputError(
+                f"{path} has format {data['format']}, this gen-repo reads {_FORMAT}: "
+                "use the gen-repo that wrote it, or remove the file and build again"
+            )
+        return Lock({name: _model(entry) for name, entry in data["models"].items()})
+    except FileNotFoundError:
+        return Lock()
+    except (OSError, ValueError, KeyError, TypeError) as exc:
+        raise InputError(
+            f"{path} is not a readable lock ({exc}): restore it, or remove it and build again"
+        ) from exc
+
+
+def write_lock(repository: Path, lock: Lock) -> None:
+    """Replace the lock at once."""
+    path = repository / LOCK_NAME
+    models = {name: asdict(lock.models[name]) for name in sorted(lock.models)}
+    text = json.dumps({"format": _FORMAT, "models": models}, indent=1) + "\n"
+    temporary = path.with_name(f".{LOCK_NAME}.{os.getpid()}")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _model(entry: Mapping[str, Any]) -> LockedModel:
+    records = {
+        key: {path: FileRecord(**record) for path, record in entry[key].items()}
+        for key in ("sources", "files")
+    }
+    return LockedModel(**{**entry, **records})

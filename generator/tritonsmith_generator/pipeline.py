@@ -1,0 +1,198 @@
+"""From a spec to a repository: what is out of date is built, checked and published.
+
+A model is left alone when everything that its files follow from is as it was: the bytes of its
+source, its part of the spec, and the tools. ``key`` in the lock is the hash of all that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Literal
+
+from tritonsmith_generator import devices
+from tritonsmith_generator.cachefolder import cache_folder
+from tritonsmith_generator.errors import InputError, TritonsmithError
+from tritonsmith_generator.events import OnEvent, ignore
+from tritonsmith_generator.lock import FileRecord, Lock, LockedModel, read_lock, write_lock
+from tritonsmith_generator.repository import Change, exclusive
+from tritonsmith_generator.spec import ModelSpec, Spec, resolve_source
+from tritonsmith_generator.targets import TargetKind, release_of, resolve
+
+__all__ = ["Job", "ModelResult", "build"]
+
+
+@dataclass(frozen=True)
+class ModelResult:
+    """How it went for one model. ``error`` is set exactly when the status is "failed"."""
+
+    name: str
+    status: Literal["built", "unchanged", "planned", "failed"]
+    target: str = ""
+    version: int = 0
+    changes: tuple[Change, ...] = ()
+    warnings: tuple[str, ...] = ()
+    seconds: float = 0.0
+    error: TritonsmithError | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """One model to build, with everything that its result follows from."""
+
+    name: str
+    spec: ModelSpec
+    target: TargetKind
+    source: Path
+    sources: Mapping[str, FileRecord] = field(repr=False)
+    tools: Mapping[str, str]
+
+    @property
+    def artifact_key(self) -> str:
+        """Stands for the bytes of the version directory."""
+        batching = self.spec.batching
+        compiled = {
+            "options": self.spec.model_dump(mode="json", include={"precision", "shapes"}),
+            "batch": batching and batching.max,
+            "tools": dict(self.tools),
+        }
+        return _hash(
+            target=self.target.name,
+            bytes={name: record.sha256 for name, record in self.sources.items()},
+            compiled=compiled if self.target.compiled else None,
+        )
+
+    @property
+    def key(self) -> str:
+        """Stands for all files of the model."""
+        return _hash(
+            artifact=self.artifact_key,
+            spec=self.spec.model_dump(mode="json", exclude={"onnx", "torch"}),
+            tools=dict(self.tools),
+        )
+
+
+def build(
+    spec: Spec,
+    folder: Path,
+    repository: Path,
+    *,
+    only: Collection[str] = (),
+    dry_run: bool = False,
+    force: bool = False,
+    on_event: OnEvent = ignore,
+) -> tuple[ModelResult, ...]:
+    """Bring the repository up to date with the spec; ``folder`` is where its paths start.
+
+    A model that fails does not stop the others, and its files stay as they were. ``dry_run``
+    writes nothing and compiles nothing. ``force`` replaces files that were changed by hand.
+    Models in the repository that the spec doesn't name are left alone.
+
+    Raises HostError if the repository cannot be written; errors of single models are in the
+    results.
+    """
+    unknown = set(only) - set(spec.models)
+    if unknown:
+        raise InputError(
+            f"the spec has no model '{sorted(unknown)[0]}'; it has: {', '.join(spec.models)}"
+        )
+    results = []
+    with nullcontext() if dry_run else exclusive(repository):
+        lock = read_lock(repository)
+        for name, model in spec.models.items():
+            if only and name not in only:
+                continue
+            began = perf_counter()
+            try:
+                job = _job(name, model, folder, lock.models.get(name))
+                result, entry = _update(job, repository, lock, dry_run, force, on_event)
+            except TritonsmithError as exc:
+                result, entry = ModelResult(name, "failed", error=exc), None
+            if entry is not None:
+                lock = lock.with_model(name, entry)
+                write_lock(repository, lock)
+            results.append(_timed(result, perf_counter() - began))
+    return tuple(results)
+
+
+def _job(name: str, spec: ModelSpec, folder: Path, locked: LockedModel | None) -> Job:
+    target = resolve(spec)
+    source = _source(name, spec, folder)
+    release = release_of(target)
+    tools = {package: version(package) for package in ("tritonsmith", "onnx", "onnxruntime")}
+    if release is not None:
+        tools[release.library] = str(release)
+        tools["gpu"] = ", ".join(sorted({gpu.compute_capability for gpu in devices.gpus()}))
+    return Job(name, spec, target, source, _sources(source, locked), tools)
+
+
+def _source(name: str, spec: ModelSpec, folder: Path) -> Path:
+    if spec.onnx is not None:
+        return resolve_source(spec.onnx, folder)
+    from tritonsmith_generator.export import export
+
+    assert spec.torch is not None  # the spec's validator allows nothing else
+    # The factory's code may depend on anything, so it is exported each time; equal bytes mean
+    # that nothing is rebuilt.
+    home = cache_folder("exports") / _hash(folder=str(folder.resolve()), torch=spec.torch)
+    home.mkdir(parents=True, exist_ok=True)
+    return export(_from(folder, spec.torch), home / f"{name}.onnx", force=True).path
+
+
+def _from(folder: Path, factory: str) -> str:
+    """A factory in a file is named relative to the spec, as all its paths are."""
+    return str(folder / factory) if ".py:" in factory else factory
+
+
+def _sources(source: Path, locked: LockedModel | None) -> Mapping[str, FileRecord]:
+    """The model's files by name; hashed only if they changed since the lock was written."""
+    known = locked.sources if locked is not None else {}
+    if source.name in known and all(r.still(source.parent / name) for name, r in known.items()):
+        return known
+    from tritonsmith_generator.onnxfile import read
+
+    file = read(source)
+    return {
+        str(path.relative_to(source.parent)): FileRecord.of(path)
+        for path in file.files
+        if path.is_file()  # precheck says what is wrong with a missing one
+    }
+
+
+def _update(
+    job: Job, repository: Path, lock: Lock, dry_run: bool, force: bool, on_event: OnEvent
+) -> tuple[ModelResult, LockedModel | None]:
+    locked = lock.models.get(job.name)
+    if locked is not None and locked.key == job.key and _intact(repository / job.name, locked):
+        return ModelResult(job.name, "unchanged", locked.target, locked.version), None
+    # What builds a model is heavy to import; a run with nothing to do never gets here.
+    from tritonsmith_generator.modelbuild import build_model
+
+    built = build_model(job, repository, locked, dry_run, force, on_event)
+    result = ModelResult(
+        job.name,
+        "planned" if dry_run else "built",
+        job.target.name,
+        built.version,
+        built.changes,
+        built.warnings,
+    )
+    return result, None if dry_run else built.entry
+
+
+def _intact(folder: Path, locked: LockedModel) -> bool:
+    return all(record.still(folder / path) for path, record in locked.files.items())
+
+
+def _timed(result: ModelResult, seconds: float) -> ModelResult:
+    return ModelResult(**{**result.__dict__, "seconds": seconds})
+
+
+def _hash(**parts: Any) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

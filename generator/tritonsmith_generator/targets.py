@@ -1,0 +1,64 @@
+"""The targets: what executes a model, and what Triton calls it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tritonsmith_generator import devices
+from tritonsmith_generator.builder_options import Release
+from tritonsmith_generator.errors import HostError
+from tritonsmith_generator.spec import ModelSpec
+
+__all__ = ["TARGETS", "TargetKind", "release_of", "resolve"]
+
+
+@dataclass(frozen=True)
+class TargetKind:
+    """One target.
+
+    Attributes:
+        name: as in the spec; also the name of the backend in ``config.pbtxt``.
+        filename: what the backend opens in a version directory.
+        instance_kind: where its instances run; KIND_AUTO is a GPU where there is one.
+        compiled: whether the file is a plan, made for one GPU family and library version.
+    """
+
+    name: str
+    filename: str
+    instance_kind: str
+    compiled: bool
+
+
+TARGETS = {
+    kind.name: kind
+    for kind in (
+        TargetKind("onnxruntime", "model.onnx", "KIND_AUTO", compiled=False),
+        TargetKind("tensorrt", "model.plan", "KIND_GPU", compiled=True),
+        TargetKind("tensorrt_rtx", "model.plan", "KIND_GPU", compiled=True),
+    )
+}
+
+
+def resolve(spec: ModelSpec) -> TargetKind:
+    """The target that the spec names; "auto" is TensorRT where a GPU and the library are."""
+    if spec.target != "auto":
+        return TARGETS[spec.target]
+    installed = {release.library for release in devices.tensorrt_releases()}
+    return TARGETS["tensorrt" if devices.gpus() and "tensorrt" in installed else "onnxruntime"]
+
+
+def release_of(target: TargetKind) -> Release | None:
+    """The installed library that builds plans for the target; None where none is needed.
+
+    Raises HostError if it is needed and not installed.
+    """
+    if not target.compiled:
+        return None
+    for release in devices.tensorrt_releases():
+        if release.library == target.name:
+            return release
+    extra = target.name.replace("_", "-")
+    raise HostError(
+        f"target {target.name}: the Python package '{target.name}' is not installed: "
+        f"pip install 'tritonsmith[{extra}]'"
+    )
