@@ -1,0 +1,210 @@
+"""The engine build: an ONNX file and profiles become a serialized TensorRT plan on the disk.
+
+    report = build_engine(EngineRequest("tensorrt_rtx", onnx, plan, profiles), on_progress=print)
+
+The build runs in a process of its own (``worker``), because parsers and kernels crash for real.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tritonsmith_generator import worker
+from tritonsmith_generator.builder_options import BuilderOptions, Library
+from tritonsmith_generator.errors import InputError
+from tritonsmith_generator.profiles import Profile, ShapeRange
+from tritonsmith_generator.signature import Signature, Tensor
+
+__all__ = [
+    "BuilderOptions",
+    "EngineReport",
+    "EngineRequest",
+    "Library",
+    "Progress",
+    "UnsupportedNode",
+    "build_engine",
+    "check_profiles",
+    "unsupported_nodes",
+]
+
+
+@dataclass(frozen=True)
+class EngineRequest:
+    """One build. ``plan`` is the file to write; its folder exists."""
+
+    library: Library
+    onnx: Path
+    plan: Path
+    profiles: tuple[Profile, ...] = ()
+    options: BuilderOptions = BuilderOptions()
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A step of a phase. Phases nest: ``parent`` names the phase around it.
+
+    ``steps`` is None where nobody knows how many there will be (TensorRT 8.6 does not tell).
+    A phase may finish before its last step.
+    """
+
+    phase: str
+    parent: str | None
+    step: int
+    steps: int | None
+    state: Literal["start", "step", "finish"]
+
+    def __str__(self) -> str:
+        return self.phase if self.parent is None else f"{self.parent} > {self.phase}"
+
+
+@dataclass(frozen=True)
+class EngineReport:
+    """What was built.
+
+    Attributes:
+        version: of the library, as it names itself.
+        seconds: wall time of parsing and building.
+        plan_bytes: size of the plan.
+        layers: layers of the network before TensorRT fused them.
+        signature: inputs and outputs with the data types that the engine has: DOUBLE became
+            FP32, and on TensorRT 8.6 INT64 became INT32.
+        profiles: as they were asked for.
+        warnings: what TensorRT warned of, each text once.
+        compute_capability: of the GPU that the plan was tuned on; None without a GPU.
+    """
+
+    library: Library
+    version: str
+    seconds: float
+    plan_bytes: int
+    layers: int
+    signature: Signature
+    profiles: tuple[Profile, ...]
+    warnings: tuple[str, ...]
+    compute_capability: str | None
+
+
+@dataclass(frozen=True)
+class UnsupportedNode:
+    """A node that TensorRT cannot take. ``index`` is its place in the graph."""
+
+    index: int
+    name: str
+    operator: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"node {self.index} '{self.name}' ({self.operator}): {self.reason}"
+
+
+def build_engine(
+    request: EngineRequest,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+    *,
+    timeout: float | None = None,
+) -> EngineReport:
+    """Build the plan in a process of its own and report on it.
+
+    Raises:
+        InputError: the model, a profile or an option does not suit this TensorRT.
+        HostError: TensorRT or what it needs is missing, memory ran out, or the build crashed.
+
+    When this raises, there is no file at ``request.plan``.
+    """
+    _check_files(request)
+    try:
+        return worker.run_isolated(
+            _build,
+            request,
+            on_progress,
+            what=f"the engine build of {request.onnx.name}",
+            timeout=timeout,
+        )
+    except BaseException:
+        request.plan.unlink(missing_ok=True)
+        raise
+
+
+def unsupported_nodes(library: Library, onnx: Path) -> tuple[UnsupportedNode, ...]:
+    """The nodes that this TensorRT cannot take; quick, nothing is built. Errors as above."""
+    if not onnx.is_file():
+        raise InputError(f"there is no model file {onnx}")
+    return worker.run_isolated(
+        _unsupported, (library, onnx), lambda _: None, what=f"the check of {onnx.name}"
+    )
+
+
+def check_profiles(signature: Signature, profiles: tuple[Profile, ...]) -> None:
+    """Raises InputError, with input, axis and values, unless the profiles suit the inputs."""
+    dynamic = [tensor for tensor in signature.inputs if tensor.dynamic_axes]
+    if dynamic and not profiles:
+        raise InputError(
+            f"the model has dynamic inputs and no profile: give min, opt and max shapes for "
+            f"{', '.join(map(str, dynamic))}"
+        )
+    names = [tensor.name for tensor in signature.inputs]
+    for number, profile in enumerate(profiles):
+        for name in profile:
+            if name not in names:
+                raise InputError(
+                    f"profile {number} names input '{name}', which the model has not; "
+                    f"its inputs are: {', '.join(names)}"
+                )
+        for tensor in signature.inputs:
+            if tensor.name in profile:
+                _check_range(f"profile {number}, {tensor}", tensor, profile[tensor.name])
+            elif tensor.dynamic_axes:
+                raise InputError(f"profile {number} has no shapes for the dynamic input {tensor}")
+
+
+def _check_range(where: str, tensor: Tensor, shapes: ShapeRange) -> None:
+    ends: Mapping[str, tuple[int, ...]] = {
+        "min": shapes.min,
+        "opt": shapes.opt,
+        "max": shapes.max,
+    }
+    for end, shape in ends.items():
+        if len(shape) != len(tensor.shape):
+            raise InputError(
+                f"{where}: {end} is {list(shape)}, of rank {len(shape)}; "
+                f"the input has rank {len(tensor.shape)}"
+            )
+        for axis, (size, dim) in enumerate(zip(shape, tensor.dims, strict=True)):
+            if dim not in (-1, size):
+                raise InputError(
+                    f"{where}: {end} is {list(shape)}, with {size} on axis {axis}; "
+                    f"the model fixes that axis at {dim}"
+                )
+    for axis, (low, best, high) in enumerate(zip(shapes.min, shapes.opt, shapes.max, strict=True)):
+        if not 0 <= low <= best <= high:
+            raise InputError(
+                f"{where}: on axis {axis} min, opt and max are {low}, {best} and {high}; "
+                "they must be 0 <= min <= opt <= max"
+            )
+
+
+def _check_files(request: EngineRequest) -> None:
+    if not request.onnx.is_file():
+        raise InputError(f"there is no model file {request.onnx}")
+    if not request.plan.parent.is_dir():
+        raise InputError(f"there is no folder {request.plan.parent} for {request.plan.name}")
+    for plugin in request.options.plugins:
+        if not plugin.is_file():
+            raise InputError(f"there is no plugin library {plugin}; build it or correct the path")
+
+
+def _build(request: EngineRequest, emit: Callable[[Progress], None]) -> EngineReport:
+    from tritonsmith_generator import tensorrt
+
+    return tensorrt.build(request, emit)
+
+
+def _unsupported(
+    request: tuple[Library, Path], emit: Callable[[Progress], None]
+) -> tuple[UnsupportedNode, ...]:
+    from tritonsmith_generator import tensorrt
+
+    return tensorrt.unsupported_nodes(*request)

@@ -1,0 +1,224 @@
+"""The one file that talks to TensorRT: ``tensorrt`` 8.6, 10 and 11, and ``tensorrt_rtx``.
+
+Everything here runs in a process of its own (``engine.build_engine``): one build, one logger.
+What the releases differ in is in ``builder_options``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tritonsmith_client.dtypes import DATA_TYPES
+from tritonsmith_generator import builder_options, devices
+from tritonsmith_generator.builder_options import BuilderOptions, Library, Release
+from tritonsmith_generator.engine import (
+    EngineReport,
+    EngineRequest,
+    Progress,
+    UnsupportedNode,
+    check_profiles,
+)
+from tritonsmith_generator.errors import HostError, InputError, TritonsmithError
+from tritonsmith_generator.profiles import Profile
+from tritonsmith_generator.signature import Signature, Tensor
+from tritonsmith_generator.tensorrt_config import builder_config
+from tritonsmith_generator.tensorrt_hooks import (
+    ROOT_PHASE,
+    error_recorder,
+    logger,
+    progress_monitor,
+)
+
+__all__ = ["build", "unsupported_nodes"]
+
+Emit = Callable[[Progress], None]
+
+_EXTRA = {"tensorrt": "tritonsmith[tensorrt]", "tensorrt_rtx": "tritonsmith[tensorrt-rtx]"}
+# ErrorCodeTRT that blame the machine, not the model.
+_HOST_CODES = frozenset(
+    {"FAILED_ALLOCATION", "FAILED_INITIALIZATION", "FAILED_COMPUTATION", "FAILED_EXECUTION"}
+)
+_DTYPES = {row.tensorrt: row for row in DATA_TYPES if row.tensorrt is not None}
+
+
+def build(request: EngineRequest, emit: Emit) -> EngineReport:
+    """Parse, build and write the plan. Raises InputError and HostError."""
+    trt, release = _load(request.library)
+    began = time.monotonic()
+    builder = _builder(trt, release)
+    _load_plugins(builder, request.options)
+    network, parser = _parse(trt, release, builder, request.onnx)
+    signature, layers = _signature(network), network.num_layers
+    check_profiles(signature, request.profiles)
+    config = builder_config(trt, release, builder, request.options)
+    if builder_options.has(release, "IBuilderConfig.progress_monitor"):
+        config.progress_monitor = progress_monitor(trt, emit)
+    for profile in request.profiles:
+        _add_profile(builder, config, profile)
+    # Not earlier: a parser made while a recorder is set crashes when it is destroyed (RTX 1.7).
+    builder.error_recorder = errors = error_recorder(trt)
+    emit(Progress(ROOT_PHASE, None, 0, None, "start"))
+    plan = builder.build_serialized_network(network, config)
+    emit(Progress(ROOT_PHASE, None, 0, None, "finish"))
+    if plan is None:
+        raise _build_failure(release, request, errors.seen)
+    seconds = time.monotonic() - began
+    _write(plan, request.plan)
+    gpus = devices.gpus()
+    return EngineReport(
+        library=request.library,
+        version=trt.__version__,
+        seconds=seconds,
+        plan_bytes=plan.nbytes,
+        layers=layers,
+        signature=signature,
+        profiles=request.profiles,
+        warnings=tuple(dict.fromkeys(logger(trt).warnings)),
+        compute_capability=gpus[0].compute_capability if gpus else None,
+    )
+
+
+def unsupported_nodes(library: Library, onnx: Path) -> tuple[UnsupportedNode, ...]:
+    """The nodes that the installed TensorRT cannot take. Raises HostError."""
+    trt, release = _load(library)
+    network = _network(trt, release, _builder(trt, release))
+    parser = trt.OnnxParser(network, logger(trt))
+    if parser.parse_from_file(str(onnx)):
+        return ()
+    return _refused(release, parser, onnx)
+
+
+def _load(library: Library) -> tuple[Any, Release]:
+    try:
+        trt = importlib.import_module(library)
+    except ModuleNotFoundError as exc:
+        raise HostError(
+            f"target {library}: Python module '{exc.name}' is not installed. "
+            f"Install it with: pip install '{_EXTRA[library]}'"
+        ) from exc
+    except (ImportError, OSError) as exc:
+        raise HostError(f"target {library}: its libraries do not load: {exc}") from exc
+    return trt, Release.parse(library, trt.__version__)
+
+
+def _builder(trt: Any, release: Release) -> Any:
+    try:
+        builder = trt.Builder(logger(trt))
+    except TypeError as exc:  # what pybind11 makes of a null pointer
+        said = "; ".join(logger(trt).errors) or str(exc)
+        raise HostError(
+            f"{release} does not start: {said}. It needs an NVIDIA GPU and a driver that is new "
+            "enough; without a GPU use target tensorrt_rtx or onnxruntime."
+        ) from exc
+    return builder
+
+
+def _network(trt: Any, release: Release, builder: Any) -> Any:
+    flag = (
+        trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED
+        if release.strongly_typed
+        else trt.NetworkDefinitionCreationFlag.EXPLICIT_BATCH
+    )
+    return builder.create_network(1 << int(flag))
+
+
+def _parse(trt: Any, release: Release, builder: Any, onnx: Path) -> tuple[Any, Any]:
+    network = _network(trt, release, builder)
+    parser = trt.OnnxParser(network, logger(trt))
+    # By path: a model over 2 GB cannot be passed in memory, nor can external data.
+    if not parser.parse_from_file(str(onnx)):
+        nodes = _refused(release, parser, onnx)
+        listed = "\n  ".join(map(str, nodes)) or "; ".join(logger(trt).errors)
+        raise InputError(
+            f"{release} cannot take {onnx.name}:\n  {listed}\n"
+            "Replace these nodes, bring a plugin for them, or use target onnxruntime."
+        )
+    return network, parser
+
+
+def _refused(release: Release, parser: Any, onnx: Path) -> tuple[UnsupportedNode, ...]:
+    errors = [parser.get_error(index) for index in range(parser.num_errors)]
+    if builder_options.has(release, "ParserError.node_operator"):
+        return tuple(
+            UnsupportedNode(error.node(), error.node_name(), error.node_operator(), _reason(error))
+            for error in errors
+        )
+    # 8.6 stops at the first error and names nodes by number only.
+    reasons = {error.node(): _reason(error) for error in errors}
+    _, groups = parser.supports_model(onnx.read_bytes(), str(onnx))
+    supported = {node for nodes, good in groups if good for node in nodes}
+    return tuple(
+        UnsupportedNode(index, node.name, node.op_type, reasons.get(index, "not supported"))
+        for index, node in enumerate(_nodes(onnx))
+        if index in reasons or index not in supported
+    )
+
+
+def _nodes(onnx: Path) -> Any:
+    from onnx import load
+
+    return load(onnx, load_external_data=False).graph.node
+
+
+def _reason(error: Any) -> str:
+    """The parser's words; where it gives a failed assertion only, the name of its kind."""
+    kind = str(error.code()).rpartition(".")[2].replace("_", " ").lower()
+    text = error.desc()
+    return kind if text in ("", "false") else f"{kind}: {text}"
+
+
+def _signature(network: Any) -> Signature:
+    inputs = [network.get_input(index) for index in range(network.num_inputs)]
+    outputs = [network.get_output(index) for index in range(network.num_outputs)]
+    return Signature(tuple(map(_tensor, inputs)), tuple(map(_tensor, outputs)))
+
+
+def _tensor(tensor: Any) -> Tensor:
+    dtype = tensor.dtype.name
+    if dtype not in _DTYPES:
+        raise InputError(f"'{tensor.name}' has data type {dtype}, which Triton cannot serve")
+    shape = tuple(
+        size if size >= 0 else tensor.get_dimension_name(axis) or "?"
+        for axis, size in enumerate(tuple(tensor.shape))
+    )
+    return Tensor(tensor.name, _DTYPES[dtype], shape)
+
+
+def _load_plugins(builder: Any, options: BuilderOptions) -> None:
+    registry = builder.get_plugin_registry()
+    for plugin in options.plugins:
+        try:
+            registry.load_library(str(plugin))
+        except RuntimeError as exc:
+            raise InputError(f"plugin library {plugin} does not load: {exc}") from exc
+
+
+def _add_profile(builder: Any, config: Any, shapes: Profile) -> None:
+    profile = builder.create_optimization_profile()
+    for name, shape in shapes.items():
+        profile.set_shape(name, shape.min, shape.opt, shape.max)
+    if config.add_optimization_profile(profile) < 0:
+        raise InputError(f"TensorRT takes no such profile: {dict(shapes)}")
+
+
+def _build_failure(release: Release, request: EngineRequest, errors: Any) -> TritonsmithError:
+    """The error for a build that gave no plan; ``errors`` is a list of (ErrorCodeTRT, text)."""
+    listed = "\n  ".join(dict.fromkeys(text for _, text in errors)) or "it gave no reason"
+    pools = ", ".join(f"{name} {size} bytes" for name, size in request.options.memory_pools.items())
+    limits = (
+        f"\nMemory was limited ({pools}): raise the limit if that is too little." if pools else ""
+    )
+    kind = HostError if any(code.name in _HOST_CODES for code, _ in errors) else InputError
+    return kind(f"{release} built no engine from {request.onnx.name}:\n  {listed}{limits}")
+
+
+def _write(plan: Any, path: Path) -> None:
+    with path.open("wb") as file:
+        file.write(memoryview(plan))
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,222 @@
+"""Run a function in a fresh interpreter, so that a crash in a native library is a message.
+
+The child is started, not forked: a fork of a process that holds threads or CUDA is broken. It gets
+the parent's ``sys.path``, a session (and so a process group) of its own, and a pipe on which it
+receives its work and sends its events, its result or its error.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from typing import Any, TypeVar
+
+from tritonsmith_generator.errors import HostError
+
+__all__ = ["run_isolated"]
+
+Request = TypeVar("Request")
+Event = TypeVar("Event")
+Result = TypeVar("Result")
+
+# The child runs this text, and not this file: a script's folder would be first on sys.path, and
+# our own tensorrt.py in it would hide NVIDIA's.
+_BOOT = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    "from tritonsmith_generator.worker import _serve; _serve(int(sys.argv[2]))"
+)
+_KEPT_OUTPUT = 64 * 1024  # bytes
+_SHOWN_LINES = 12
+_ADVICE = {
+    signal.SIGKILL: "Most likely the kernel ended it because memory ran out: free memory or limit "
+    "the workspace, then run again.",
+    signal.SIGSEGV: "That is a fault in a native library: try another version of it, or simplify "
+    "the model.",
+    signal.SIGABRT: "A native library gave up; its last words are below. Try another version of "
+    "it, or simplify the model.",
+    signal.SIGBUS: "Most likely the disk or /dev/shm is full: free space, then run again.",
+    signal.SIGILL: "This CPU lacks an instruction that the library was compiled for: use a build "
+    "for this machine.",
+    signal.SIGTERM: "Something asked it to stop; run again.",
+}
+
+
+def run_isolated(
+    function: Callable[[Request, Callable[[Event], None]], Result],
+    request: Request,
+    on_event: Callable[[Event], None],
+    *,
+    what: str = "the work",
+    timeout: float | None = None,
+) -> Result:
+    """Call ``function(request, emit)`` in a new process and return what it returns.
+
+    Args:
+        function: a module-level function; it, its request, events and result can be pickled.
+        on_event: called here with each value that the function passes to ``emit``.
+        what: names the work in messages, e.g. ``"the engine build of resnet50.onnx"``.
+        timeout: seconds until the child is killed; None waits as long as it takes.
+
+    Raises:
+        HostError: the child crashed, was killed or took longer than ``timeout``.
+        Exception: whatever the function raised, of the same class and with the same text.
+
+    When this raises, KeyboardInterrupt included, the child and all that it started are gone.
+    """
+    deadline = None if timeout is None else time.monotonic() + timeout
+    last = "before its first step"
+    with _child() as (process, pipe, output):
+        with suppress(BrokenPipeError):  # it died at once: the end of the pipe tells below
+            pipe.send_bytes(pickle.dumps((function, request)))
+        while True:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            if not pipe.poll(left):
+                raise HostError(
+                    f"{what} took longer than {timeout:g} s and was stopped {last}. "
+                    "Allow more time, or make the work smaller."
+                )
+            try:
+                kind, value = pickle.loads(pipe.recv_bytes())
+            except (EOFError, ConnectionResetError):
+                raise _crash(process, output, what, last) from None
+            if kind == "event":
+                last = f"in phase '{value}'"
+                on_event(value)
+            elif kind == "error":
+                error, text = value
+                raise error from _RemoteError(text)
+            else:
+                result: Result = value
+                return result
+
+
+class _RemoteError(Exception):
+    """The child's traceback, shown as the cause of the error that is raised here."""
+
+    def __str__(self) -> str:
+        return f"\n{self.args[0]}"
+
+
+class _Output(threading.Thread):
+    """Reads all that the child prints, so that it never blocks, and keeps the end of it."""
+
+    def __init__(self, fd: int) -> None:
+        super().__init__(daemon=True)
+        self._fd = fd
+        self._tail = bytearray()
+
+    def run(self) -> None:
+        while chunk := os.read(self._fd, 1 << 16):
+            self._tail += chunk
+            del self._tail[:-_KEPT_OUTPUT]
+        os.close(self._fd)
+
+    def last_lines(self) -> list[str]:
+        self.join()
+        return self._tail.decode(errors="replace").splitlines()[-_SHOWN_LINES:]
+
+
+@contextmanager
+def _child() -> Iterator[tuple[subprocess.Popen[bytes], Connection, _Output]]:
+    ours, theirs = Pipe()
+    read_end, write_end = os.pipe()
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-c", _BOOT, json.dumps(sys.path), str(theirs.fileno())],
+            stdin=subprocess.DEVNULL,
+            stdout=write_end,
+            stderr=write_end,
+            pass_fds=[theirs.fileno()],
+            start_new_session=True,
+        )
+    except BaseException:
+        ours.close()
+        os.close(read_end)
+        raise
+    finally:
+        theirs.close()
+        os.close(write_end)
+    output = _Output(read_end)
+    output.start()
+    try:
+        yield process, ours, output
+    finally:
+        _end(process)
+        output.join()
+        ours.close()
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Kill the child and all that it started; its id is ours until it is waited for."""
+    if process.returncode is None:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _crash(process: subprocess.Popen[bytes], output: _Output, what: str, last: str) -> HostError:
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    _end(process)  # what it started may hold its output open
+    code = process.returncode
+    if code < 0:
+        number = signal.Signals(-code)
+        how = f"was ended by {number.name} ({signal.strsignal(number)}) {last}"
+        advice = _ADVICE.get(number, "Run it again.")
+    else:
+        how = f"left with exit code {code} {last}, without a result"
+        advice = "Its last words are below."
+    lines = output.last_lines()
+    said = "\n  ".join(["It said last:", *lines]) if lines else "It had printed nothing."
+    return HostError(f"{what} {how}. {advice}\n{said}")
+
+
+def _serve(fd: int) -> None:
+    """The child's main: take the work, do it, answer."""
+    faulthandler.enable()  # a native crash then tells which of our lines called
+    os.set_inheritable(fd, False)
+    pipe = Connection(fd)
+    lock = threading.Lock()  # native libraries report progress from threads of their own
+
+    def send(kind: str, value: Any) -> None:
+        with lock:
+            pipe.send_bytes(pickle.dumps((kind, value)))
+
+    try:
+        function, request = pickle.loads(pipe.recv_bytes())
+        threading.Thread(target=_leave_with_the_parent, args=(pipe,), daemon=True).start()
+        result = function(request, lambda event: send("event", event))
+        send("result", result)
+    except Exception as exc:
+        send("error", (_portable(exc), traceback.format_exc()))
+    sys.stdout.flush()
+    # Native libraries that crash while they are unloaded have nothing left to spoil.
+    os._exit(0)
+
+
+def _leave_with_the_parent(pipe: Connection) -> None:
+    """The parent sends nothing more: whatever ends this wait means that it is gone."""
+    with suppress(EOFError, OSError):
+        pipe.recv_bytes()
+    os.killpg(0, signal.SIGKILL)
+
+
+def _portable(exc: Exception) -> Exception:
+    if isinstance(exc, MemoryError):
+        return HostError("memory ran out: free memory, or use a smaller model or workspace")
+    try:
+        pickle.loads(pickle.dumps(exc))
+    except Exception:
+        return RuntimeError(f"{type(exc).__name__}: {exc}")
+    return exc
