@@ -38,7 +38,7 @@ _BOOT = (
     "from tritonsmith_generator.worker import _serve; _serve(int(sys.argv[2]))"
 )
 _KEPT_OUTPUT = 64 * 1024  # bytes
-_SHOWN_LINES = 12
+_SHOWN_LINES = 16
 _ADVICE = {
     signal.SIGKILL: "Most likely the kernel ended it because memory ran out: free memory or limit "
     "the workspace, then run again.",
@@ -184,7 +184,7 @@ def _crash(process: subprocess.Popen[bytes], output: _Output, what: str, last: s
 
 def _serve(fd: int) -> None:
     """The child's main: take the work, do it, answer."""
-    faulthandler.enable()  # a native crash then tells which of our lines called
+    faulthandler.enable(all_threads=False)  # a native crash then tells which of our lines called
     os.set_inheritable(fd, False)
     pipe = Connection(fd)
     lock = threading.Lock()  # native libraries report progress from threads of their own
