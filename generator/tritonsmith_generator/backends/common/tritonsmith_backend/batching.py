@@ -1,0 +1,68 @@
+"""Requests of one batch are joined on axis 0, run once, and their outputs split again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+__all__ = ["run_requests"]
+
+Arrays = Mapping[str, "np.ndarray[Any, Any]"]
+# Inputs and the names of the wanted outputs, to outputs.
+Run = Callable[[Arrays, Sequence[str]], Arrays]
+
+
+def run_requests(
+    inputs: Sequence[Arrays], wanted: Sequence[Sequence[str]], run: Run, batched: bool
+) -> list[Arrays | Exception]:
+    """The outputs of each request, or the error that it alone met.
+
+    With ``batched``, requests whose inputs have the same names, types and shapes apart from
+    axis 0 are run as one. Should that fail, each is run by itself, so that one request that
+    the model can't take does not fail its neighbors.
+    """
+    results: list[Arrays | Exception] = [{} for _ in inputs]
+    groups = _groups(inputs) if batched else [[i] for i in range(len(inputs))]
+    for group in groups:
+        if len(group) > 1:
+            try:
+                _run_joined(inputs, wanted, run, group, results)
+                continue
+            except Exception:
+                pass  # met again below, by the requests that cause it
+        for index in group:
+            try:
+                results[index] = run(inputs[index], wanted[index])
+            except Exception as exc:
+                results[index] = exc
+    return results
+
+
+def _groups(inputs: Sequence[Arrays]) -> list[list[int]]:
+    """Indices of requests that can be joined, in the order of arrival."""
+    groups: dict[object, list[int]] = {}
+    for index, arrays in enumerate(inputs):
+        key = tuple(sorted((n, a.dtype.str, a.shape[1:]) for n, a in arrays.items()))
+        groups.setdefault(key, []).append(index)
+    return list(groups.values())
+
+
+def _run_joined(
+    inputs: Sequence[Arrays],
+    wanted: Sequence[Sequence[str]],
+    run: Run,
+    group: Sequence[int],
+    results: list[Arrays | Exception],
+) -> None:
+    joined = {name: np.concatenate([inputs[i][name] for i in group]) for name in inputs[group[0]]}
+    names = list(dict.fromkeys(name for i in group for name in wanted[i]))
+    rows = [len(next(iter(inputs[i].values()))) for i in group]
+    outputs = run(joined, names)
+    ends = np.cumsum(rows)
+    for name, array in outputs.items():
+        if array.ndim == 0 or len(array) != ends[-1]:
+            raise ValueError(f"output '{name}' has shape {array.shape} for {ends[-1]} rows")
+    for index, end, count in zip(group, ends, rows, strict=True):
+        results[index] = {name: outputs[name][end - count : end] for name in wanted[index]}
