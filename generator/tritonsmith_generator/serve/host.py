@@ -24,7 +24,6 @@ __all__ = [
     "Interpreter",
     "check_platform",
     "find_interpreter",
-    "has_nvidia_gpu",
     "probe",
 ]
 
@@ -102,13 +101,6 @@ def probe(python: Path | str) -> Interpreter:
             f"PYTHON_CONFIGURE_OPTS=--enable-shared pyenv install {version}"
         )
     return Interpreter(Path(facts["executable"]), version, library, tuple(facts["path"]))
-
-
-def has_nvidia_gpu() -> bool:
-    """Whether an NVIDIA driver shows a GPU: on Linux itself, or through WSL 2."""
-    cards = Path("/proc/driver/nvidia/gpus")
-    shown = cards.is_dir() and any(cards.iterdir())
-    return shown or Path("/dev/nvidia0").exists() or Path("/dev/dxg").exists()
 
 
 @functools.cache

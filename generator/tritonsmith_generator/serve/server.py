@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import json
 import os
 import secrets
 import shutil
@@ -18,8 +19,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 
+from tritonsmith_generator import devices
 from tritonsmith_generator.errors import HostError, ServerError
-from tritonsmith_generator.serve import environment, host
+from tritonsmith_generator.serve import environment
 from tritonsmith_generator.serve.environment import Environment, Progress
 from tritonsmith_generator.serve.log import LogLine, failures, is_noise
 from tritonsmith_generator.serve.ports import pick_ports
@@ -129,6 +131,19 @@ class Server:
         if not self._stopping:
             raise ServerError(self._why_it_ended())
 
+    def versions(self) -> dict[str, list[str]]:
+        """The versions of each model that are ready now. Raises ServerError without an answer."""
+        try:
+            with self._http() as connection:
+                connection.request("POST", "/v2/repository/index", '{"ready": true}')
+                index = json.loads(connection.getresponse().read())
+        except (OSError, http.client.HTTPException, ValueError) as exc:
+            raise ServerError(f"The server at {self.http_url} does not answer: {exc}") from exc
+        found: dict[str, list[str]] = {}
+        for entry in index:
+            found.setdefault(entry["name"], []).append(entry["version"])
+        return found
+
     def stop(self) -> None:
         """Stop the server if it runs, and wait until nothing of it is left."""
         with self._lock:
@@ -191,7 +206,7 @@ class Server:
     def _select(self) -> Environment:
         models = read_models(self._repository, self._models)
         plans = {model.backend for model in models.values() if model.backend in PLAN_BACKENDS}
-        has_gpu = host.has_nvidia_gpu()
+        has_gpu = bool(devices.gpus())
         runtimes = sorted(name for name in plans if name) if has_gpu else []
         prepared = environment.prepare(self._server_env, self._on_progress, runtimes)
         ours = self._server_env is None and not runtimes
@@ -245,13 +260,16 @@ class Server:
         ]
 
     def _answers_ready(self) -> bool:
-        connection = http.client.HTTPConnection(self._address(), self._ports["http"], timeout=5)
-        with contextlib.closing(connection):
-            try:
+        try:
+            with self._http() as connection:
                 connection.request("GET", "/v2/health/ready")
                 return connection.getresponse().status == 200
-            except (OSError, http.client.HTTPException):
-                return False
+        except (OSError, http.client.HTTPException):
+            return False
+
+    def _http(self) -> contextlib.closing[http.client.HTTPConnection]:
+        port = self._port("http")
+        return contextlib.closing(http.client.HTTPConnection(self._address(), port, timeout=5))
 
     def _address(self) -> str:
         """The address to call: the wildcard addresses can be listened on, not called."""
