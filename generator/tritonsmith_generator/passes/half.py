@@ -1,0 +1,92 @@
+"""FP16 and BF16: the whole graph lowered, inputs and outputs kept in FP32."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+
+from tritonsmith_generator import onnxfile
+from tritonsmith_generator.errors import InputError
+from tritonsmith_generator.passes import conditions, weights
+from tritonsmith_generator.passes.base import Condition, PassResult
+from tritonsmith_generator.passes.census import Stopwatch
+from tritonsmith_generator.passes.halfvalues import BF16, FP16
+from tritonsmith_generator.passes.lowering import Lowered, lower
+from tritonsmith_generator.passes.selection import HalfType, check_patterns
+
+__all__ = ["Bf16", "Fp16"]
+
+# Convolutions and recurrent layers take BF16 from this opset on.
+BF16_OPSET = 22
+
+_RECURRENT = frozenset({"GRU", "LSTM", "RNN"})
+
+
+@dataclass(frozen=True)
+class Fp16:
+    """Lower to FP16. ``keep``: names or patterns of nodes, operators, tensors left in FP32."""
+
+    keep: tuple[str, ...] = ()
+    name: str = "fp16"
+    requires: tuple[Condition, ...] = (conditions.tidy,)
+    ensures: tuple[Condition, ...] = (conditions.tidy,)
+
+    def apply(self, model: Path, workdir: Path) -> PassResult:
+        return _lowered(self.name, model, workdir, FP16, self.keep)
+
+
+@dataclass(frozen=True)
+class Bf16:
+    """Lower to BF16. ``keep`` as in Fp16."""
+
+    keep: tuple[str, ...] = ()
+    name: str = "bf16"
+    requires: tuple[Condition, ...] = (conditions.tidy, conditions.opset_at_least(BF16_OPSET))
+    ensures: tuple[Condition, ...] = (conditions.tidy, conditions.opset_at_least(BF16_OPSET))
+
+    def apply(self, model: Path, workdir: Path) -> PassResult:
+        nodes = [n for g in onnxfile.graphs(onnxfile.read(model).proto.graph) for n in g.node]
+        if recurrent := next((n for n in nodes if n.op_type in _RECURRENT), None):
+            raise InputError(
+                f"node '{recurrent.name}' ({recurrent.op_type}) cannot be computed in BF16: "
+                "TensorRT refuses recurrent layers in BF16 or next to it; use precision fp16"
+            )
+        return _lowered(self.name, model, workdir, BF16, self.keep)
+
+
+def _lowered(
+    name: str, model: Path, workdir: Path, half: HalfType, keep: tuple[str, ...]
+) -> PassResult:
+    watch = Stopwatch(name, model)
+    work = weights.read(model)
+    check_patterns(work.proto, keep)
+    done = lower(work, half, keep)
+    result = watch.result(work.write(workdir / "model.onnx"), _notes(done, half), done.kept)
+    if not result.report.lowered:
+        raise InputError(_nothing(done, half))
+    onnx.checker.check_model(str(result.model))
+    return result
+
+
+def _notes(done: Lowered, half: HalfType) -> tuple[str, ...]:
+    notes = [f"{done.casts} casts were added"] if done.casts else []
+    if done.clipped:
+        notes.append(
+            f"{_some(done.clipped)}: mask values beyond {half.largest:g} were clipped to it"
+        )
+    if done.raised:
+        notes.append(f"{_some(done.raised)}: too small for {half.name}, raised to its smallest")
+    return tuple(notes)
+
+
+def _nothing(done: Lowered, half: HalfType) -> str:
+    reasons = [f"{node}: {reason}" for node, reason in done.kept.items()][:5]
+    why = "; ".join(reasons) or "the model has no FP32 computation"
+    return f"nothing was lowered to {half.name}: {why}; use precision fp32"
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(f"'{name}'" for name in names[:3]) + more
