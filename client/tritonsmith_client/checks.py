@@ -1,0 +1,170 @@
+"""Arguments of a call against what the model takes: names, data types, shapes and batch size."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from .dtypes import DataType, from_numpy
+from .errors import InputError
+from .tensors import Array
+from .values import ModelConfig, ModelMetadata, TensorMetadata
+
+__all__ = ["as_array", "bind", "check_outputs", "check_tensors"]
+
+
+def bind(
+    metadata: ModelMetadata, args: tuple[Any, ...], named: Mapping[str, Any]
+) -> dict[str, Array]:
+    """The arguments of a call by input name, as arrays.
+
+    Args:
+        args: values in the order of the model's inputs, or one mapping from name to value.
+        named: values by name.
+
+    Raises:
+        InputError: too many values, an unknown name, or one that is given twice.
+    """
+    by_name = {tensor.name: tensor for tensor in metadata.inputs}
+    given: dict[str, Any] = {}
+    if len(args) == 1 and isinstance(args[0], Mapping):
+        given.update(args[0])
+    elif len(args) > len(metadata.inputs):
+        raise InputError(
+            f"model '{metadata.name}' was called with {len(args)} values and has "
+            f"{len(metadata.inputs)} inputs: {_listed(metadata.inputs)}"
+        )
+    else:
+        given.update(zip(by_name, args, strict=False))
+    for name, value in named.items():
+        if name in given:
+            raise InputError(f"input '{name}' of model '{metadata.name}' was given twice", name)
+        given[name] = value
+    for name in given:
+        if name not in by_name:
+            raise InputError(
+                f"model '{metadata.name}' has no input '{name}'{_nearest(name, by_name)}; "
+                f"its inputs are: {_listed(metadata.inputs)}",
+                name,
+            )
+    return {name: as_array(value, by_name[name]) for name, value in given.items()}
+
+
+def as_array(value: Any, tensor: TensorMetadata) -> Array:
+    """Arrays are taken as they are; lists and numbers become arrays of the input's data type."""
+    if isinstance(value, np.ndarray):
+        return value
+    try:
+        return np.asarray(value, dtype=tensor.dtype.numpy)
+    except (TypeError, ValueError, OverflowError) as exc:
+        raise InputError(
+            f"input {tensor} cannot be made of this {type(value).__name__}: {exc}", tensor.name
+        ) from exc
+
+
+def check_tensors(
+    metadata: ModelMetadata, config: ModelConfig, arrays: Mapping[str, Array]
+) -> dict[str, DataType]:
+    """The data type of each given input, once everything fits.
+
+    Raises:
+        InputError: an input is missing, or its data type, shape or batch size does not fit.
+    """
+    required = [t for t in metadata.inputs if t.name not in config.optional]
+    missing = [t for t in required if t.name not in arrays]
+    if missing:
+        raise InputError(
+            f"model '{metadata.name}' needs {_listed(missing)} too; "
+            f"given: {', '.join(arrays) or 'nothing'}",
+            missing[0].name,
+        )
+    by_name = {tensor.name: tensor for tensor in metadata.inputs}
+    types = {name: _check_dtype(by_name[name], array) for name, array in arrays.items()}
+    for name, array in arrays.items():
+        _check_shape(by_name[name], array.shape, metadata.name, config)
+    if config.max_batch_size:
+        _check_batch(metadata.name, config.max_batch_size, arrays)
+    return types
+
+
+def check_outputs(metadata: ModelMetadata, names: Iterable[str]) -> None:
+    """Raises InputError for a requested output that the model has not."""
+    known = [tensor.name for tensor in metadata.outputs]
+    for name in names:
+        if name not in known:
+            raise InputError(
+                f"model '{metadata.name}' has no output '{name}'{_nearest(name, known)}; "
+                f"its outputs are: {_listed(metadata.outputs)}",
+                name,
+            )
+
+
+def _check_dtype(tensor: TensorMetadata, array: Array) -> DataType:
+    try:
+        given = from_numpy(array.dtype)
+    except (KeyError, TypeError):
+        given = None
+    if given == tensor.dtype:
+        return tensor.dtype
+    raise InputError(
+        f"input '{tensor.name}' takes {tensor.dtype} and was given {array.dtype}; "
+        f"{_dtype_remedy(tensor.dtype)}",
+        tensor.name,
+    )
+
+
+def _dtype_remedy(dtype: DataType) -> str:
+    if dtype.wire == "BYTES":
+        return "give an array of bytes or str"
+    name = "ml_dtypes.bfloat16" if dtype.wire == "BF16" else f"np.{dtype.numpy.name}"
+    return f"convert it with .astype({name})"
+
+
+def _check_shape(
+    tensor: TensorMetadata, shape: tuple[int, ...], model: str, config: ModelConfig
+) -> None:
+    fits = len(shape) == len(tensor.shape) and all(
+        allowed in (-1, axis) for allowed, axis in zip(tensor.shape, shape, strict=True)
+    )
+    if fits:
+        return
+    remedy = "reshape it"
+    if config.max_batch_size and len(shape) == len(tensor.shape) - 1:
+        remedy = f"model '{model}' takes batches: add the batch axis with array[None]"
+    elif len(shape) == len(tensor.shape) + 1 and shape[0] == 1 and not config.max_batch_size:
+        remedy = f"model '{model}' takes no batches: drop the first axis with array[0]"
+    raise InputError(
+        f"input '{tensor.name}' takes shape {list(tensor.shape)} (-1: any length) and was given "
+        f"{list(shape)}; {remedy}",
+        tensor.name,
+    )
+
+
+def _check_batch(model: str, limit: int, arrays: Mapping[str, Array]) -> None:
+    sizes = {name: array.shape[0] for name, array in arrays.items()}
+    first, size = next(iter(sizes.items()), ("", 0))
+    for name, other in sizes.items():
+        if other != size:
+            raise InputError(
+                f"the inputs of model '{model}' differ in batch size: '{first}' has {size} and "
+                f"'{name}' has {other}",
+                name,
+            )
+    if size > limit:
+        raise InputError(
+            f"input '{first}' has a batch of {size} and model '{model}' takes at most {limit}; "
+            f"send it in parts of {limit}, or raise max_batch_size in the model's config",
+            first,
+        )
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    found = difflib.get_close_matches(name, known, n=1)
+    return f" (did you mean '{found[0]}'?)" if found else ""
+
+
+def _listed(tensors: Iterable[TensorMetadata]) -> str:
+    return ", ".join(map(str, tensors)) or "none"

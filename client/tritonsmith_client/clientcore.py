@@ -1,0 +1,80 @@
+"""What `Client` and `AsyncClient` share: settings, and the flows that do not belong to a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import EllipsisType
+
+from .address import Address
+from .deadline import Deadline
+from .errors import DeadlineExceededError, InputError, UnavailableError
+from .exchange import Exchange, Flow, Sleep, T
+from .grpcprotocol import GrpcProtocol
+from .httpprotocol import HttpProtocol
+from .modelcore import ModelCore, read_signature
+from .protocol import WireProtocol, called
+from .retry import Retry, attempts
+
+__all__ = ["ClientCore"]
+
+
+class ClientCore:
+    """Everything about a client except its connection."""
+
+    def __init__(self, address: Address, timeout: float | None, retry: Retry) -> None:
+        if timeout is not None and not timeout > 0:
+            raise InputError(f"timeout is {timeout!r}; it must be seconds above 0, or None")
+        self.address = address
+        self.timeout = timeout
+        self.retry = retry
+        self.protocol: WireProtocol = (
+            GrpcProtocol() if address.protocol == "grpc" else HttpProtocol(address.path)
+        )
+
+    def deadline(self, timeout: float | EllipsisType | None = ...) -> Deadline:
+        return Deadline(self.timeout if isinstance(timeout, EllipsisType) else timeout)
+
+    def ask(self, exchange: Exchange[T], deadline: Deadline) -> Flow[T]:
+        return attempts(exchange, self.retry, deadline)
+
+    def check(self, exchange: Exchange[bool]) -> Flow[bool]:
+        """The answer to a health check; a server that cannot be reached is not well."""
+        try:
+            answer: bool = yield exchange
+            return answer
+        except (UnavailableError, DeadlineExceededError):
+            return False
+
+    def model(self, name: str, version: str, deadline: Deadline) -> Flow[ModelCore]:
+        if not name:
+            raise InputError("the model's name is empty")
+        if version and not version.isdecimal():
+            raise InputError(
+                f"version {version!r} of model '{name}' is no number; '' takes the newest"
+            )
+        signature = yield from read_signature(self.protocol, name, version, self.retry, deadline)
+        return ModelCore(self.protocol, name, version, self.retry, signature)
+
+    def wait_ready(self, models: Sequence[str], deadline: Deadline) -> Flow[None]:
+        """Asks until the server, or each of these models, is ready."""
+        waiting: list[tuple[str, Exchange[bool]]] = [
+            (called(name, ""), self.protocol.model_ready(name, "")) for name in models
+        ] or [("the server", self.protocol.ready())]
+        pause = 0.05
+        while True:
+            reason = "it says that it is not ready"
+            try:
+                while waiting and (yield waiting[0][1]):
+                    waiting.pop(0)
+            except (UnavailableError, DeadlineExceededError) as error:
+                reason = str(error)
+            if not waiting:
+                return
+            left = deadline.remaining()
+            if left is not None and left <= pause:
+                names = ", ".join(what for what, _ in waiting)
+                raise DeadlineExceededError(
+                    f"not ready within {deadline.budget:g} s at {self.address}: {names}: {reason}"
+                )
+            yield Sleep(pause)
+            pause = min(1.0, pause * 1.5)

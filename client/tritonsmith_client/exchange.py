@@ -1,0 +1,124 @@
+"""What crosses the seam between the core, which does no I/O, and the transports, which do nothing
+else: exchanges, and the flows that yield them.
+
+A flow is a generator that yields actions and is sent their results; a sync and an async driver
+each run the same flows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Generic, TypeVar
+
+from .tensors import Buffer
+from .values import Parameter, Result
+
+__all__ = [
+    "Action",
+    "Exchange",
+    "Flow",
+    "InferCall",
+    "InputTensor",
+    "Prepared",
+    "Repeat",
+    "RequestedOutput",
+    "Sleep",
+]
+
+T = TypeVar("T")
+Headers = tuple[tuple[str, str], ...]
+
+
+class Repeat(Enum):
+    """When a request may be sent again after a failure."""
+
+    ALWAYS = "it only reads"
+    UNEXECUTED = "when it surely was not executed"
+    NEVER = "it is part of a sequence or a stream"
+
+
+@dataclass(frozen=True)
+class Exchange(Generic[T]):
+    """One request and how to read its reply.
+
+    Attributes:
+        what: for messages, e.g. ``"inference with model 'resnet50'"``.
+        route: the gRPC method path, or the HTTP request line and the headers that belong to the
+            request, up to but without the empty line.
+        body: buffers to send one after the other.
+        parse: makes a value of the reply: of its bytes for gRPC, of an ``HttpReply`` for HTTP.
+        repeat: when it may be sent again.
+        headers: extra HTTP headers or gRPC metadata.
+    """
+
+    what: str
+    route: str | bytes
+    body: Sequence[Buffer]
+    parse: Callable[[Any], T]
+    repeat: Repeat = Repeat.ALWAYS
+    headers: Headers = ()
+
+
+@dataclass(frozen=True)
+class Sleep:
+    """Wait so many seconds."""
+
+    seconds: float
+
+
+Action = Exchange[Any] | Sleep
+Flow = Generator[Action, Any, T]
+
+
+@dataclass(frozen=True)
+class InputTensor:
+    """An input as it is described on the wire; size in bytes."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    size: int
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RequestedOutput:
+    name: str
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class InferCall:
+    """An inference request without its tensors' contents."""
+
+    model: str
+    version: str
+    inputs: tuple[InputTensor, ...]
+    outputs: tuple[RequestedOutput, ...] = ()
+    id: str = ""
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An inference request that lacks only the tensors' bytes: made once per set of shapes.
+
+    Attributes:
+        framing: what precedes each input's bytes.
+    """
+
+    what: str
+    route: str | bytes
+    framing: tuple[bytes, ...]
+    parse: Callable[[Any], Result]
+    repeat: Repeat = Repeat.UNEXECUTED
+
+    def exchange(self, buffers: Sequence[Buffer], headers: Headers = ()) -> Exchange[Result]:
+        if len(buffers) == 1:
+            body: list[Buffer] = [self.framing[0], buffers[0]]
+        else:
+            body = [piece for pair in zip(self.framing, buffers, strict=False) for piece in pair]
+            body += self.framing[len(buffers) :]
+        return Exchange(self.what, self.route, body, self.parse, self.repeat, headers)

@@ -1,0 +1,228 @@
+"""ModelInfer over gRPC: request bytes by hand, response bytes read in place, no message objects."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+
+from . import protobuf
+from .dtypes import DataType
+from .errors import ResponseError
+from .exchange import InferCall
+from .protobuf import length_delimited, varint
+from .tensors import Array, array_from_wire, data_type
+from .values import Parameter, Result
+
+__all__ = ["ResponseReader", "parameters_from_wire", "request_framing"]
+
+_RAW_INPUT = varint(7 << 3 | 2)
+_INT64_MAX = (1 << 63) - 1
+
+
+def request_framing(call: InferCall) -> tuple[bytes, ...]:
+    """What precedes each input's bytes in a ModelInferRequest.
+
+    The message is ``framing[0] + data[0] + framing[1] + data[1] ...``; inputs in shared memory
+    have no data and come after those that have. Fields stand in the order of their numbers.
+    """
+    head = [length_delimited(1, call.model.encode())]
+    if call.version:
+        head.append(length_delimited(2, call.version.encode()))
+    if call.id:
+        head.append(length_delimited(3, call.id.encode()))
+    head += _parameters(4, call.parameters)
+    for tensor in call.inputs:
+        meta = length_delimited(1, tensor.name.encode())
+        meta += length_delimited(2, tensor.datatype.encode())
+        if tensor.shape:
+            meta += length_delimited(3, b"".join(map(varint, tensor.shape)))
+        meta += b"".join(_parameters(4, tensor.parameters))
+        head.append(length_delimited(5, meta))
+    for output in call.outputs:
+        meta = length_delimited(1, output.name.encode())
+        meta += b"".join(_parameters(2, output.parameters))
+        head.append(length_delimited(6, meta))
+    sizes = [t.size for t in call.inputs if "shared_memory_region" not in t.parameters]
+    raw = [_RAW_INPUT + varint(size) for size in sizes]
+    if not raw:
+        return (b"".join(head),)
+    return (b"".join(head) + raw[0], *raw[1:])
+
+
+def _parameters(field: int, parameters: Mapping[str, Parameter]) -> list[bytes]:
+    """A ``map<string, InferParameter>``, in the order given."""
+    return [
+        length_delimited(
+            field, length_delimited(1, key.encode()) + length_delimited(2, _parameter(value))
+        )
+        for key, value in parameters.items()
+    ]
+
+
+def _parameter(value: Parameter) -> bytes:
+    if isinstance(value, bool):
+        return b"\x08" + bytes((value,))
+    if isinstance(value, int):
+        return (b"\x28" if value > _INT64_MAX else b"\x10") + varint(value)
+    if isinstance(value, float):
+        return protobuf.double(4, value)
+    return length_delimited(3, value.encode())
+
+
+class _Layout:
+    """Where everything lies in a response, for as long as only the tensors' bytes change."""
+
+    __slots__ = ("constant", "head", "outputs", "total")
+
+    def __init__(self, data: bytes, head: Result, outputs: list[_Output]) -> None:
+        self.total = len(data)
+        self.head = head
+        self.outputs = outputs
+        # What is neither tensor nor length must be the same byte for byte.
+        self.constant: list[tuple[bytes, int]] = []
+        start = 0
+        for _, _, _, at, size in sorted(outputs, key=lambda output: output[3]):
+            self.constant.append((data[start:at], start))
+            start = at + size
+        self.constant.append((data[start:], start))
+
+    def fits(self, data: bytes) -> bool:
+        return len(data) == self.total and all(data.startswith(c, at) for c, at in self.constant)
+
+
+_Output = tuple[str, DataType, tuple[int, ...], int, int]  # the last two: start and size
+
+
+class ResponseReader:
+    """Reads ModelInferResponse messages; remembers the last one's layout.
+
+    Safe to share between threads: the layout is replaced as a whole.
+    """
+
+    def __init__(self) -> None:
+        self._layout: _Layout | None = None
+
+    def read(self, data: bytes) -> Result:
+        """Raises ResponseError for what is no such message or contradicts itself."""
+        layout = self._layout
+        if layout is None or not layout.fits(data):
+            try:
+                layout = _parse(data)
+            except UnicodeDecodeError as exc:
+                raise ResponseError("a name in the reply is no UTF-8") from exc
+            if layout is None:
+                return _typed_contents(data)
+            if all(dtype.wire != "BYTES" for _, dtype, *_ in layout.outputs):
+                self._layout = layout
+        outputs = {
+            name: array_from_wire(data, start, size, dtype, shape, name)
+            for name, dtype, shape, start, size in layout.outputs
+        }
+        head = layout.head
+        return Result(outputs, head.model_name, head.model_version, head.id, head.parameters)
+
+
+def _parse(data: bytes) -> _Layout | None:
+    """None where the tensors are not raw bytes."""
+    text = {1: "", 2: "", 3: ""}
+    metas: list[tuple[str, str, tuple[int, ...], Mapping[str, Parameter]]] = []
+    raws: list[tuple[int, int]] = []
+    parameters: dict[str, Parameter] = {}
+    for field, kind, start, length in protobuf.fields(data, 0, len(data)):
+        if kind != 2:
+            continue
+        if field == 6:
+            raws.append((start, length))
+        elif field == 5:
+            meta = _output_meta(data, start, start + length)
+            if meta is None:
+                return None
+            metas.append(meta)
+        elif field == 4:
+            parameters.update(parameters_from_wire(data, start, start + length))
+        elif field in text:
+            text[field] = data[start : start + length].decode()
+    in_body = [m for m in metas if "shared_memory_region" not in m[3]]
+    if len(in_body) < len(metas) and len(raws) == len(metas):
+        # Outputs in shared memory leave an empty entry.
+        raws = [r for r, m in zip(raws, metas, strict=True) if "shared_memory_region" not in m[3]]
+    if len(raws) != len(in_body):
+        raise ResponseError(
+            f"the reply describes {len(in_body)} outputs and holds the bytes of {len(raws)}"
+        )
+    outputs = [
+        (name, data_type(wire, name), shape, start, size)
+        for (name, wire, shape, _), (start, size) in zip(in_body, raws, strict=True)
+    ]
+    return _Layout(data, Result({}, text[1], text[2], text[3], parameters), outputs)
+
+
+def _output_meta(
+    data: bytes, start: int, end: int
+) -> tuple[str, str, tuple[int, ...], Mapping[str, Parameter]] | None:
+    name = wire = ""
+    shape: list[int] = []
+    parameters: dict[str, Parameter] = {}
+    for field, kind, at, length in protobuf.fields(data, start, end):
+        if field == 3:
+            shape += protobuf.varints(data, at, at + length) if kind == 2 else [at]
+        elif kind != 2:
+            continue
+        elif field == 1:
+            name = data[at : at + length].decode()
+        elif field == 2:
+            wire = data[at : at + length].decode()
+        elif field == 4:
+            parameters.update(parameters_from_wire(data, at, at + length))
+        elif field == 5:
+            return None
+    return name, wire, tuple(shape), parameters
+
+
+def parameters_from_wire(data: bytes, start: int, end: int) -> dict[str, Parameter]:
+    """One entry of a ``map<string, InferParameter>``."""
+    key = ""
+    value: Parameter = False
+    for field, _, at, length in protobuf.fields(data, start, end):
+        if field == 1:
+            key = data[at : at + length].decode()
+        elif field == 2:
+            value = _parameter_from_wire(data, at, at + length)
+    return {key: value}
+
+
+def _parameter_from_wire(data: bytes, start: int, end: int) -> Parameter:
+    value: Parameter = False
+    for field, kind, at, length in protobuf.fields(data, start, end):
+        if field == 1 and kind == 0:
+            value = bool(at)
+        elif field == 2 and kind == 0:
+            value = at - (1 << 64) if at > _INT64_MAX else at
+        elif field == 3 and kind == 2:
+            value = data[at : at + length].decode()
+        elif field == 4 and kind == 1:
+            value = float(struct.unpack_from("<d", data, at)[0])
+        elif field == 5 and kind == 0:
+            value = at
+    return value
+
+
+def _typed_contents(data: bytes) -> Result:
+    """Servers other than Triton may answer with numbers instead of raw bytes."""
+    import numpy as np
+    from tritonclient.grpc import service_pb2
+
+    message = service_pb2.ModelInferResponse.FromString(data)
+    outputs: dict[str, Array] = {}
+    for output in message.outputs:
+        dtype = data_type(output.datatype, output.name)
+        values: list[object] = []
+        for _, content in output.contents.ListFields():
+            values += content
+        array = np.empty(len(values), dtype.numpy)
+        array[:] = values
+        try:
+            outputs[output.name] = array.reshape(tuple(output.shape))
+        except ValueError as exc:
+            raise ResponseError(f"output '{output.name}' is malformed: {exc}") from exc
+    return Result(outputs, message.model_name, message.model_version, message.id)

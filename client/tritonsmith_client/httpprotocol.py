@@ -1,0 +1,101 @@
+"""The operations over HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+from .dtypes import from_wire
+from .errors import ResponseError
+from .exchange import Exchange, InferCall, Prepared, Repeat
+from .httpwire import HttpReply, ResponseReader, infer_request, json_of, route
+from .protocol import called
+from .values import ModelConfig, ModelMetadata, ServerMetadata, TensorMetadata
+
+__all__ = ["HttpProtocol"]
+
+T = TypeVar("T")
+
+
+class HttpProtocol:
+    """Builds requests to the paths under ``/v2`` and reads their replies."""
+
+    def __init__(self, prefix: str = "") -> None:
+        """Args: prefix: the path that stands before ``/v2``, for servers behind a proxy."""
+        self._root = prefix.rstrip("/") + "/v2"
+
+    def live(self) -> Exchange[bool]:
+        return self._check("the liveness check", "/health/live")
+
+    def ready(self) -> Exchange[bool]:
+        return self._check("the readiness check", "/health/ready")
+
+    def server_metadata(self) -> Exchange[ServerMetadata]:
+        return self._read("reading the server's metadata", "", _server_metadata)
+
+    def model_ready(self, name: str, version: str) -> Exchange[bool]:
+        what = f"the readiness check of {called(name, version)}"
+        return self._check(what, _model(name, version) + "/ready")
+
+    def model_metadata(self, name: str, version: str) -> Exchange[ModelMetadata]:
+        what = f"reading the metadata of {called(name, version)}"
+        return self._read(what, _model(name, version), _metadata)
+
+    def model_config(self, name: str, version: str) -> Exchange[ModelConfig]:
+        what = f"reading the configuration of {called(name, version)}"
+        return self._read(what, _model(name, version) + "/config", ModelConfig.from_fields)
+
+    def prepare(self, call: InferCall, repeat: Repeat) -> Prepared:
+        what = f"inference with {called(call.model, call.version)}"
+        path = self._root + _model(call.model, call.version) + "/infer"
+        line, head = infer_request(path, call)
+        sizes = [t.size for t in call.inputs if "shared_memory_region" not in t.parameters]
+        framing = (head, *[b""] * (len(sizes) - 1))
+        return Prepared(what, line, framing, ResponseReader(what).read, repeat)
+
+    def _check(self, what: str, path: str) -> Exchange[bool]:
+        def read(reply: HttpReply) -> bool:
+            if reply.status in (400, 404):  # how Triton says no
+                return False
+            error = reply.error(what)
+            if error is not None:
+                raise error
+            return True
+
+        return Exchange(what, route("GET", self._root + path), (), read)
+
+    def _read(self, what: str, path: str, parse: Callable[[Any], T]) -> Exchange[T]:
+        def read(reply: HttpReply) -> T:
+            value = json_of(reply, what)
+            try:
+                return parse(value)
+            except (KeyError, TypeError, ValueError, AttributeError) as exc:
+                raise ResponseError(f"{what}: unexpected reply {reply.text()[:200]!r}") from exc
+
+        return Exchange(what, route("GET", self._root + path), (), read)
+
+
+def _model(name: str, version: str) -> str:
+    path = "/models/" + quote(name, safe="")
+    return path + ("/versions/" + quote(version, safe="") if version else "")
+
+
+def _server_metadata(value: dict[str, Any]) -> ServerMetadata:
+    return ServerMetadata(value["name"], value["version"], tuple(value.get("extensions", ())))
+
+
+def _metadata(value: dict[str, Any]) -> ModelMetadata:
+    def tensors(given: list[dict[str, Any]]) -> tuple[TensorMetadata, ...]:
+        return tuple(
+            TensorMetadata(t["name"], from_wire(t["datatype"]), tuple(int(a) for a in t["shape"]))
+            for t in given
+        )
+
+    return ModelMetadata(
+        value["name"],
+        tuple(str(version) for version in value.get("versions", ())),
+        value.get("platform", ""),
+        tensors(value["inputs"]),
+        tensors(value["outputs"]),
+    )

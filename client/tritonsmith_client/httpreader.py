@@ -1,0 +1,232 @@
+"""An HTTP/1.1 response, read piece by piece without I/O.
+
+A shell asks for `buffer()`, receives into it, and reports with `received(n)` (or `ended()` for the
+end of the stream) until that says True. The body is received straight into its final place, so
+that the first tensor is aligned to 64 bytes.
+"""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+
+from .errors import ResponseError
+from .httpwire import HttpReply
+from .tensors import flat_view
+
+__all__ = ["HttpResponseReader"]
+
+_HEAD_LIMIT = 65536
+_ALIGNMENT = 64
+_Head = tuple[int, dict[str, str]]
+
+
+class HttpResponseReader:
+    """Reads one response after the other from one connection."""
+
+    def __init__(self) -> None:
+        self._scratch = bytearray(_HEAD_LIMIT)
+        self._scratch_view = memoryview(self._scratch)
+        self._heads: dict[bytes, _Head] = {}
+        self.start(True)
+
+    def start(self, has_body: bool) -> None:
+        """Expects a new response; a response to HEAD has no body."""
+        self._filled = 0
+        self._head: _Head | None = None
+        self._body: memoryview | None = None
+        self._at = 0
+        self._chunks: bytearray | None = None
+        self._until_end = False
+        self._has_body = has_body
+        self.keep_alive = False
+        self.silent = True  # nothing has arrived yet
+
+    def buffer(self) -> memoryview:
+        """Where to receive the next bytes; never empty."""
+        if self._body is not None:
+            return self._body[self._at :]
+        return self._scratch_view[self._filled :]
+
+    def received(self, count: int) -> bool:
+        """Takes note of bytes in the buffer; True once the response is complete.
+
+        Raises:
+            ResponseError: this is no HTTP response.
+        """
+        self.silent = False
+        if self._body is not None:
+            self._at += count
+            return self._at == self._body.nbytes
+        self._filled += count
+        if self._head is None and not self._read_head():
+            return False
+        if self._chunks is not None:
+            return self._read_chunks()
+        if self._until_end:
+            self._tail += self._scratch_view[: self._filled]
+            self._filled = 0
+            return False
+        return self._body is None or self._at == self._body.nbytes
+
+    def ended(self) -> bool:
+        """Takes note of the end of the stream; True if it completes the response."""
+        if self._until_end:
+            self._body = memoryview(self._tail)
+            return True
+        return False
+
+    def reply(self) -> HttpReply:
+        """The response, once complete."""
+        assert self._head is not None
+        status, headers = self._head
+        body = memoryview(b"") if self._body is None else self._body
+        if self._chunks is not None:
+            body = memoryview(self._chunks)
+        encoding = headers.get("content-encoding", "identity")
+        return HttpReply(status, headers, _decompressed(body, encoding))
+
+    def _read_head(self) -> bool:
+        while True:
+            end = self._scratch.find(b"\r\n\r\n", 0, self._filled)
+            if end < 0:
+                if self._filled == _HEAD_LIMIT:
+                    raise ResponseError(f"no end of the HTTP headers within {_HEAD_LIMIT} bytes")
+                return False
+            raw = bytes(self._scratch_view[:end])
+            head = self._heads.get(raw)
+            if head is None:
+                head = _parse_head(raw)
+                if len(self._heads) > 64:
+                    self._heads.clear()
+                self._heads[raw] = head
+            rest = self._filled - end - 4
+            if head[0] >= 200:
+                break
+            # An interim response, such as 100 Continue: the real one follows.
+            self._scratch[:rest] = self._scratch_view[end + 4 : self._filled]
+            self._filled = rest
+        self._head = head
+        self._begin_body(end + 4, rest)
+        return True
+
+    def _begin_body(self, start: int, rest: int) -> None:
+        assert self._head is not None
+        status, headers = self._head
+        connection = headers.get("connection", "").lower()
+        self.keep_alive = "close" not in connection and headers[""] != "HTTP/1.0"
+        if not self._has_body or status in (204, 304):
+            length = 0
+        elif "chunked" in headers.get("transfer-encoding", "").lower():
+            self._chunks = bytearray()
+            self._chunk_left = 0
+            self._chunk_state = "size"
+            self._scratch[:rest] = self._scratch_view[start : self._filled]
+            self._filled = rest
+            return
+        elif "content-length" in headers:
+            length = int(headers["content-length"])
+        else:
+            self._until_end, self.keep_alive, self._tail = True, False, bytearray()
+            self._scratch[:rest] = self._scratch_view[start : self._filled]
+            self._filled = rest
+            return
+        if rest > length:
+            self.keep_alive = False  # the server sent more than it announced
+            rest = length
+        self._body = _aligned(length, headers.get("inference-header-content-length", ""))
+        self._body[:rest] = self._scratch_view[start : start + rest]
+        self._at = rest
+
+    def _read_chunks(self) -> bool:
+        """RFC 9112 7.1: sizes in hexadecimal, extensions and trailers are skipped."""
+        assert self._chunks is not None
+        at = 0
+        done = False
+        while not done:
+            if self._chunk_state == "data":
+                piece = min(self._chunk_left, self._filled - at)
+                self._chunks += self._scratch_view[at : at + piece]
+                at += piece
+                self._chunk_left -= piece
+                if self._chunk_left:
+                    break
+                self._chunk_state = "end"
+            end = self._scratch.find(b"\r\n", at, self._filled)
+            if end < 0:
+                break
+            line = bytes(self._scratch_view[at:end])
+            at = end + 2
+            done = self._chunk_line(line)
+        self._scratch[: self._filled - at] = self._scratch_view[at : self._filled]
+        self._filled -= at
+        if self._filled == _HEAD_LIMIT:
+            raise ResponseError("a line between two chunks is too long")
+        if done and self._filled:
+            self.keep_alive = False
+        return done
+
+    def _chunk_line(self, line: bytes) -> bool:
+        """Takes a line that is no data; True for the one that ends the body."""
+        if self._chunk_state == "trailer":
+            return not line
+        if self._chunk_state == "end":
+            if line:
+                raise ResponseError("a chunk is longer than announced")
+            self._chunk_state = "size"
+            return False
+        text = line.split(b";")[0].strip()
+        try:
+            if not text.isalnum():
+                raise ValueError
+            self._chunk_left = int(text, 16)
+        except ValueError:
+            raise ResponseError(f"{line[:40]!r} is no size of a chunk") from None
+        self._chunk_state = "data" if self._chunk_left else "trailer"
+        return False
+
+
+def _parse_head(raw: bytes) -> _Head:
+    """Status and headers; the protocol version under the empty name."""
+    first, *lines = raw.decode("latin-1").split("\r\n")
+    version, _, rest = first.partition(" ")
+    if version not in ("HTTP/1.1", "HTTP/1.0") or not rest[:3].isdecimal():
+        raise ResponseError(f"no HTTP response: it starts with {first[:60]!r}")
+    headers = {"": version}
+    for line in lines:
+        name, colon, value = line.partition(":")
+        if not colon:
+            raise ResponseError(f"no HTTP header: {line[:60]!r}")
+        headers[name.strip().lower()] = value.strip()
+    length = headers.get("content-length", "0")
+    if not _is_length(length):
+        raise ResponseError(f"Content-Length is {length[:40]!r}")
+    return int(rest[:3]), headers
+
+
+def _is_length(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) < 19
+
+
+def _aligned(length: int, json_length: str) -> memoryview:
+    """Memory for a body whose tensors, which follow the JSON, start at a multiple of 64."""
+    try:
+        memory = np.empty(length + 2 * _ALIGNMENT, np.uint8)
+    except (MemoryError, ValueError) as exc:
+        raise ResponseError(f"no memory for a reply of {length} bytes") from exc
+    tensors = memory.__array_interface__["data"][0]
+    tensors += int(json_length) if _is_length(json_length) else 0
+    skip = -tensors % _ALIGNMENT
+    return flat_view(memory)[skip : skip + length]
+
+
+def _decompressed(body: memoryview, encoding: str) -> memoryview:
+    if encoding == "identity":
+        return body
+    if encoding not in ("gzip", "deflate"):
+        raise ResponseError(f"the reply has the unknown Content-Encoding {encoding!r}")
+    try:
+        return memoryview(bytearray(zlib.decompress(body, zlib.MAX_WBITS | 32)))
+    except zlib.error as exc:
+        raise ResponseError(f"the reply is no {encoding} data: {exc}") from exc

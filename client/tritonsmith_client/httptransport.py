@@ -1,0 +1,241 @@
+"""HTTP/1.1 over plain sockets, with a pool of connections that threads share."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import ssl
+from collections import deque
+from typing import Any, TypeVar
+
+from .address import Address
+from .deadline import Deadline
+from .errors import (
+    ClosedError,
+    ConnectError,
+    ConnectionLostError,
+    DeadlineExceededError,
+    TritonError,
+)
+from .exchange import Exchange, Headers, Repeat
+from .httpreader import HttpResponseReader
+from .httpwire import HttpReply
+from .tensors import Buffer
+
+__all__ = ["HttpTransport", "fixed_headers", "header_lines"]
+
+T = TypeVar("T")
+_PIECE = 1 << 20
+_IDLE_LIMIT = 256
+_MAX_BUFFERS = 512  # sendmsg takes 1024 on Linux
+
+
+def header_lines(headers: Headers) -> bytes:
+    return "".join(f"{name}: {value}\r\n" for name, value in headers).encode("latin-1")
+
+
+def fixed_headers(address: Address, headers: Headers) -> bytes:
+    """What every request carries. Without Accept-Encoding: identity a proxy may compress."""
+    host = "localhost" if address.unix else address.target
+    names = {name.lower() for name, _ in headers}
+    own = [("Host", host), ("Accept-Encoding", "identity")]
+    return header_lines((*(h for h in own if h[0].lower() not in names), *headers))
+
+
+class _Connection:
+    """One socket and the reader of its responses; used by one call at a time."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.socket = sock
+        self.reader = HttpResponseReader()
+        self._poll = select.poll()
+        self._poll.register(sock, select.POLLIN)
+
+    def usable(self) -> bool:
+        """Whether the server has neither closed it nor sent what nobody asked for."""
+        return not self._poll.poll(0)
+
+    def send(self, buffers: list[Buffer], deadline: Deadline) -> None:
+        sock = self.socket
+        if isinstance(sock, ssl.SSLSocket):
+            for buffer in buffers:
+                _send_all(sock, memoryview(buffer), deadline)
+            return
+        sock.settimeout(deadline.left())
+        sent = sock.sendmsg(buffers[:_MAX_BUFFERS])
+        for buffer in buffers:
+            view = memoryview(buffer)
+            if sent >= view.nbytes:
+                sent -= view.nbytes
+            else:
+                _send_all(sock, view[sent:], deadline)
+                sent = 0
+
+    def receive(self, deadline: Deadline) -> HttpReply:
+        reader, sock = self.reader, self.socket
+        reader.start(True)
+        while True:
+            sock.settimeout(deadline.left())
+            count = sock.recv_into(reader.buffer())
+            if not count:
+                if reader.ended():
+                    return reader.reply()
+                raise ConnectionResetError("the server closed the connection")
+            if reader.received(count):
+                return reader.reply()
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self.socket.close()
+
+
+def _send_all(sock: socket.socket, data: memoryview, deadline: Deadline) -> None:
+    """sendall whose timeout is the whole budget rather than one per packet, TLS included."""
+    while data:
+        sock.settimeout(deadline.left())
+        data = data[sock.send(data[:_PIECE]) :]
+
+
+class HttpTransport:
+    """Sends each call over an idle connection, or a new one. Threads may share it."""
+
+    def __init__(
+        self, address: Address, headers: Headers, tls: ssl.SSLContext | None = None
+    ) -> None:
+        self._address = address
+        self._fixed = fixed_headers(address, headers)
+        self._tls = tls
+        self._idle: deque[_Connection] = deque()  # its append and pop are atomic
+        self._pid = os.getpid()
+        self._closed = False
+
+    def send(self, exchange: Exchange[T], deadline: Deadline) -> T:
+        """Sends a request and reads its reply within the deadline. Raises TritonError."""
+        head = b"".join(
+            (exchange.route, self._fixed, header_lines(exchange.headers), b"\r\n")  # type: ignore[arg-type]  # bytes over HTTP
+        )
+        buffers: list[Buffer] = [head, *exchange.body]
+        connection = self._take_idle()
+        if connection is not None:
+            reply = self._try(connection, buffers, exchange, deadline, reused=True)
+            if reply is not None:
+                return exchange.parse(reply)
+        connection = self._connect(exchange.what, deadline)
+        reply = self._try(connection, buffers, exchange, deadline, reused=False)
+        assert reply is not None
+        return exchange.parse(reply)
+
+    def close(self) -> None:
+        self._closed = True
+        while self._idle:
+            self._idle.pop().close()
+
+    def _try(
+        self,
+        connection: _Connection,
+        buffers: list[Buffer],
+        exchange: Exchange[T],
+        deadline: Deadline,
+        reused: bool,
+    ) -> HttpReply | None:
+        """One attempt; None where a reused connection was stale and nothing was executed."""
+        complete = False
+        try:
+            try:
+                connection.send(buffers, deadline)
+                complete = True
+            except (BrokenPipeError, ConnectionResetError):
+                pass  # a server may refuse a request before it has read it all: see what it says
+            reply = connection.receive(deadline)
+        except TimeoutError as exc:
+            connection.close()
+            raise DeadlineExceededError(f"{exchange.what} failed: {deadline} exceeded") from exc
+        except OSError as exc:
+            connection.close()
+            harmless = not complete or exchange.repeat is Repeat.ALWAYS
+            if reused and harmless and connection.reader.silent:
+                return None
+            raise _lost(exchange.what, self._address, exc, complete) from exc
+        except BaseException:  # a malformed reply, or an interrupt: its rest would poison the next
+            connection.close()
+            raise
+        if complete and connection.reader.keep_alive:
+            self._give_back(connection)
+        else:
+            connection.close()
+        return reply
+
+    def _take_idle(self) -> _Connection | None:
+        if self._closed:
+            raise ClosedError("the client was used after close(): make a new Client")
+        if self._pid != os.getpid():  # a forked child must not share its parent's connections
+            self._idle = deque()
+            self._pid = os.getpid()
+        while True:
+            try:
+                connection = self._idle.pop()
+            except IndexError:
+                return None
+            if connection.usable():
+                return connection
+            connection.close()
+
+    def _give_back(self, connection: _Connection) -> None:
+        if self._closed or len(self._idle) >= _IDLE_LIMIT:
+            connection.close()
+        else:
+            self._idle.append(connection)
+
+    def _connect(self, what: str, deadline: Deadline) -> _Connection:
+        try:
+            sock = _open(self._address, deadline)
+            try:
+                sock.settimeout(deadline.left())
+                if self._tls is not None:
+                    sock = self._tls.wrap_socket(sock, server_hostname=self._address.host)
+            except BaseException:
+                sock.close()
+                raise
+        except TimeoutError as exc:
+            raise DeadlineExceededError(
+                f"{what} failed: no connection to {self._address} within the {deadline}"
+            ) from exc
+        except OSError as exc:
+            raise ConnectError(
+                f"{what} failed: no connection to {self._address}: {exc}; "
+                "check the address, or wait with client.wait_ready()"
+            ) from exc
+        return _Connection(sock)
+
+
+def _open(address: Address, deadline: Deadline) -> socket.socket:
+    """A connected socket, from the first of the host's addresses that answers."""
+    kinds: list[tuple[Any, Any, int, str, Any]]
+    if address.unix:
+        kinds = [(socket.AF_UNIX, socket.SOCK_STREAM, 0, "", address.path)]
+    else:
+        kinds = [*socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)]
+    failure: OSError = OSError("the name has no address")
+    for family, kind, protocol, _, place in kinds:
+        sock = socket.socket(family, kind, protocol)
+        try:
+            sock.settimeout(deadline.left())
+            sock.connect(place)
+            if not address.unix:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return sock
+        except OSError as exc:
+            sock.close()
+            failure = exc
+    raise failure
+
+
+def _lost(what: str, address: Address, exc: OSError, complete: bool) -> TritonError:
+    if not complete:
+        return ConnectError(f"{what} failed: the connection to {address} broke: {exc}")
+    return ConnectionLostError(
+        f"{what} failed: the connection to {address} broke before the reply was complete: {exc}; "
+        "the server may have executed it"
+    )

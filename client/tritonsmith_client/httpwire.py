@@ -1,0 +1,191 @@
+"""KServe v2 over HTTP: request heads and bodies, and what replies mean. No I/O."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .dtypes import DataType
+from .errors import ResponseError, TritonError, from_http_status
+from .exchange import InferCall
+from .tensors import Array, array_from_wire, data_type
+from .values import Result
+
+__all__ = ["HttpReply", "ResponseReader", "infer_request", "json_of", "route"]
+
+
+@dataclass(frozen=True)
+class HttpReply:
+    """A complete response.
+
+    Attributes:
+        headers: names in lower case.
+        body: the caller is its only owner.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: memoryview
+
+    def text(self) -> str:
+        return bytes(self.body).decode("utf-8", "replace")
+
+    def error(self, what: str) -> TritonError | None:
+        """The error that this reply stands for, if any."""
+        if 200 <= self.status < 300:
+            return None
+        return from_http_status(self.status, self._message(), what)
+
+    def _message(self) -> str:
+        """Triton's ``{"error": ...}``, or the start of whatever a proxy in between wrote."""
+        try:
+            message = json.loads(bytes(self.body))["error"]
+        except (ValueError, KeyError, TypeError):
+            message = " ".join(self.text()[:500].split())
+        return str(message)
+
+
+def route(method: str, path: str, headers: str = "", length: int = 0) -> bytes:
+    """The request line and the headers that belong to the request itself."""
+    return f"{method} {path} HTTP/1.1\r\nContent-Length: {length}\r\n{headers}".encode("ascii")
+
+
+def json_of(reply: HttpReply, what: str) -> Any:
+    """The JSON value of a good reply. Raises the error that it stands for, or ResponseError."""
+    error = reply.error(what)
+    if error is not None:
+        raise error
+    try:
+        return json.loads(bytes(reply.body)) if reply.body.nbytes else {}
+    except ValueError as exc:
+        raise ResponseError(f"{what}: the reply is no JSON: {reply.text()[:200]!r}") from exc
+
+
+def infer_request(path: str, call: InferCall) -> tuple[bytes, bytes]:
+    """The route and the JSON of an inference request; the inputs' bytes follow the JSON."""
+    request: dict[str, Any] = {}
+    if call.id:
+        request["id"] = call.id
+    request["parameters"] = {"binary_data_output": True, **call.parameters}
+    request["inputs"] = [
+        {
+            "name": tensor.name,
+            "shape": tensor.shape,
+            "datatype": tensor.datatype,
+            "parameters": tensor.parameters or {"binary_data_size": tensor.size},
+        }
+        for tensor in call.inputs
+    ]
+    if call.outputs:
+        request["outputs"] = [
+            {"name": output.name, "parameters": output.parameters or {"binary_data": True}}
+            for output in call.outputs
+        ]
+    head = json.dumps(request, separators=(",", ":")).encode()
+    in_body = sum(t.size for t in call.inputs if "shared_memory_region" not in t.parameters)
+    headers = "Content-Type: application/octet-stream\r\n"
+    headers += f"Inference-Header-Content-Length: {len(head)}\r\n"
+    return route("POST", path, headers, len(head) + in_body), head
+
+
+_Output = tuple[str, DataType, tuple[int, ...], int, int]  # the last two: start and size
+
+
+@dataclass(frozen=True)
+class _Layout:
+    json: bytes
+    result: Result
+    outputs: list[_Output]
+    given: dict[str, Array]
+
+
+class ResponseReader:
+    """Reads inference replies; remembers what the last JSON meant. Safe to share by threads."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._layout: _Layout | None = None
+
+    def read(self, reply: HttpReply) -> Result:
+        """Raises the error that the reply stands for, or ResponseError."""
+        error = reply.error(self._what)
+        if error is not None:
+            raise error
+        body = reply.body
+        length = _header_length(reply, self._what)
+        head = bytes(body[:length])
+        layout = self._layout
+        if layout is None or layout.json != head:
+            layout = _parse(head, self._what)
+            if not layout.given:
+                self._layout = layout
+        end = length + sum(size for *_, size in layout.outputs)
+        if end != body.nbytes:
+            raise ResponseError(
+                f"{self._what}: the reply announces {end} bytes and has {body.nbytes}"
+            )
+        outputs = dict(layout.given)
+        for name, dtype, shape, start, size in layout.outputs:
+            outputs[name] = array_from_wire(body, length + start, size, dtype, shape, name)
+        head_of = layout.result
+        return Result(
+            outputs, head_of.model_name, head_of.model_version, head_of.id, head_of.parameters
+        )
+
+
+def _header_length(reply: HttpReply, what: str) -> int:
+    text = reply.headers.get("inference-header-content-length")
+    if text is None:
+        return reply.body.nbytes
+    if not text.isdecimal() or len(text) > 18 or int(text) > reply.body.nbytes:
+        raise ResponseError(
+            f"{what}: Inference-Header-Content-Length is {text!r} in a reply of "
+            f"{reply.body.nbytes} bytes"
+        )
+    return int(text)
+
+
+def _parse(head: bytes, what: str) -> _Layout:
+    try:
+        reply = json.loads(head)
+        if "error" in reply:  # with status 200: Triton's generate extension does that
+            raise from_http_status(500, str(reply["error"]), what)
+        outputs: list[_Output] = []
+        given: dict[str, Array] = {}
+        start = 0
+        for output in reply.get("outputs", ()):
+            name, shape = str(output["name"]), tuple(int(axis) for axis in output["shape"])
+            dtype = data_type(output["datatype"], name)
+            parameters = output.get("parameters") or {}
+            if "binary_data_size" in parameters:
+                size = int(parameters["binary_data_size"])
+                if size < 0:
+                    raise ValueError(size)
+                outputs.append((name, dtype, shape, start, size))
+                start += size
+            elif "shared_memory_region" not in parameters:
+                given[name] = _from_json(output["data"], dtype, shape)
+        result = Result(
+            {},
+            str(reply.get("model_name", "")),
+            str(reply.get("model_version", "")),
+            str(reply.get("id", "")),
+            reply.get("parameters") or {},
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as exc:
+        raise ResponseError(f"{what}: the reply is malformed: {head[:200]!r}") from exc
+    return _Layout(head, result, outputs, given)
+
+
+def _from_json(data: Any, dtype: DataType, shape: tuple[int, ...]) -> Array:
+    """Tensors of servers that do not know the binary extension; flat or nested."""
+    if dtype.wire == "BYTES":
+        flat = np.array(data, dtype=object).ravel().tolist()
+        array = np.empty(len(flat), dtype=object)
+        array[:] = [item.encode() if isinstance(item, str) else bytes(item) for item in flat]
+        return array.reshape(shape)
+    return np.array(data, dtype=dtype.numpy).reshape(shape)

@@ -1,0 +1,60 @@
+"""When to try again and how long to wait before: decisions only."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from .deadline import Deadline
+from .errors import ConnectionLostError, TritonError, UnavailableError
+from .exchange import Exchange, Flow, Repeat, Sleep, T
+
+__all__ = ["Retry", "attempts"]
+
+
+@dataclass(frozen=True)
+class Retry:
+    """A policy. Only what is unavailable is tried again: no connection, not ready, queue full.
+
+    Never tried again: what the server refused, what is part of a sequence or a stream, and an
+    inference whose connection broke after it was sent, as the server may have executed it.
+
+    Attributes:
+        attempts: how often to send at most; 1 never repeats.
+        first: upper end of the first random wait in seconds; it doubles each time.
+        longest: upper end of any wait in seconds.
+    """
+
+    attempts: int = 3
+    first: float = 0.05
+    longest: float = 2.0
+
+    def wait(self, attempt: int) -> float:
+        """Seconds to wait after this attempt (the first is 1), with full jitter."""
+        return random.uniform(0.0, min(self.longest, self.first * 2 ** (attempt - 1)))
+
+    def again(self, error: TritonError, repeat: Repeat, attempt: int) -> bool:
+        """Whether to send again after this attempt failed."""
+        if attempt >= self.attempts or not isinstance(error, UnavailableError):
+            return False
+        if isinstance(error, ConnectionLostError):
+            return repeat is Repeat.ALWAYS
+        return repeat is not Repeat.NEVER
+
+
+def attempts(exchange: Exchange[T], policy: Retry, deadline: Deadline) -> Flow[T]:
+    """Sends until it succeeds, the policy gives up, or the wait would pass the deadline."""
+    attempt = 0
+    while True:
+        attempt += 1
+        try:
+            reply: T = yield exchange
+            return reply
+        except TritonError as error:
+            if not policy.again(error, exchange.repeat, attempt):
+                raise
+            wait = policy.wait(attempt)
+            left = deadline.remaining()
+            if left is not None and wait >= left:
+                raise
+        yield Sleep(wait)

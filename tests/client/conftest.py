@@ -1,0 +1,30 @@
+"""A real tritonserver with the models of this folder, once for all tests of the client."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tritonsmith_client import Client
+from tritonsmith_generator.serve import Server
+
+MODELS = Path(__file__).parent / "models"
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    with Server(MODELS) as running:
+        yield running
+
+
+@pytest.fixture(params=["grpc", "http"])
+def url(server: Server, request: pytest.FixtureRequest) -> str:
+    """The server's address, once for each protocol."""
+    return server.grpc_url if request.param == "grpc" else server.http_url
+
+
+@pytest.fixture
+def client(url: str) -> Iterator[Client]:
+    with Client(url, timeout=30.0) as made:
+        yield made
