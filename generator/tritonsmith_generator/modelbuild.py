@@ -17,6 +17,7 @@ from tritonsmith_generator.config import render_config
 from tritonsmith_generator.engine import EngineReport, EngineRequest, Progress, build_engine
 from tritonsmith_generator.errors import HostError, InputError
 from tritonsmith_generator.events import Event, OnEvent
+from tritonsmith_generator.inspection import CONFIG_NAME
 from tritonsmith_generator.lock import FileRecord, LockedModel
 from tritonsmith_generator.onnxfile import OnnxFile, read
 from tritonsmith_generator.passes.tidy import Tidy
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
     from tritonsmith_generator.pipeline import Job
 
 __all__ = ["Built", "build_model"]
-
-CONFIG_NAME = "config.pbtxt"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,61 @@
+"""The command line: parse, call, print. Only this package prints."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import typer
+from rich.console import Console
+
+from tritonsmith_generator.commands.build import build
+from tritonsmith_generator.commands.check import check
+from tritonsmith_generator.commands.export import export
+from tritonsmith_generator.commands.inspect import inspect
+from tritonsmith_generator.commands.serve import serve
+from tritonsmith_generator.errors import TritonsmithError
+
+__all__ = ["app", "run"]
+
+app = typer.Typer(
+    name="gen-repo",
+    help="Turn ONNX models into a Triton model repository that is proven before it is deployed. "
+    "'gen-repo models.yaml' and 'gen-repo model.onnx' mean 'gen-repo build'.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+_COMMANDS = (build, check, export, inspect, serve)
+for _command in _COMMANDS:
+    app.command()(_command)
+
+_SOURCES = (".onnx", ".yaml", ".yml")
+# What a shell reports for a program ended by Ctrl-C: 128 + SIGINT.
+_INTERRUPTED = 130
+
+
+def run() -> None:
+    """Run the command line; errors become one message and the exit code of ``errors``."""
+    arguments = sys.argv[1:]
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    if arguments and Path(arguments[0]).suffix in _SOURCES:
+        arguments.insert(0, "build")
+    try:
+        app(args=arguments)
+    except TritonsmithError as exc:
+        if debug:
+            raise
+        Console(stderr=True, highlight=False).print(
+            f"[bold red]gen-repo:[/] {_plain(str(exc))}", soft_wrap=True
+        )
+        sys.exit(exc.exit_code)
+    except KeyboardInterrupt:
+        Console(stderr=True).print("gen-repo: stopped by Ctrl-C; nothing is half-written")
+        sys.exit(_INTERRUPTED)
+
+
+def _plain(text: str) -> str:
+    """Names in a message may hold what rich takes for markup."""
+    return text.replace("[", r"\[")

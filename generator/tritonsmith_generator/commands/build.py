@@ -1,0 +1,224 @@
+"""``gen-repo build``: a spec or an ONNX file becomes a model repository."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from tritonsmith_generator.errors import InputError, UsageError
+from tritonsmith_generator.events import Event
+
+if TYPE_CHECKING:
+    from tritonsmith_generator.pipeline import ModelResult
+    from tritonsmith_generator.spec import Spec
+
+DEFAULT_REPOSITORY = "model_repository"
+_SHAPE = re.compile(r"(?P<name>.+)=(?P<min>[\dx]+):(?P<opt>[\dx]+):(?P<max>[\dx]+)")
+
+
+def build(
+    source: Annotated[Path, typer.Argument(help="models.yaml, or one ONNX file")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="The model repository [default: model_repository]"),
+    ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Build this model of the spec only (repeatable)")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="ONNX file: the model's name")] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(help="ONNX file: auto, onnxruntime, tensorrt or tensorrt_rtx"),
+    ] = None,
+    precision: Annotated[str | None, typer.Option(help="ONNX file: fp32, fp16, ...")] = None,
+    max_batch: Annotated[int | None, typer.Option(help="ONNX file: the largest batch")] = None,
+    batching: Annotated[
+        bool, typer.Option(help="ONNX file: whether a dynamic axis 0 is the batch")
+    ] = True,
+    shape: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="ONNX file: NAME=MIN:OPT:MAX, e.g. x=1x3x224x224:8x3x224x224:64x3x224x224"
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be written")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace files that were changed by hand")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON")] = False,
+) -> None:
+    """Build a model repository. Models that are up to date are left alone."""
+    from tritonsmith_generator.pipeline import build as build_repository
+    from tritonsmith_generator.spec import load_spec
+
+    given = {
+        "target": target,
+        "precision": precision,
+        "batching": _batching(batching, max_batch),
+        "shapes": _shapes(shape or []),
+    }
+    for_one = {key: value for key, value in given.items() if value is not None}
+    if source.suffix == ".onnx":
+        spec = _spec_of_one(name or source.stem, source, for_one)
+    elif for_one or name:
+        raise UsageError(
+            "--name, --target, --precision, --max-batch, --no-batching and --shape "
+            "are for a single ONNX file; with a spec, write them into the spec"
+        )
+    else:
+        spec = load_spec(source)
+    repository = output or _default_repository(source)
+    with _Display() as display:
+        results = build_repository(
+            spec,
+            source.parent,
+            repository,
+            only=only or (),
+            dry_run=dry_run,
+            force=force,
+            on_event=display.show,
+        )
+    failed = [result.error for result in results if result.error is not None]
+    if failed and len(results) == 1 and not as_json:
+        raise failed[0]
+    if as_json:
+        print(json.dumps([_as_dict(result) for result in results], indent=2))
+    else:
+        _print(results, repository, dry_run)
+    if failed:
+        raise typer.Exit(max(error.exit_code for error in failed))
+
+
+def _spec_of_one(name: str, source: Path, given: Mapping[str, Any]) -> Spec:
+    from pydantic import ValidationError
+
+    from tritonsmith_generator.spec import Spec
+
+    model = {"onnx": str(source.resolve()), **given}
+    try:
+        return Spec.model_validate({"models": {name: model}})
+    except ValidationError as exc:
+        error = exc.errors()[0]
+        where = ".".join(map(str, error["loc"][2:])) or "--name"
+        message = error["msg"].removeprefix("Value error, ")
+        raise InputError(f"{where}: {message} (given: {error['input']!r})") from exc
+
+
+def _default_repository(source: Path) -> Path:
+    """A spec may lie in the repository that it describes: Triton takes no notice of files."""
+    here = source.resolve().parent
+    return here if here.name == DEFAULT_REPOSITORY else Path(DEFAULT_REPOSITORY)
+
+
+def _batching(batching: bool, max_batch: int | None) -> bool | dict[str, int] | None:
+    if not batching:
+        return False
+    return None if max_batch is None else {"max": max_batch}
+
+
+def _shapes(texts: list[str]) -> dict[str, dict[str, list[int]]] | None:
+    shapes = {}
+    for text in texts:
+        match = _SHAPE.fullmatch(text)
+        if match is None:
+            raise UsageError(f"--shape {text}: write NAME=MIN:OPT:MAX, e.g. x=1x784:8x784:64x784")
+        shapes[match["name"]] = {
+            end: [int(size) for size in match[end].split("x")] for end in ("min", "opt", "max")
+        }
+    return shapes or None
+
+
+class _Display:
+    """A line for each model at work, on stderr: stage, detail and how much of it is done."""
+
+    def __init__(self) -> None:
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("[bold]{task.fields[model]}"),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TimeElapsedColumn(),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> _Display:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def show(self, event: Event) -> None:
+        task = self._tasks.get(event.model)
+        if task is None:
+            for done in self._tasks.values():
+                self._progress.update(done, visible=False)
+            task = self._progress.add_task("", model=escape(event.model))
+            self._tasks[event.model] = task
+        text = f"{event.stage}: {event.detail}" if event.detail else event.stage
+        total = None if event.fraction is None else 1.0
+        self._progress.update(
+            task, description=escape(text[:60]), completed=event.fraction or 0, total=total
+        )
+
+
+def _print(results: tuple[ModelResult, ...], repository: Path, dry_run: bool) -> None:
+    console = Console(highlight=False)
+    table = Table("Model", "Target", "Version", "Status", "Files", "Seconds", box=None)
+    for result in results:
+        counts = Counter(change.action for change in result.changes)
+        files = ", ".join(f"{count} {action}" for action, count in counts.items())
+        color = {"failed": "red", "unchanged": "dim"}.get(result.status, "green")
+        table.add_row(
+            escape(result.name),
+            result.target,
+            str(result.version or ""),
+            f"[{color}]{result.status}[/]",
+            files,
+            f"{result.seconds:.1f}",
+        )
+    console.print(table)
+    for result in results:
+        for warning in result.warnings:
+            console.print(
+                f"[yellow]warning[/] {escape(result.name)}: {escape(warning)}", soft_wrap=True
+            )
+        for change in result.changes if dry_run else ():
+            console.print(f"  {change.action:9} {escape(change.path)}")
+        if result.error is not None:
+            console.print(
+                f"[red]failed[/] {escape(result.name)}: {escape(str(result.error))}", soft_wrap=True
+            )
+    statuses = Counter(result.status for result in results)
+    if dry_run:
+        console.print(f"Nothing was written to {escape(str(repository))} (dry run).")
+    elif statuses["unchanged"] == len(results):
+        console.print(f"{escape(str(repository))} is up to date: nothing had to be rebuilt.")
+    else:
+        summary = ", ".join(f"{count} {status}" for status, count in statuses.items())
+        console.print(f"{escape(str(repository))}: {summary}.")
+
+
+def _as_dict(result: ModelResult) -> dict[str, Any]:
+    return {
+        "model": result.name,
+        "status": result.status,
+        "target": result.target,
+        "version": result.version,
+        "files": {change.path: change.action for change in result.changes},
+        "warnings": list(result.warnings),
+        "seconds": round(result.seconds, 3),
+        "error": None if result.error is None else str(result.error),
+    }

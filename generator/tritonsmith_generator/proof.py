@@ -1,0 +1,145 @@
+"""Proof: a real server loads the repository and answers the recorded cases, over both protocols.
+
+Each answer is compared, tensor by tensor, with ONNX Runtime's own answer, recorded at build time.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from tritonsmith_client import Client, TritonError
+from tritonsmith_generator.cases import Case, case_path, largest_difference, load_cases
+from tritonsmith_generator.inspection import InspectedModel, inspect_model, model_folders
+from tritonsmith_generator.serve import Server
+
+__all__ = ["Proven", "prove"]
+
+PROTOCOLS = ("grpc", "http")
+# Latency is the median of so many calls, after the cases themselves have warmed the model up.
+_CALLS = 21
+# The largest allowed difference, relative to the largest magnitude of the reference output.
+# FP32 kernels differ from machine to machine in the last bits.
+TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Proven:
+    """How one model did.
+
+    Attributes:
+        latency: milliseconds per protocol ("grpc", "http"), of the smallest case; empty if unknown.
+        difference: the largest absolute difference from the reference; None if nothing was asked.
+        problem: what is wrong, in words.
+        skipped: why the server could not load it on this machine.
+    """
+
+    model: InspectedModel
+    cases: int = 0
+    latency: Mapping[str, float] | None = None
+    difference: float | None = None
+    problem: str | None = None
+    skipped: str | None = None
+
+
+def prove(
+    repository: Path,
+    *,
+    server_env: Path | None = None,
+    on_progress: Callable[[str], None] = lambda _: None,
+) -> tuple[Proven, ...]:
+    """Serve the repository with the embedded server and replay every case.
+
+    Raises HostError or ServerError where the server doesn't start or a model doesn't load.
+    """
+    models = [inspect_model(folder) for folder in model_folders(repository)]
+    on_progress("starting tritonserver")
+    server = Server(
+        repository,
+        server_env=server_env,
+        on_progress=lambda step, fraction: on_progress(f"{step} ({fraction:.0%})"),
+    )
+    with server:
+        clients = {
+            "grpc": Client(server.grpc_url),
+            "http": Client(server.http_url),
+        }
+        try:
+            results = []
+            for model in models:
+                on_progress(f"asking {model.name}")
+                if model.name in server.skipped:
+                    results.append(Proven(model, skipped=server.skipped[model.name]))
+                else:
+                    results.append(_prove_model(repository / model.name, model, clients))
+            return tuple(results)
+        finally:
+            for client in clients.values():
+                client.close()
+
+
+def _prove_model(folder: Path, model: InspectedModel, clients: Mapping[str, Client]) -> Proven:
+    path = case_path(folder, model.versions[-1])
+    if not path.exists():
+        return Proven(model, problem=f"no recorded cases ({path.name} is missing): build again")
+    cases = load_cases(path)
+    worst = 0.0
+    latency = {}
+    for protocol, client in clients.items():
+        handle = client.model(model.name)
+        for number, case in enumerate(cases):
+            try:
+                answer = handle(case.inputs)
+            except TritonError as exc:
+                return Proven(model, len(cases), problem=f"case {number} over {protocol}: {exc}")
+            got = {name: answer[name] for name in case.outputs}
+            worst = max(worst, largest_difference(got, case.outputs))
+            problem = _problem(got, case)
+            if problem:
+                where = f"case {number} over {protocol}"
+                return Proven(model, len(cases), difference=worst, problem=f"{where}: {problem}")
+        smallest = min(cases, key=lambda case: sum(a.size for a in case.inputs.values()))
+        latency[protocol] = _median_ms(partial(handle, smallest.inputs))
+    return Proven(model, len(cases), latency, worst)
+
+
+def _problem(got: Mapping[str, Any], case: Case) -> str | None:
+    for name, want in case.outputs.items():
+        have = np.asarray(got[name])
+        if have.dtype != want.dtype or have.shape != want.shape:
+            return (
+                f"output '{name}' is {have.dtype}{list(have.shape)}, the reference is "
+                f"{want.dtype}{list(want.shape)}"
+            )
+        difference = largest_difference({name: have}, {name: want})
+        allowed = TOLERANCE * _magnitude(want)
+        if difference > allowed:
+            return (
+                f"output '{name}' differs from ONNX Runtime's answer by {difference:.3g}, "
+                f"allowed is {allowed:.3g}"
+            )
+    return None
+
+
+def _magnitude(array: np.ndarray[Any, Any]) -> float:
+    if array.dtype.kind in "OSUb" or not array.size:
+        return 0.0
+    largest = float(np.nanmax(np.abs(array.astype(np.float64)), initial=0.0))
+    return largest if math.isfinite(largest) else 1.0
+
+
+def _median_ms(call: Callable[[], Any]) -> float:
+    times = []
+    for _ in range(_CALLS):
+        began = perf_counter()
+        call()
+        times.append(perf_counter() - began)
+    return statistics.median(times) * 1e3
