@@ -1,29 +1,44 @@
 # Everyday commands. `make demo` and `make test` set everything up on a fresh machine.
-PYTHON ?= python3
+# The first Python from 3.10 to 3.13; `make PYTHON=... demo` takes another.
+SUPPORTED := import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))
+PYTHON ?= $(shell for python in python3 python3.12 python3.11 python3.10 python3.13; do \
+	$$python -c '$(SUPPORTED)' 2>/dev/null && echo $$python && break; done)
 VENV ?= .venv
 BIN := $(VENV)/bin
 TRITONSMITH_EXTRAS ?= dev,tensorrt-rtx
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint types fmt bench clean
+.PHONY: help setup demo demo-torch test check lint types fmt bench clean
 
 help:
 	@echo "make demo    build a repository from real models, check it, serve it, call it"
 	@echo "make test    the tests (no torch, docker or GPU needed; used where present)"
 	@echo "make check   lint, types, tests"
 	@echo "make fmt     format the code"
+	@echo "make bench   each benchmark prints a ratio against a peer"
+	@echo "make clean   remove what setup and demo made"
 
 setup: $(VENV)/.ready
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	@echo "Setting up $(VENV) (once, a minute or two) ..."
-	@$(PYTHON) -c 'import sys; ok = (3, 10) <= sys.version_info[:2] <= (3, 13); sys.exit(0 if ok else "Python 3.10 to 3.13 is needed, this is %s; try: make PYTHON=python3.12 demo" % sys.version.split()[0])'
+	@$(or $(PYTHON),false) -c '$(SUPPORTED)' || { echo "Python 3.10 to 3.13 is needed, $(or $(PYTHON),python3) is none; try: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { echo "could not make a virtual environment: on Debian and Ubuntu install python3-venv" >&2; exit 1; }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$(TRITONSMITH_EXTRAS)]"
 	@touch $@
 
 demo: setup
-	@$(BIN)/python model_repository/demo.py
+	@$(BIN)/gen-repo build model_repository/models.yaml
+	@if $(BIN)/python -c 'import importlib.util as u, sys; sys.exit(not (u.find_spec("torch") and u.find_spec("onnxscript")))'; \
+	then $(MAKE) --no-print-directory demo-torch; \
+	else echo "MobileNetV2 is left out: PyTorch is not installed ($(BIN)/pip install -c constraints.txt '.[torch]')"; fi
+	@$(BIN)/gen-repo check --live model_repository
+
+demo-torch: model_repository/mobilenet_v2.onnx
+	@$(BIN)/gen-repo build $< --target onnxruntime
+
+model_repository/mobilenet_v2.onnx: model_repository/mobilenet_v2.py
+	@$(BIN)/gen-repo export $<:mobilenet_v2 $@ --force
 
 test: setup
 	@$(BIN)/python -m pytest -q
@@ -41,5 +56,9 @@ fmt: setup
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
+bench: setup
+	@for benchmark in benchmarks/*.py; do $(BIN)/python $$benchmark || exit 1; done
+
 clean:
+	rm -rf model_repository/*/ model_repository/*.lock.json model_repository/mobilenet_v2.onnx
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from tritonsmith_generator.errors import UsageError
@@ -26,28 +27,31 @@ def export(
     ] = None,
     inputs: Annotated[
         list[str] | None,
-        typer.Option("--input", help="Example input, as image=FP32[1,3,224,224]; may be repeated"),
+        typer.Option("--input", help="Example input, as image=FP32[1,3,224,224] (repeatable)"),
     ] = None,
     dynamic: Annotated[
         list[str] | None,
-        typer.Option(help="A dynamic axis and its name, as image:0=batch; may be repeated"),
+        typer.Option(help="A dynamic axis and its name, as image:0=batch (repeatable)"),
     ] = None,
     outputs: Annotated[
-        list[str] | None, typer.Option("--output", help="Name of an output; may be repeated")
+        list[str] | None, typer.Option("--output-name", help="Name of an output (repeatable)")
     ] = None,
     opset: Annotated[
         int | None, typer.Option(help="ONNX opset; 18 by default, 17 with --legacy")
     ] = None,
     legacy: Annotated[
-        bool, typer.Option(help="torch's tracing exporter, whose graphs TensorRT 8.6 can read")
+        bool,
+        typer.Option(
+            "--legacy", help="torch's tracing exporter, whose graphs TensorRT 8.6 can read"
+        ),
     ] = False,
     tolerance: Annotated[
         float, typer.Option(help="Allowed difference from torch, relative to the largest value")
     ] = 1e-3,
-    force: Annotated[bool, typer.Option(help="Replace the file if it exists")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists")] = False,
 ) -> None:
     """Export a PyTorch module to ONNX and compare it with torch's own output."""
-    console = Console()
+    console = Console(highlight=False)
     path = output or Path(f"{factory.rpartition(':')[2]}.onnx")
     with console.status(f"exporting {factory}"):
         exported = export_model(
@@ -85,14 +89,15 @@ def _axes(texts: list[str]) -> dict[str, dict[int, str]]:
 
 
 def _show(console: Console, exported: Exported) -> None:
-    table = Table("output", "sizes", "largest difference from torch")
+    table = Table("Output", "Sizes", "Largest difference from torch", box=None)
     for check in exported.checks:
         sizes = ", ".join(f"{name}={size}" for name, size in check.sizes.items())
-        table.add_row(check.output, sizes or "fixed", f"{check.max_difference:.2g}")
+        table.add_row(escape(check.output), sizes or "fixed", f"{check.max_difference:.2g}")
     console.print(table)
     for warning in exported.warnings:
-        console.print(f"torch warns: {warning}", style="yellow", markup=False)
+        console.print(f"[yellow]torch warns[/] {escape(warning)}", soft_wrap=True)
     size = sum(path.stat().st_size for path in exported.files)
-    console.print(f"wrote {exported.path} ({size / 1e6:.2f} MB, opset {exported.opset})")
+    written = f"{exported.path}: {size / 1e6:.2f} MB, opset {exported.opset}."
+    console.print(escape(written), soft_wrap=True)
     if not any(check.sizes for check in exported.checks):
-        console.print("every axis is fixed; --dynamic NAME:0=batch makes a batch dynamic")
+        console.print("Every axis is fixed; --dynamic NAME:0=batch makes a batch dynamic.")
