@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -297,3 +298,47 @@ def test_a_factory_file_imports_its_neighbors_and_leaves_no_folder(
     assert [path for path in tmp_path.iterdir() if path.is_dir()] == []
     for name in ("neighbor_of_factory", "with_neighbor"):
         sys.modules.pop(name)
+
+
+def gen_repo(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tritonsmith_generator", "export", *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+
+
+@needs_torch
+def test_the_command_exports_a_module_that_lies_in_the_current_folder(factories: str) -> None:
+    folder = Path(factories).parent
+    options = ("--input", "image=FP32[1, 3]", "--dynamic", "image:0=batch", "--legacy")
+    done = gen_repo("factories:alone", *options, cwd=folder)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.search(r"doubled +batch=3 +0\b", done.stdout)
+    assert shapes(folder / "alone.onnx")["image"] == ["batch", 3]
+
+
+@needs_torch
+def test_the_command_says_that_every_axis_is_fixed(factories: str) -> None:
+    done = gen_repo("factories:pair", "--legacy", cwd=Path(factories).parent)
+
+    assert done.returncode == 0, done.stderr
+    assert "Every axis is fixed; --dynamic NAME:0=batch makes" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("factory",), 2, "gen-repo: 'factory' names no factory"),
+        (("a.py:b", "--dynamic", "image=batch"), 2, "write it as image:0=batch"),
+        (("a.py:b", "--input", "image"), 2, "write it as image=FP32[1,3,224,224]"),
+        (("a.py:b",), 1, "gen-repo: there is no file a.py"),
+    ],
+)
+@needs_torch
+def test_the_command_exits_with_the_code_of_the_error(
+    tmp_path: Path, arguments: tuple[str, ...], code: int, message: str
+) -> None:
+    done = gen_repo(*arguments, cwd=tmp_path)
+
+    assert (done.returncode, done.stdout) == (code, "")
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
