@@ -225,7 +225,7 @@ class Server:
         self._ports = pick_ports(self._host, self._wanted_ports)
         view = make_view((model.path for model in self._served.values()), self._environment)
         try:
-            shm_prefix = f"tritonsmith_{secrets.token_hex(6)}_"
+            shm_prefix = f"tritonsmith_{os.getpid()}_{secrets.token_hex(6)}_"
             self._process = ServerProcess(
                 self._command(view, shm_prefix),
                 _environ(view),

@@ -99,4 +99,8 @@ def _to_triton(pb_utils: Any, name: str, array: np.ndarray[Any, Any], dtype: str
     if dtype != "TYPE_BF16":
         return pb_utils.Tensor(name, array)
     owned = array if array.flags.writeable else array.copy()  # numpy exports no read-only array
-    return pb_utils.Tensor.from_dlpack(name, relabel(owned.__dlpack__(), _BFLOAT))
+    capsule = relabel(owned.__dlpack__(), _BFLOAT)
+    # Triton's stub renames a capsule that it takes as no one else does, and numpy's destructor
+    # can't stand that. The stub calls the tensor's own deleter, so none is needed.
+    ctypes.pythonapi.PyCapsule_SetDestructor(ctypes.py_object(capsule), None)
+    return pb_utils.Tensor.from_dlpack(name, capsule)

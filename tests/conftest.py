@@ -1,0 +1,80 @@
+"""What tests of every part share: real servers, and a look at what they leave behind."""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tritonsmith_generator.serve import Server
+
+# Inherited by every process that a test starts, however far down.
+_MARK = f"TRITONSMITH_TEST_RUN={uuid.uuid4().hex}"
+
+StartServer = Callable[..., Server]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def leave_nothing() -> Iterator[None]:
+    """Fails the run if a process or shared memory of the embedded server outlives it."""
+    name, _, value = _MARK.partition("=")
+    os.environ[name] = value
+    yield
+    _wait_until_gone()
+
+
+@pytest.fixture
+def wait_until_gone() -> Callable[[], None]:
+    """Call it to fail if a server's process or shared memory does not go away."""
+    return _wait_until_gone
+
+
+@pytest.fixture(scope="session")
+def start_server() -> Iterator[StartServer]:
+    """``start_server(repository, **options)``: a ready ``Server`` that ends with the test run."""
+    started: list[Server] = []
+
+    def start(repository: Path, **options: Any) -> Server:
+        server = Server(repository, **options)
+        started.append(server)
+        return server.start().wait_ready()
+
+    yield start
+    for server in started:
+        server.stop()
+
+
+def _wait_until_gone(seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while left := _server_processes() + _shared_memory():
+        assert time.monotonic() < deadline, f"left behind: {left}"
+        time.sleep(0.1)
+
+
+def _server_processes() -> list[str]:
+    """Processes of this test run that belong to an embedded server."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            environ = (entry / "environ").read_bytes().decode(errors="replace")
+            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+        except OSError:  # it has just ended, or is another user's
+            continue
+        if _MARK in environ and ("tritonserver" in command or "/serve/guard.py" in command):
+            found.append(f"{entry.name}: {command}")
+    return found
+
+
+def _shared_memory() -> list[str]:
+    """Regions whose owner, named in them, has ended or is this very process."""
+    return [
+        region.name
+        for region in Path("/dev/shm").glob("tritonsmith_*")
+        if int(region.name.split("_")[1]) == os.getpid()
+        or not Path("/proc", region.name.split("_")[1]).exists()
+    ]
