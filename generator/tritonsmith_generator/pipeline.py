@@ -124,12 +124,23 @@ def build(
 def _job(name: str, spec: ModelSpec, folder: Path, locked: LockedModel | None) -> Job:
     target = resolve(spec)
     source = _source(name, spec, folder)
+    sources = _sources(source, locked)
+    _refuse_other_bytes(spec, source, sources)
     release = release_of(target)
     tools = {package: version(package) for package in ("tritonsmith", "onnx", "onnxruntime")}
     if release is not None:
         tools[release.library] = str(release)
         tools["gpu"] = ", ".join(sorted({gpu.compute_capability for gpu in devices.gpus()}))
-    return Job(name, spec, target, source, _sources(source, locked), tools)
+    return Job(name, spec, target, source, sources, tools)
+
+
+def _refuse_other_bytes(spec: ModelSpec, source: Path, sources: Mapping[str, FileRecord]) -> None:
+    """A flipped bit in a weight is still a valid model: only its digest tells."""
+    if spec.sha256 is not None and sources[source.name].sha256 != spec.sha256:
+        raise InputError(
+            f"{source}: its SHA-256 is {sources[source.name].sha256}, the spec wants "
+            f"{spec.sha256}: another file, or a damaged copy"
+        )
 
 
 def _source(name: str, spec: ModelSpec, folder: Path) -> Path:

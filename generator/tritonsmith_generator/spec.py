@@ -76,6 +76,7 @@ class ModelSpec(_Strict):
 
     onnx: str | None = None
     torch: str | None = None
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     target: Target = "auto"
     precision: Precision = "fp32"
     shapes: tuple[Mapping[str, Shapes], ...] = ()

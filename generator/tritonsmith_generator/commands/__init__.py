@@ -11,6 +11,7 @@ from rich.console import Console
 from tritonsmith_generator.commands.build import build
 from tritonsmith_generator.commands.check import check
 from tritonsmith_generator.commands.export import export
+from tritonsmith_generator.commands.infer import infer
 from tritonsmith_generator.commands.inspect import inspect
 from tritonsmith_generator.commands.serve import serve
 from tritonsmith_generator.errors import TritonsmithError
@@ -26,7 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-_COMMANDS = (build, check, export, inspect, serve)
+_COMMANDS = (build, check, export, infer, inspect, serve)
 for _command in _COMMANDS:
     app.command()(_command)
 

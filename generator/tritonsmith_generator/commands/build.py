@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -51,6 +52,9 @@ def build(
             help="ONNX file: NAME=MIN:OPT:MAX, e.g. x=1x3x224x224:8x3x224x224:64x3x224x224"
         ),
     ] = None,
+    sha256: Annotated[
+        str | None, typer.Option(help="ONNX file: the SHA-256 that the file must have")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be written")] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Replace files that were changed by hand")
@@ -66,6 +70,7 @@ def build(
         "precision": precision,
         "batching": _batching(batching, max_batch),
         "shapes": _shapes(shape or []),
+        "sha256": sha256,
     }
     for_one = {key: value for key, value in given.items() if value is not None}
     if source.suffix == ".onnx":
@@ -139,19 +144,25 @@ def _shapes(texts: list[str]) -> dict[str, dict[str, list[int]]] | None:
 
 
 class _Display:
-    """A line for each model at work, on stderr: stage, detail and how much of it is done."""
+    """On stderr: a line for each model at work with its stage and how much of it is done.
+
+    Where that is no terminal, a line is printed when something long begins.
+    """
 
     def __init__(self) -> None:
+        console = Console(stderr=True)
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("[bold]{task.fields[model]}"),
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
             TimeElapsedColumn(),
-            console=Console(stderr=True),
+            console=console,
             transient=True,
+            disable=not console.is_terminal,
         )
         self._tasks: dict[str, TaskID] = {}
+        self._compiling = set[str]()
 
     def __enter__(self) -> _Display:
         self._progress.start()
@@ -161,6 +172,12 @@ class _Display:
         self._progress.stop()
 
     def show(self, event: Event) -> None:
+        """Show where a model is."""
+        if self._progress.disable:
+            if event.stage == "plan" and event.model not in self._compiling:
+                self._compiling.add(event.model)
+                print(f"{event.model}: compiling the plan", file=sys.stderr)
+            return
         task = self._tasks.get(event.model)
         if task is None:
             for done in self._tasks.values():
