@@ -34,15 +34,16 @@ def fit(array: Array, half: HalfType) -> Fit:
     """How the array fits. NaN and the array's shape play no role."""
     if not array.size:
         return Fit.FITS
-    if array.size == 1 and array.any() and not array.astype(DTYPES[half]).any():
-        return Fit.RAISED
+    ends = np.array([array.min(), array.max()], np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
-        ends = np.array([array.min(), array.max()], np.float32)
-        if np.isfinite(ends.astype(DTYPES[half]).astype(np.float32)).all():
-            return Fit.FITS
-    sizes = np.abs(array[np.isfinite(array)])
-    real = sizes[sizes < _SENTINEL]
-    return Fit.TOO_LARGE if real.size and real.max() > half.largest else Fit.CLIPPED
+        low = ends.astype(DTYPES[half]).astype(np.float32)
+    if np.isfinite(low).all():
+        return Fit.RAISED if array.size == 1 and ends.any() and not low.any() else Fit.FITS
+    sizes = np.abs(array)
+    beyond = sizes > half.largest  # false for NaN
+    if (sizes[beyond] < _SENTINEL).any():
+        return Fit.TOO_LARGE
+    return Fit.CLIPPED if beyond.any() else Fit.FITS
 
 
 def to_half(array: Array, half: HalfType) -> Array:

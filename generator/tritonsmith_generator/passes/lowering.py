@@ -69,12 +69,12 @@ class _Job:
             name
             for graph in onnxfile.graphs(model.graph)
             for node in graph.node
-            for name in (*node.input, *node.output)
+            for name in (*node.input, *node.output, node.name)
         } | {value.name for graph in onnxfile.graphs(model.graph) for value in graph.input}
         self._names |= {tensor.name for tensor in onnxfile.tensors(model.graph)}
 
     def fresh(self, stem: str) -> str:
-        """A tensor name that is used nowhere."""
+        """A name that no tensor and no node has."""
         name, number = stem, 1
         while name in self._names:
             number += 1
@@ -179,7 +179,8 @@ class _Scope:
         return name
 
     def _add_cast(self, source: str, name: str, to: int) -> None:
-        self.nodes.append(helper.make_node("Cast", [source], [name], f"Cast_{name}", to=to))
+        node = helper.make_node("Cast", [source], [name], self.job.fresh(f"Cast_{name}"), to=to)
+        self.nodes.append(node)
         self.job.done.casts += 1
 
     # --- constants -----------------------------------------------------------------------

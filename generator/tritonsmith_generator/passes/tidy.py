@@ -17,7 +17,7 @@ from tritonsmith_generator.passes import conditions, weights
 from tritonsmith_generator.passes.base import Condition, PassResult
 from tritonsmith_generator.passes.census import Stopwatch
 
-__all__ = ["Tidy"]
+__all__ = ["Tidy", "tidy_up"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Tidy:
         watch = Stopwatch(self.name, model)
         weight_inputs = _count_weight_inputs(model)
         work = weights.read(model)
-        notes = tuple(_tidied(work))
+        notes = tidy_up(work)
         if weight_inputs:
             notes += (f"{weight_inputs} weights were listed as graph inputs: no longer",)
         if not notes:
@@ -45,8 +45,12 @@ def _count_weight_inputs(model: Path) -> int:
     return len({v.name for v in graph.input} & {i.name for i in graph.initializer})
 
 
+def tidy_up(work: weights.Model) -> tuple[str, ...]:
+    """Change the model in place; one sentence for each kind of change."""
+    return tuple(_tidied(work))
+
+
 def _tidied(work: weights.Model) -> Iterator[str]:
-    """Change the model; one sentence for each kind of change."""
     if work.proto.functions:
         count = len(work.proto.functions)
         work.proto = inliner.inline_local_functions(work.proto)

@@ -105,18 +105,19 @@ def read(path: Path) -> Model:
             onnx.external_data_helper.load_external_data_for_tensor(tensor, str(path.parent))
             tensor.data_location = TensorProto.DEFAULT
             del tensor.external_data[:]
-    _forget_weight_inputs(model.graph)
+    _forget_weight_inputs(model.proto)
     # A copy without the weights: the parsed protobuf would keep their memory until the end.
     model.proto, parsed = onnx.ModelProto(), model.proto
     model.proto.CopyFrom(parsed)
     return model
 
 
-def _forget_weight_inputs(graph: onnx.GraphProto) -> None:
+def _forget_weight_inputs(proto: onnx.ModelProto) -> None:
     """Up to IR version 3 weights are graph inputs too; a renamed weight would leave a real one."""
-    weights = {tensor.name for tensor in graph.initializer}
-    for value in [v for v in graph.input if v.name in weights]:
-        graph.input.remove(value)
+    names = {tensor.name for tensor in proto.graph.initializer}
+    for value in [v for v in proto.graph.input if v.name in names]:
+        proto.graph.input.remove(value)
+        proto.ir_version = max(proto.ir_version, 4)
 
 
 def _leave_in_file(model: Model, tensor: TensorProto, folder: Path) -> None:
