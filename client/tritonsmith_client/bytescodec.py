@@ -74,7 +74,7 @@ def _decode_uniform(data: bytes) -> list[bytes] | None:
     lengths = np.ndarray((count,), "<u4", data, 0, (step,))
     if not (lengths == length).all():
         return None
-    return [data[start : start + length] for start in range(4, len(data), step)]
+    return [data[start : start + length] for start in range(4, len(data) + 1, step)]
 
 
 def _encode_fixed(array: np.ndarray[Any, Any]) -> bytes:

@@ -129,7 +129,8 @@ def array_at(message: bytes | memoryview, start: int, count: int, dtype: np.dtyp
     if flags.writeable and flags.aligned:
         return view
     if view.nbytes < _COPY_BELOW:
-        return view.copy()
+        copied: Array = view.copy()
+        return copied
     owned: Any = _Owned(message, view.__array_interface__["data"][0], view.nbytes)
     array: Array = np.asarray(owned).view(dtype)
     return array

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from tritonsmith_client import Client
 from tritonsmith_generator.serve import Server
 
@@ -13,9 +14,8 @@ MODELS = Path(__file__).parent / "models"
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[Server]:
-    with Server(MODELS) as running:
-        yield running
+def server(start_server: Callable[..., Server]) -> Server:
+    return start_server(MODELS)
 
 
 @pytest.fixture(params=["grpc", "http"])

@@ -1,4 +1,4 @@
-"""Fails as it is told: CODE is a number of TritonError, and 0 raises a Python exception."""
+"""Fails as it is told: KIND names an error of TritonError; any other word raises an exception."""
 
 import triton_python_backend_utils as pb_utils
 
@@ -8,8 +8,9 @@ class TritonPythonModel:
         return [self._response(request) for request in requests]
 
     def _response(self, request):
-        code = int(pb_utils.get_input_tensor_by_name(request, "CODE").as_numpy()[0])
-        if code == 0:
+        kind = pb_utils.get_input_tensor_by_name(request, "KIND").as_numpy()[0].decode()
+        code = getattr(pb_utils.TritonError, kind, None)
+        if code is None:
             raise ValueError("told to raise")
-        error = pb_utils.TritonError(f"told to fail with {code}", code)
-        return pb_utils.InferenceResponse([], error)
+        error = pb_utils.TritonError(f"told to fail with {kind}", code)
+        return pb_utils.InferenceResponse(output_tensors=[], error=error)
