@@ -7,11 +7,14 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["run_requests"]
+__all__ = ["Arrays", "Parts", "Run", "joined", "run_requests"]
 
 Arrays = Mapping[str, "np.ndarray[Any, Any]"]
+# Each input as the parts that are to be joined on axis 0: one for each request. So a model that
+# copies its inputs anyway joins them on the way.
+Parts = Mapping[str, Sequence["np.ndarray[Any, Any]"]]
 # Inputs and the names of the wanted outputs, to outputs.
-Run = Callable[[Arrays, Sequence[str]], Arrays]
+Run = Callable[[Parts, Sequence[str]], Arrays]
 
 
 def run_requests(
@@ -34,10 +37,16 @@ def run_requests(
                 pass  # met again below, by the requests that cause it
         for index in group:
             try:
-                results[index] = run(inputs[index], wanted[index])
+                parts = {name: [array] for name, array in inputs[index].items()}
+                results[index] = run(parts, wanted[index])
             except Exception as exc:
                 results[index] = exc
     return results
+
+
+def joined(parts: Sequence[np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
+    """The parts as one array; a single part is not copied."""
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _groups(inputs: Sequence[Arrays]) -> list[list[int]]:
@@ -56,10 +65,10 @@ def _run_joined(
     group: Sequence[int],
     results: list[Arrays | Exception],
 ) -> None:
-    joined = {name: np.concatenate([inputs[i][name] for i in group]) for name in inputs[group[0]]}
+    parts = {name: [inputs[i][name] for i in group] for name in inputs[group[0]]}
     names = list(dict.fromkeys(name for i in group for name in wanted[i]))
     rows = [len(next(iter(inputs[i].values()))) for i in group]
-    outputs = run(joined, names)
+    outputs = run(parts, names)
     ends = np.cumsum(rows)
     for name, array in outputs.items():
         if array.ndim == 0 or len(array) != ends[-1]:

@@ -47,11 +47,18 @@ class ModelConfig:
     values: Mapping[str, Any]
 
 
-def read_config(args: Mapping[str, str], default_filename: str) -> ModelConfig:
-    """The config from the arguments of ``initialize``. Raises FileNotFoundError for the model."""
+def read_config(
+    args: Mapping[str, str], default_filename: str, compute_capability: str = ""
+) -> ModelConfig:
+    """The config from the arguments of ``initialize``. Raises FileNotFoundError for the model.
+
+    With a ``compute_capability`` such as "8.9", the file that the config names for it comes
+    first, as in Triton.
+    """
     values = json.loads(args["model_config"])
     batched = int(values.get("max_batch_size", 0)) > 0
-    filename = values.get("default_model_filename") or default_filename
+    by_gpu = values.get("cc_model_filenames", {}).get(compute_capability)
+    filename = by_gpu or values.get("default_model_filename") or default_filename
     path = Path(args["model_repository"], args["model_version"], filename)
     if path.is_dir():  # a folder holds the model beside the files of its weights
         path = path / default_filename

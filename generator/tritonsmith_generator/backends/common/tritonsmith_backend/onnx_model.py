@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
+from tritonsmith_backend.batching import Arrays, Parts, joined
 from tritonsmith_backend.model_config import ModelConfig, check_shapes, read_config
 from tritonsmith_backend.onnx_options import SessionSettings, providers, session_settings
 
@@ -33,8 +34,6 @@ _DTYPES = {
     "tensor(bfloat16)": "TYPE_BF16",
 }
 _BFLOAT16 = 16  # TensorProto.BFLOAT16
-
-Arrays = Mapping[str, "np.ndarray[Any, Any]"]
 
 
 class OnnxModel:
@@ -66,9 +65,10 @@ class OnnxModel:
         self._bfloat16 = {t.name for t in tensors if t.dtype == "TYPE_BF16"}
         self._strings = {t.name for t in tensors if t.dtype == "TYPE_STRING"}
 
-    def run(self, inputs: Arrays, outputs: Sequence[str]) -> Arrays:
+    def run(self, inputs: Parts, outputs: Sequence[str]) -> Arrays:
         """The named outputs; BF16 in and out as uint16, strings as ``bytes``."""
-        feed = {n: _text(n, a) if n in self._strings else a for n, a in inputs.items()}
+        feed = {name: joined(parts) for name, parts in inputs.items()}
+        feed |= {name: _text(name, feed[name]) for name in self._strings & feed.keys()}
         names = list(outputs)
         try:
             if self._bfloat16:
