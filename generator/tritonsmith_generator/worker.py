@@ -39,6 +39,7 @@ _BOOT = (
 )
 _KEPT_OUTPUT = 64 * 1024  # bytes
 _SHOWN_LINES = 16
+_PATIENCE = 5.0  # seconds
 _ADVICE = {
     signal.SIGKILL: "Most likely the kernel ended it because memory ran out: free memory or limit "
     "the workspace, then run again.",
@@ -123,8 +124,12 @@ class _Output(threading.Thread):
             del self._tail[:-_KEPT_OUTPUT]
         os.close(self._fd)
 
+    def finish(self) -> None:
+        """Wait for the end; a daemon that left the child's group may hold the pipe open."""
+        self.join(_PATIENCE)
+
     def last_lines(self) -> list[str]:
-        self.join()
+        self.finish()
         return self._tail.decode(errors="replace").splitlines()[-_SHOWN_LINES:]
 
 
@@ -154,7 +159,7 @@ def _child() -> Iterator[tuple[subprocess.Popen[bytes], Connection, _Output]]:
         yield process, ours, output
     finally:
         _end(process)
-        output.join()
+        output.finish()
         ours.close()
 
 
