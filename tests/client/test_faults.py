@@ -1,0 +1,269 @@
+"""What no healthy server does. Always a typed error, within the deadline, and never a poisoned
+connection afterwards."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+from support.scripted import Script, ScriptedServer, read_request, reset
+
+from tritonsmith_client import (
+    Client,
+    ConnectError,
+    ConnectionLostError,
+    DeadlineExceededError,
+    InternalError,
+    InvalidArgumentError,
+    ResponseError,
+    Retry,
+    TritonError,
+    UnavailableError,
+)
+
+METADATA = {
+    "name": "m", "versions": ["1"], "platform": "p",
+    "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1]}],
+    "outputs": [{"name": "y", "datatype": "FP32", "shape": [-1]}],
+}  # fmt: skip
+CONFIG = {"name": "m", "max_batch_size": 0}
+X = np.arange(4, dtype=np.float32)
+
+
+def http(body: bytes, *headers: str, status: str = "200 OK") -> bytes:
+    lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *headers, "", ""]
+    return "\r\n".join(lines).encode() + body
+
+
+def infer_reply(shape: list[int] | None = None, size: int = 16, **changes: Any) -> bytes:
+    output = {
+        "name": "y", "datatype": "FP32", "shape": shape or [4],
+        "parameters": {"binary_data_size": size},
+    }  # fmt: skip
+    head = json.dumps({"model_name": "m", "outputs": [output | changes]}).encode()
+    return http(head + X.tobytes(), f"Inference-Header-Content-Length: {len(head)}")
+
+
+def then(*replies: bytes | Script) -> Script:
+    """Answers a model's metadata and configuration, then each request with the next reply."""
+    queue: list[bytes | Script] = [http(json.dumps(v).encode()) for v in (METADATA, CONFIG)]
+    queue += replies
+
+    def script(connection: socket.socket) -> None:
+        for reply in queue:
+            read_request(connection)
+            if callable(reply):
+                reply(connection)
+            else:
+                connection.sendall(reply)
+
+    return script
+
+
+def silent(connection: socket.socket) -> None:
+    connection.recv(1)  # until the client gives up
+
+
+def call(url: str, timeout: float = 1.0, **options: Any) -> Any:
+    with Client(url, timeout=5.0, **options) as client:
+        return client.model("m").using(timeout=timeout)(X)
+
+
+FAULTS: dict[str, tuple[bytes | Script, type[TritonError]]] = {
+    "closed before the reply": (lambda c: c.close(), ConnectionLostError),
+    "reset before the reply": (reset, ConnectionLostError),
+    "closed in the headers": (b"HTTP/1.1 200 OK\r\nContent-Le", ConnectionLostError),
+    "closed in the body": (infer_reply()[:-3], ConnectionLostError),
+    "closed in a chunk": (
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nabc",
+        ConnectionLostError,
+    ),
+    "silent": (silent, DeadlineExceededError),
+    "no HTTP": (b"hello\r\n\r\n", ResponseError),
+    "malformed JSON": (http(b"{"), ResponseError),
+    "JSON that is no object": (http(b"[1]"), ResponseError),
+    "an empty body": (http(b""), ResponseError),
+    "a header length beyond the body": (
+        http(b"{}", "Inference-Header-Content-Length: 99"),
+        ResponseError,
+    ),
+    "a header length in words": (http(b"{}", "Inference-Header-Content-Length: x"), ResponseError),
+    "a shape for more elements": (infer_reply([5]), ResponseError),
+    "a negative shape": (infer_reply([-1]), ResponseError),
+    "a size beyond the body": (infer_reply(size=20), ResponseError),
+    "a negative size": (infer_reply(size=-4), ResponseError),
+    "a size that is no number of elements": (infer_reply(size=15), ResponseError),
+    "an unknown data type": (infer_reply(datatype="FP4"), ResponseError),
+    "strings that are none": (infer_reply(datatype="BYTES"), ResponseError),
+    "a proxy's page": (
+        http(b"<html>Bad Gateway</html>", status="502 Bad Gateway"),
+        UnavailableError,
+    ),
+    "an error that is no object": (http(b'"oh"', status="400 Bad Request"), InvalidArgumentError),
+    "an error with status 200": (http(b'{"error": "late"}'), InternalError),
+    "a redirect": (http(b"", "Location: /x", status="302 Found"), InternalError),
+}
+
+
+@pytest.mark.parametrize(("reply", "kind"), FAULTS.values(), ids=FAULTS)
+def test_a_fault_is_one_typed_error_in_time(reply: bytes | Script, kind: type[TritonError]) -> None:
+    with ScriptedServer(then(reply)) as server:
+        start = time.monotonic()
+        with pytest.raises(TritonError) as caught:
+            call(f"http://{server.address}", retry=Retry(attempts=1))
+        assert type(caught.value) is kind, repr(caught.value)
+        assert time.monotonic() - start < 1.0 + 0.5
+        assert "inference with model 'm'" in str(caught.value) or kind is ResponseError
+
+
+def drip(connection: socket.socket) -> None:
+    """A byte now and then: each receive succeeds, and the reply never ends."""
+    for byte in infer_reply():
+        connection.sendall(bytes((byte,)))
+        time.sleep(0.05)
+
+
+def test_a_slow_drip_does_not_outlive_the_deadline() -> None:
+    with ScriptedServer(then(drip)) as server:
+        start = time.monotonic()
+        with pytest.raises(DeadlineExceededError, match="deadline of 0.5 s"):
+            call(f"http://{server.address}", timeout=0.5)
+        assert time.monotonic() - start < 0.5 + 0.5
+
+
+def test_a_server_that_does_not_read() -> None:
+    def deaf(connection: socket.socket) -> None:
+        connection.recv(100)
+        time.sleep(3)
+
+    with ScriptedServer(then(), deaf) as server, Client(f"http://{server.address}") as client:
+        model = client.model("m").using(timeout=0.5)
+        start = time.monotonic()
+        with pytest.raises(DeadlineExceededError):
+            model(np.zeros(30_000_000, np.float32))
+        assert time.monotonic() - start < 0.5 + 0.5
+
+
+@pytest.mark.parametrize("scheme", ["http", "grpc"])
+def test_a_host_that_does_not_answer(scheme: str) -> None:
+    listener = socket.socket()  # bound and not listening is refused; a full backlog stays silent
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(0)
+    address = listener.getsockname()
+    fillers = [socket.socket() for _ in range(4)]
+    for filler in fillers:
+        filler.setblocking(False)
+        filler.connect_ex(address)
+    start = time.monotonic()
+    with (
+        Client(f"{scheme}://127.0.0.1:{address[1]}", timeout=0.5) as client,
+        pytest.raises((DeadlineExceededError, UnavailableError)),
+    ):
+        client.metadata()
+    assert time.monotonic() - start < 0.5 + 0.5
+    for filler in [*fillers, listener]:
+        filler.close()
+
+
+def test_a_stale_connection_is_replaced_without_an_error() -> None:
+    with ScriptedServer(then(), then(infer_reply())) as server:
+        # The second connection answers metadata first; give it only what it is asked for.
+        server._scripts[1] = server.answer(infer_reply())
+        with Client(f"http://{server.address}", retry=Retry(attempts=1)) as client:
+            model = client.model("m")
+            time.sleep(0.2)  # until the server's FIN is here
+            assert np.array_equal(model(X)["y"], X)
+        assert server.connections == 2
+
+
+def test_an_inference_that_may_have_run_is_not_repeated() -> None:
+    server = ScriptedServer(then(lambda c: c.close()), then(infer_reply()))
+    with server, pytest.raises(ConnectionLostError, match="may have executed it"):
+        call(f"http://{server.address}", retry=Retry(attempts=5))
+    assert server.connections == 1
+
+
+def test_what_is_unavailable_is_tried_again() -> None:
+    busy = http(b'{"error": "Exceeds maximum queue size"}', status="503 Service Unavailable")
+    with ScriptedServer(then(busy, busy, infer_reply())) as server:
+        result = call(f"http://{server.address}", retry=Retry(attempts=3))
+        assert np.array_equal(result["y"], X)
+    server = ScriptedServer(then(busy, busy, infer_reply()))
+    with server, pytest.raises(UnavailableError, match="Exceeds maximum queue size"):
+        call(f"http://{server.address}", retry=Retry(attempts=2))
+
+
+def test_what_was_refused_is_not_tried_again() -> None:
+    refused = http(b'{"error": "no"}', status="400 Bad Request")
+    same = [http(json.dumps(v).encode()) for v in (METADATA, CONFIG)]
+    server = ScriptedServer(then(refused, *same, infer_reply()))
+    with server, pytest.raises(InvalidArgumentError, match="no"):
+        call(f"http://{server.address}", retry=Retry(attempts=5))
+
+
+def test_a_reloaded_model_is_read_again() -> None:
+    refused = http(b'{"error": "unexpected shape"}', status="400 Bad Request")
+    new = METADATA | {"inputs": [{"name": "x", "datatype": "FP32", "shape": [4]}]}
+    again = [http(json.dumps(v).encode()) for v in (new, CONFIG)]
+    with ScriptedServer(then(refused, *again, infer_reply())) as server:
+        assert np.array_equal(call(f"http://{server.address}")["y"], X)
+    changed = METADATA | {"inputs": [{"name": "x", "datatype": "FP64", "shape": [4]}]}
+    again = [http(json.dumps(v).encode()) for v in (changed, CONFIG)]
+    with (
+        ScriptedServer(then(*again, infer_reply())) as server,
+        Client(f"http://{server.address}") as client,
+    ):
+        model = client.model("m")
+        assert "y" in model(X.astype(np.float64))  # refused here at first, then read again
+        assert model.metadata.inputs[0].dtype.wire == "FP64"
+
+
+def test_an_early_refusal_of_a_large_request_is_heard() -> None:
+    def refuse(connection: socket.socket) -> None:
+        connection.recv(1000)
+        connection.sendall(http(b'{"error": "too large"}', status="413 Payload Too Large"))
+        connection.shutdown(socket.SHUT_WR)
+        time.sleep(0.2)
+
+    with ScriptedServer(then(), refuse) as server, Client(f"http://{server.address}") as client:
+        model = client.model("m")
+        with pytest.raises(TritonError) as caught:
+            model(np.zeros(20_000_000, np.float32))
+        assert type(caught.value).__name__ in ("ResourceExhaustedError", "ConnectError")
+
+
+def test_refused_connections_end_at_once() -> None:
+    start = time.monotonic()
+    with Client("http://127.0.0.1:9") as client, pytest.raises(ConnectError):
+        client.metadata()
+    assert time.monotonic() - start < 2.0
+
+
+def test_grpc_to_what_is_no_grpc() -> None:
+    def chatter(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        time.sleep(0.2)
+
+    start = time.monotonic()
+    with (
+        ScriptedServer(chatter) as server,
+        Client(server.address, timeout=2.0) as client,
+        pytest.raises((UnavailableError, DeadlineExceededError)),
+    ):
+        client.metadata()
+    assert time.monotonic() - start < 2.0 + 0.5
+
+
+def test_a_silent_grpc_peer() -> None:
+    start = time.monotonic()
+    with (
+        ScriptedServer(silent) as server,
+        Client(server.address, timeout=0.5) as client,
+        pytest.raises((UnavailableError, DeadlineExceededError)),
+    ):
+        client.metadata()
+    assert time.monotonic() - start < 0.5 + 0.5
