@@ -1,0 +1,64 @@
+"""What the README shows is run: its commands build and check, its client gets an answer."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tritonsmith_generator.serve import Server
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    """The README's code blocks in this language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the README's two commands for "your model" make of SimpleNet."""
+    folder = tmp_path_factory.mktemp("readme")
+    shutil.copy(ROOT / "model_repository" / "simplenet.onnx", folder / "model.onnx")
+    (commands,) = [block for block in blocks("sh") if "gen-repo" in block]
+    for line in commands.splitlines()[:2]:
+        command = line.partition("#")[0].split()
+        assert command[0] == "gen-repo"
+        command = [sys.executable, "-m", "tritonsmith_generator", *command[1:]]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+    return folder / "model_repository"
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+def test_the_client_in_ten_lines_prints_eight_digits(
+    repository: Path,
+    start_server: Callable[..., Server],
+    capsys: pytest.CaptureFixture[str],
+    protocol: str,
+) -> None:
+    (program,) = blocks("python")
+    assert len(program.splitlines()) <= 10
+    server = start_server(repository)
+    url = server.grpc_url if protocol == "grpc" else server.http_url
+    program = program.replace("localhost:8001", url, 1).replace('"simplenet"', '"model"')
+
+    exec(compile(program, "README.md", "exec"), {})
+    assert re.fullmatch(r"\[\d( \d){7}\]\n", capsys.readouterr().out)
+
+
+def test_every_make_target_and_file_that_the_documents_name_exists() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for document in ("README.md", "CONTRIBUTING.md"):
+        text = (ROOT / document).read_text(encoding="utf-8")
+        for target in re.findall(r"(?:^|`)make (?:\w+=\S+ )*([a-z]+)", text, re.MULTILINE):
+            assert re.search(rf"^{target}:", makefile, re.MULTILINE), f"{document}: make {target}"
+        for path in re.findall(r"\]\(([\w./]+)\)|`((?:tests|docs|\.ci)/[\w./]+)`", text):
+            assert (ROOT / (path[0] or path[1])).exists(), f"{document}: {path}"
