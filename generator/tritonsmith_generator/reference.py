@@ -86,8 +86,8 @@ def _from_value(value: ort.OrtValue) -> Array:
         return np.asarray(value.numpy())
     size = math.prod(value.shape()) * 2
     bits = ctypes.string_at(value.data_ptr(), size)
-    array: Array = np.frombuffer(bits, ml_dtypes.bfloat16)
-    return array.reshape(value.shape())
+    array: Array = np.asarray(np.frombuffer(bits, ml_dtypes.bfloat16))
+    return np.asarray(array.reshape(value.shape()))
 
 
 def _reason(exc: Exception) -> str:

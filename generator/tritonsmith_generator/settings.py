@@ -55,7 +55,7 @@ def config_for(
     notes["instance_group",] = _instance_note(target, spec)
     notes["version_policy",] = "the newest version is served; older ones stay for a rollback"
     if shaping.max_batch_size > 1 and "sequence_batching" not in spec.config:
-        values["dynamic_batching"] = _batching(spec)
+        values["dynamic_batching"] = _batching(spec, shaping.max_batch_size)
         notes["dynamic_batching",] = "requests that wait at the same time run as one batch" + (
             "" if values["dynamic_batching"] else "; none waits for another (batching.max_delay_us)"
         )
@@ -108,10 +108,13 @@ def _instance_note(target: TargetKind, spec: ModelSpec) -> str:
     )
 
 
-def _batching(spec: ModelSpec) -> dict[str, Any]:
+def _batching(spec: ModelSpec, largest: int) -> dict[str, Any]:
     batching = spec.batching
     if batching is None:
         return {}
+    for size in batching.preferred:
+        if size > largest:
+            raise InputError(f"batching.preferred is {size}, but the largest batch is {largest}")
     values = {
         "preferred_batch_size": list(batching.preferred),
         "max_queue_delay_microseconds": batching.max_delay_us,
