@@ -15,7 +15,7 @@ from typing import Any
 
 from tritonsmith_client.dtypes import DATA_TYPES
 from tritonsmith_generator import builder_options, devices
-from tritonsmith_generator.builder_options import BuilderOptions, Library, Release
+from tritonsmith_generator.builder_options import Library, Release
 from tritonsmith_generator.engine import (
     EngineReport,
     EngineRequest,
@@ -51,7 +51,7 @@ def build(request: EngineRequest, emit: Emit) -> EngineReport:
     trt, release = _load(request.library)
     began = time.monotonic()
     builder = _builder(trt, release)
-    _load_plugins(builder, request.options)
+    _load_plugins(trt, builder, request.options.plugins)
     network, parser = _parse(trt, release, builder, request.onnx)
     signature, layers = _signature(network), network.num_layers
     check_profiles(signature, request.profiles)
@@ -189,13 +189,13 @@ def _tensor(tensor: Any) -> Tensor:
     return Tensor(tensor.name, _DTYPES[dtype], shape)
 
 
-def _load_plugins(builder: Any, options: BuilderOptions) -> None:
+def _load_plugins(trt: Any, builder: Any, plugins: tuple[Path, ...]) -> None:
     registry = builder.get_plugin_registry()
-    for plugin in options.plugins:
-        try:
-            registry.load_library(str(plugin))
-        except RuntimeError as exc:
-            raise InputError(f"plugin library {plugin} does not load: {exc}") from exc
+    for plugin in plugins:
+        # An absolute path: for a bare name the loader looks elsewhere.
+        if registry.load_library(str(plugin.resolve())) is None:
+            said = (logger(trt).errors or ["it is no TensorRT plugin library"])[0]
+            raise InputError(f"plugin library {plugin} does not load: {said}")
 
 
 def _add_profile(builder: Any, config: Any, shapes: Profile) -> None:

@@ -1,0 +1,276 @@
+"""Real engine builds with TensorRT for RTX, which builds without a GPU."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tritonsmith_client.dtypes import from_wire
+from tritonsmith_generator.engine import (
+    BuilderOptions,
+    EngineRequest,
+    Progress,
+    build_engine,
+    check_profiles,
+    unsupported_nodes,
+)
+from tritonsmith_generator.errors import HostError, InputError
+from tritonsmith_generator.profiles import Profile, ShapeRange
+from tritonsmith_generator.signature import Signature, Tensor
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("tensorrt_rtx") is None, reason="tensorrt_rtx is not installed"
+)
+
+
+@pytest.fixture
+def models(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    return importlib.import_module("engine_models")
+
+
+def request(onnx: Path, tmp_path: Path, *profiles: Profile, **options: Any) -> EngineRequest:
+    plan = tmp_path / "model.plan"
+    return EngineRequest("tensorrt_rtx", onnx, plan, profiles, BuilderOptions(**options))
+
+
+def both(low: tuple[int, ...], best: tuple[int, ...], high: tuple[int, ...]) -> Profile:
+    shapes = ShapeRange(low, best, high)
+    return {"ids": shapes, "mask": shapes}
+
+
+def batches(low: int, best: int, high: int) -> Profile:
+    return {"x": ShapeRange((low, 256), (best, 256), (high, 256))}
+
+
+def assert_refused(build: EngineRequest, kind: type[Exception], *texts: str) -> None:
+    """The build fails with every text in its message and leaves no file."""
+    with pytest.raises(kind) as caught:
+        build_engine(build)
+    for text in texts:
+        assert text in str(caught.value)
+    assert not list(build.plan.parent.glob("*.plan*"))
+
+
+def test_a_static_model_with_progress(models: Any, tmp_path: Path) -> None:
+    events: list[Progress] = []
+    build = request(models.LIGHT / "light_squeezenet.onnx", tmp_path)
+    report = build_engine(build, events.append)
+    assert report.plan_bytes == build.plan.stat().st_size > 1_000_000
+    assert list(tmp_path.iterdir()) == [build.plan]
+    assert report.library == "tensorrt_rtx"
+    assert report.version.startswith("1.")
+    assert report.layers > 60
+    assert report.seconds > 0
+    assert [str(tensor) for tensor in report.signature.inputs] == ["data_0: FP32[1, 3, 224, 224]"]
+    assert [tensor.dims for tensor in report.signature.outputs] == [(1, 1000, 1, 1)]
+
+    open_phases: list[str] = []
+    for event in events:
+        if event.state == "start":
+            assert event.parent == (open_phases[-1] if open_phases else None)
+            open_phases.append(event.phase)
+        elif event.state == "finish":
+            assert open_phases.pop() == event.phase
+        else:
+            assert event.phase in open_phases
+            assert event.steps is not None and 0 <= event.step <= event.steps
+    assert open_phases == []
+    assert "Cloning network graph" in {event.phase for event in events}
+
+
+def test_a_dynamic_model_with_integers_and_two_profiles(models: Any, tmp_path: Path) -> None:
+    profiles = (both((1, 1), (4, 16), (8, 64)), both((1, 64), (1, 64), (1, 128)))
+    one = build_engine(request(models.encoder(tmp_path / "m.onnx"), tmp_path, profiles[0]))
+    report = build_engine(request(tmp_path / "m.onnx", tmp_path, *profiles))
+    assert report.profiles == profiles
+    assert report.plan_bytes > one.plan_bytes
+    assert list(map(str, report.signature.inputs)) == [
+        "ids: INT64[batch, seq]",
+        "mask: FP32[batch, seq]",
+    ]
+    assert report.signature.output("y").dims == (-1, -1, 8)
+
+
+def test_double_is_reported_as_the_float_it_becomes(models: Any, tmp_path: Path) -> None:
+    report = build_engine(request(models.double_input(tmp_path / "m.onnx"), tmp_path))
+    assert str(report.signature.input("x")) == "x: FP32[4]"
+
+
+def test_external_data(models: Any, tmp_path: Path) -> None:
+    onnx = models.two_layers(tmp_path / "m.onnx", external=True)
+    assert onnx.stat().st_size < 2000
+    report = build_engine(request(onnx, tmp_path, batches(1, 4, 8)))
+    assert report.plan_bytes > (tmp_path / "weights.bin").stat().st_size
+
+
+def test_missing_external_data_names_the_model(models: Any, tmp_path: Path) -> None:
+    onnx = models.two_layers(tmp_path / "m.onnx", external=True)
+    (tmp_path / "weights.bin").unlink()
+    assert_refused(request(onnx, tmp_path, batches(1, 4, 8)), InputError, "m.onnx")
+
+
+def test_unsupported_nodes_are_listed_all(models: Any, tmp_path: Path) -> None:
+    onnx = models.unsupported(tmp_path / "m.onnx")
+    listed = [
+        "node 1 'determinant' (Det)",
+        "node 2 'custom' (Sharpen)",
+        "node 3 '' (Unique)",
+    ]
+    assert_refused(request(onnx, tmp_path), InputError, "TensorRT for RTX", "m.onnx", *listed)
+    found = unsupported_nodes("tensorrt_rtx", onnx)
+    assert [(node.index, node.operator) for node in found] == [
+        (1, "Det"),
+        (2, "Sharpen"),
+        (3, "Unique"),
+    ]
+    assert unsupported_nodes("tensorrt_rtx", models.LIGHT / "light_squeezenet.onnx") == ()
+
+
+def test_too_small_a_workspace_says_so(models: Any, tmp_path: Path) -> None:
+    onnx = models.LIGHT / "light_squeezenet.onnx"
+    build = request(onnx, tmp_path, memory_pools={"workspace": 1 << 20})
+    assert_refused(build, InputError, "workspace 1048576 bytes", "raise the limit")
+
+
+def test_an_option_of_other_releases_names_them(models: Any, tmp_path: Path) -> None:
+    onnx = models.two_layers(tmp_path / "m.onnx")
+    build = request(onnx, tmp_path, batches(1, 4, 8), hardware_compatibility="ampere_plus")
+    assert_refused(
+        build,
+        InputError,
+        "option 'hardware_compatibility' is not in TensorRT for RTX 1.",
+        "It needs TensorRT 8.6 and newer",
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "texts"),
+    [
+        ({"memory_pools": {"scratch": 1}}, ["'memory_pools' is 'scratch'", "workspace"]),
+        ({"compute_capabilities": ("9.0",)}, ["'9.0'", "8.6", "8.9", "12.0"]),
+        ({"tactic_sources": ("cublas",)}, ["'cublas'", "edge_mask_convolutions"]),
+        ({"tiling_optimization_level": "utmost"}, ["'utmost'", "moderate"]),
+        ({"dla_core": 0}, ["'dla_core'", "TensorRT 8.6"]),
+    ],
+)
+def test_a_wrong_value_names_the_right_ones(
+    models: Any, tmp_path: Path, options: dict[str, Any], texts: list[str]
+) -> None:
+    onnx = models.two_layers(tmp_path / "m.onnx")
+    assert_refused(request(onnx, tmp_path, batches(1, 4, 8), **options), InputError, *texts)
+
+
+def test_many_options_at_once(models: Any, tmp_path: Path) -> None:
+    build = request(
+        models.two_layers(tmp_path / "m.onnx"),
+        tmp_path,
+        batches(1, 4, 8),
+        precision="tf32",
+        memory_pools={"workspace": 1 << 30, "tactic_shared_memory": 48 << 10},
+        optimization_level=2,
+        max_num_tactics=4,
+        max_aux_streams=1,
+        avg_timing_iterations=2,
+        tiling_optimization_level="fast",
+        l2_limit_for_tiling=1 << 20,
+        sparse_weights=True,
+        strict_nans=True,
+        weight_streaming=True,
+        refit_individual=False,
+        compute_capabilities=("8.6", "8.9"),
+    )
+    assert build_engine(build).plan_bytes > 500_000
+
+
+def test_plugin_that_is_missing_or_no_library(models: Any, tmp_path: Path) -> None:
+    build = request(models.two_layers(tmp_path / "m.onnx"), tmp_path, batches(1, 4, 8))
+    plugin = tmp_path / "libmine.so"
+    with_plugin = replace(build, options=BuilderOptions(plugins=(plugin,)))
+    assert_refused(with_plugin, InputError, f"there is no plugin library {plugin}")
+    plugin.write_text("not a library")
+    assert_refused(with_plugin, InputError, f"plugin library {plugin} does not load")
+
+
+def test_a_dynamic_model_without_a_profile_names_the_inputs(models: Any, tmp_path: Path) -> None:
+    build = request(models.encoder(tmp_path / "m.onnx"), tmp_path)
+    assert_refused(build, InputError, "no profile", "ids: INT64[batch, seq]")
+
+
+X = Tensor("x", from_wire("FP32"), ("batch", 3, "width"))
+
+
+@pytest.mark.parametrize(
+    ("profile", "text"),
+    [
+        ({}, "profile 0 has no shapes for the dynamic input x: FP32[batch, 3, width]"),
+        ({"z": ShapeRange((1,), (1,), (1,))}, "profile 0 names input 'z', which the model has not"),
+        (
+            {"x": ShapeRange((1, 3), (1, 3, 8), (1, 3, 8))},
+            "min is [1, 3], of rank 2; the input has rank 3",
+        ),
+        (
+            {"x": ShapeRange((1, 3, 8), (1, 4, 8), (1, 3, 8))},
+            "opt is [1, 4, 8], with 4 on axis 1; the model fixes that axis at 3",
+        ),
+        (
+            {"x": ShapeRange((1, 3, 8), (1, 3, 9), (1, 3, 7))},
+            "on axis 2 min, opt and max are 8, 9 and 7",
+        ),
+        ({"x": ShapeRange((-1, 3, 8), (1, 3, 9), (1, 3, 9))}, "on axis 0 min, opt and max are -1"),
+    ],
+)
+def test_profiles_that_do_not_suit(profile: Profile, text: str) -> None:
+    with pytest.raises(InputError) as caught:
+        check_profiles(Signature((X,), ()), (profile,))
+    assert text in str(caught.value)
+
+
+def test_missing_files_are_named(models: Any, tmp_path: Path) -> None:
+    absent = tmp_path / "absent.onnx"
+    assert_refused(request(absent, tmp_path), InputError, f"there is no model file {absent}")
+    build = request(models.LIGHT / "light_squeezenet.onnx", tmp_path / "nowhere")
+    assert_refused(build, InputError, "there is no folder")
+
+
+def test_a_library_that_is_not_installed(models: Any, tmp_path: Path) -> None:
+    if importlib.util.find_spec("tensorrt") is not None:
+        pytest.skip("tensorrt is installed here")
+    build = replace(request(models.LIGHT / "light_squeezenet.onnx", tmp_path), library="tensorrt")
+    assert_refused(build, HostError, "pip install 'tritonsmith[tensorrt]'")
+
+
+def test_ctrl_c_stops_the_build_and_leaves_nothing(models: Any, tmp_path: Path) -> None:
+    script = f"""
+import sys
+from pathlib import Path
+from tritonsmith_generator.engine import EngineRequest, build_engine
+request = EngineRequest("tensorrt_rtx", Path({str(models.LIGHT / "light_densenet121.onnx")!r}),
+                        Path({str(tmp_path / "model.plan")!r}))
+try:
+    build_engine(request, lambda progress: print(progress, flush=True))
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        for line in parent.stdout:
+            if "Optimizing graph" in line:
+                break
+        children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()
+        assert len(children) == 1
+        parent.send_signal(signal.SIGINT)
+        parent.stdout.read()
+        assert parent.wait(10) == 130
+    assert not Path("/proc", children[0]).exists()
+    assert list(tmp_path.iterdir()) == []
