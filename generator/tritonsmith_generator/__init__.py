@@ -1,1 +1,73 @@
-"""ONNX models to a Triton model repository that is proven to load, to be right and to be fast."""
+"""ONNX models to a Triton model repository that is proven to load, to be right and to be fast.
+
+from tritonsmith_generator import Server, build, load_spec
+
+results = build(load_spec(Path("models.yaml")), Path(), Path("model_repository"))
+with Server("model_repository") as server:
+    print(server.grpc_url)
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .checking import Finding, check_repository
+    from .errors import HostError, InputError, ServerError, TritonsmithError, UsageError
+    from .events import Event
+    from .inspection import inspect_file, inspect_model
+    from .pipeline import ModelResult, build
+    from .proof import Proven, prove
+    from .serve import Server
+    from .spec import ModelSpec, Spec, load_spec
+
+# Where each public name lives. They are imported when first used: `gen-repo --help` and a build
+# with nothing to do need neither onnx nor ONNX Runtime.
+_HOME = {
+    "Event": "events",
+    "Finding": "checking",
+    "HostError": "errors",
+    "InputError": "errors",
+    "ModelResult": "pipeline",
+    "ModelSpec": "spec",
+    "Proven": "proof",
+    "Server": "serve",
+    "ServerError": "errors",
+    "Spec": "spec",
+    "TritonsmithError": "errors",
+    "UsageError": "errors",
+    "build": "pipeline",
+    "check_repository": "checking",
+    "inspect_file": "inspection",
+    "inspect_model": "inspection",
+    "load_spec": "spec",
+    "prove": "proof",
+}
+
+__all__ = [
+    "Event",
+    "Finding",
+    "HostError",
+    "InputError",
+    "ModelResult",
+    "ModelSpec",
+    "Proven",
+    "Server",
+    "ServerError",
+    "Spec",
+    "TritonsmithError",
+    "UsageError",
+    "build",
+    "check_repository",
+    "inspect_file",
+    "inspect_model",
+    "load_spec",
+    "prove",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -111,7 +111,7 @@ def upsampled(image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """8x8 to 28x28, bilinear between the centers of the pixels, as in train_simplenet.py."""
     at = (np.arange(28) + 0.5) * 8 / 28 - 0.5
     rows = np.stack([np.interp(at, np.arange(8), row) for row in image])
-    return np.stack([np.interp(at, np.arange(8), column) for column in rows.T]).T
+    return np.asarray(np.stack([np.interp(at, np.arange(8), c) for c in rows.T]).T)
 
 
 def test_check_live_proves_it(repository: Path) -> None:
