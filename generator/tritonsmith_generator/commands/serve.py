@@ -34,10 +34,14 @@ def serve(
     models: Annotated[
         list[str] | None, typer.Option("--model", help="Serve this model only (repeatable)")
     ] = None,
-    http_port: Annotated[int | None, typer.Option(help="HTTP port [default: a free one]")] = None,
-    grpc_port: Annotated[int | None, typer.Option(help="gRPC port [default: a free one]")] = None,
+    http_port: Annotated[
+        int | None, typer.Option(help="HTTP port (a free one if not given)")
+    ] = None,
+    grpc_port: Annotated[
+        int | None, typer.Option(help="gRPC port (a free one if not given)")
+    ] = None,
     metrics_port: Annotated[
-        int | None, typer.Option(help="Metrics port [default: a free one]")
+        int | None, typer.Option(help="Metrics port (a free one if not given)")
     ] = None,
     host: Annotated[
         str, typer.Option(help="The address to listen on; 0.0.0.0 lets other machines in")
@@ -144,13 +148,16 @@ def _making_the_environment(console: Console) -> Iterator[Callable[[str, float],
     task = bar.add_task("", total=1.0)
 
     def report(text: str, done: float) -> None:
+        bar.start()
         bar.update(task, description=f"first use: {escape(text)}", completed=done)
-        bar.stop() if done >= 1.0 else bar.start()
+        if done >= 1.0:
+            bar.stop()
 
     try:
         yield report
     finally:
-        bar.stop()
+        if bar.live.is_started:
+            bar.stop()
 
 
 @contextlib.contextmanager

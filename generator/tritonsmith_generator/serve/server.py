@@ -121,6 +121,8 @@ class Server:
                 break
             with self._lock:
                 self._launch()
+        if self._stopping:
+            raise ServerError("The server was told to stop before it was ready")
         raise ServerError(self._why_it_ended())
 
     def wait(self) -> None:
