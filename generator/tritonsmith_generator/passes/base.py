@@ -39,7 +39,7 @@ class PassReport:
         name: the pass.
         nodes: nodes in the result, sub-graphs included.
         lowered: nodes that compute in FP16 or BF16 in the result (casts are not counted).
-        kept: nodes left in FP32 on purpose, as ``"Softmax node_12"``, with their reason.
+        kept: names of the nodes left as they were, with the reason.
         quantize, dequantize: Q and DQ nodes in the result.
         bytes_before, bytes_after: size on disk, external weights included.
         seconds: wall time.

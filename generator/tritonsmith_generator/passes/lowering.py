@@ -17,6 +17,7 @@ from onnx import AttributeProto, TensorProto, helper, numpy_helper
 from tritonsmith_generator import onnxfile
 from tritonsmith_generator.passes.base import Array
 from tritonsmith_generator.passes.halfvalues import DTYPES, Fit, fit, to_half
+from tritonsmith_generator.passes.scales import with_their_readers
 from tritonsmith_generator.passes.schema import STANDARD, operator
 from tritonsmith_generator.passes.selection import (
     HalfType,
@@ -103,6 +104,7 @@ class _Scope:
             t.name: self._constant(t) for t in graph.initializer if t.data_type == FLOAT
         }
         self.exact = exact_nodes(graph, self.types, frozenset(self.constants))
+        self.lossy = with_their_readers(graph.node, self._loses_scale)
         # Under which name a tensor lies in which type: {("x", FLOAT): "x", ("x", FP16): "x_fp16"}.
         self.held: dict[tuple[str, int], str] = {}
         self._kinds = (FLOAT, job.half.onnx)
@@ -220,7 +222,7 @@ class _Scope:
             floats = any(self.types.get(n) == FLOAT for n in (*node.input, *node.output))
             reason = self._reason_to_keep(node) if floats else None
             if reason:
-                self.job.done.kept[f"{node.op_type} {node.name}"] = reason
+                self.job.done.kept[node.name] = reason
             (self._keep if reason or not floats else self._lower)(node)
 
     def _reason_to_keep(self, node: onnx.NodeProto) -> str | None:
@@ -229,17 +231,26 @@ class _Scope:
             return reason
         if node.output[0] in self.exact:
             return "positions are computed in FP32"
-        for index, name in enumerate(node.input):
+        if scale := self.lossy.get(node.output[0]):
+            return f"the scale '{scale}' is too small for {job.half.name}"
+        for name in node.input:
             constant = self._find_constant(name)
             if constant and constant.fit is Fit.TOO_LARGE:
                 return f"'{name}' holds values beyond {job.half.largest:g}"
-            if constant and index == 1 and _is_scale(node) and _loses_scale(constant, job.half):
-                return f"the scale '{name}' is too small for {job.half.name}"
         return None
 
     def _find_constant(self, name: str) -> _Constant | None:
         maker = self._maker(name)
         return maker.constants.get(name) if maker else None
+
+    def _loses_scale(self, node: onnx.NodeProto) -> bool:
+        """Whether a scale is off by more than 1 % in half precision (below its normal range)."""
+        constant = self.constants.get(node.input[1])
+        if constant is None:
+            return False
+        scale = np.asarray(constant.load(), np.float32)
+        low = scale.astype(DTYPES[self.job.half]).astype(np.float32)
+        return bool((np.abs(low - scale) > 0.01 * np.abs(scale)).any())
 
     def _convert_bodies(self, node: onnx.NodeProto) -> None:
         for attribute in node.attribute:
@@ -340,14 +351,3 @@ def _retype_attributes(node: onnx.NodeProto, half: HalfType) -> None:
     for attribute in node.attribute:
         if attribute.name in ("to", "output_dtype") and attribute.i == FLOAT:
             attribute.i = half.onnx
-
-
-def _is_scale(node: onnx.NodeProto) -> bool:
-    return node.op_type in ("QuantizeLinear", "DequantizeLinear")
-
-
-def _loses_scale(constant: _Constant, half: HalfType) -> bool:
-    """Whether a scale is off by more than 1 % in half precision (below its normal range)."""
-    scale = np.asarray(constant.load(), np.float32)
-    low = scale.astype(DTYPES[half]).astype(np.float32)
-    return bool((np.abs(low - scale) > 0.01 * np.abs(scale)).any())

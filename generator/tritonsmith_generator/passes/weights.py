@@ -48,8 +48,21 @@ class Model:
 
     def value(self, tensor: TensorProto) -> Array:
         """The values of an initializer of the main graph, or of any tensor that is inline."""
-        load = self.weights.get(tensor.name) if onnxfile.external(tensor) else None
-        return load() if load else numpy_helper.to_array(tensor)
+        return self.values(tensor)()
+
+    def values(self, tensor: TensorProto) -> Callable[[], Array]:
+        """A function that returns what ``value`` returns now, whatever replaces it later."""
+        if load := self.weights.get(tensor.name):
+            return load
+        array: Array = numpy_helper.to_array(tensor)
+        return lambda: array
+
+    def replace(self, tensor: TensorProto, load: Callable[[], Array]) -> None:
+        """Give an initializer of the main graph other values, same shape and type."""
+        if tensor.name in self.weights:
+            self.weights[tensor.name] = load
+        else:
+            tensor.CopyFrom(numpy_helper.from_array(_typed(load(), tensor.data_type), tensor.name))
 
     def add(
         self, name: str, onnx_type: int, dims: tuple[int, ...], load: Callable[[], Array]

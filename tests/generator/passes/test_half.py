@@ -149,7 +149,7 @@ def test_real_values_beyond_half_keep_their_node_in_fp32(write: Write, apply: Ap
         apply(
             Fp16(), write("g (float[b,8] x) => (float[b,8] y) { y = MatMul(x, w) }", {"w": W * 1e5})
         )
-    assert apply(Fp16(), model).report.kept == {"MatMul MatMul_1": "'w' holds values beyond 65504"}
+    assert apply(Fp16(), model).report.kept == {"MatMul_1": "'w' holds values beyond 65504"}
 
 
 def test_a_constant_node_beyond_half_keeps_its_reader_in_fp32(write: Write, apply: Apply) -> None:
@@ -182,8 +182,8 @@ def test_positions_are_computed_in_fp32(
     result = apply(step, model)
     inputs = {"x": X, "position": np.array([[3], [301], [2049], [70001]])}
     assert off_by(model, emulate(result.model), inputs) < 1e-2
-    assert result.report.kept["Sin Sin_1"] == "positions are computed in FP32"
-    assert "Mul Mul_1" not in result.report.kept
+    assert result.report.kept["Sin_1"] == "positions are computed in FP32"
+    assert "Mul_1" not in result.report.kept
 
 
 def test_weights_that_are_graph_inputs_do_not_stay_inputs(write: Write, apply: Apply) -> None:
@@ -216,10 +216,10 @@ def test_keep_takes_names_patterns_operators_and_tensors(write: Write, apply: Ap
         h = MatMul(x, w)  i = Relu(h)  j = Tanh(i)  y = MatMul(j, w) }"""
     model = write(graph, {"w": W})
     for pattern, expected in [
-        ("MatMul_1", {"MatMul MatMul_1"}),
-        ("MatMul_*", {"MatMul MatMul_1", "MatMul MatMul_2"}),
-        ("Tanh", {"Tanh Tanh_1"}),
-        ("i", {"Relu Relu_1"}),
+        ("MatMul_1", {"MatMul_1"}),
+        ("MatMul_*", {"MatMul_1", "MatMul_2"}),
+        ("Tanh", {"Tanh_1"}),
+        ("i", {"Relu_1"}),
     ]:
         result = apply(Fp16(keep=(pattern,)), model)
         assert set(result.report.kept) == expected
@@ -248,7 +248,7 @@ def test_an_operator_of_another_domain_and_all_behind_it_stay_in_fp32(
     )
     model = write(proto)
     result = apply(Fp16(), model)
-    assert set(result.report.kept) == {"QuickGelu QuickGelu_1", "Tanh Tanh_2"}
+    assert set(result.report.kept) == {"QuickGelu_1", "Tanh_2"}
     assert off_by(model, result.model, {"x": X}) < 3e-3
 
 

@@ -1,0 +1,172 @@
+"""Which passes a precision needs on a target, and what its builder has to be told.
+
+From TensorRT 10 on, and in TensorRT for RTX, engines are strongly typed: the graph says the
+precision. TensorRT 8 and 9 keep the graph and take builder flags; INT8 is in the graph there too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from tritonsmith_generator.builder_options import LIBRARY_NAMES, BuilderOptions, Precision
+from tritonsmith_generator.errors import InputError
+from tritonsmith_generator.passes.base import Pass
+from tritonsmith_generator.passes.calibration import Samples
+from tritonsmith_generator.passes.tidy import Tidy
+
+__all__ = ["Executor", "Options", "Recipe", "for_precision"]
+
+Executor = Literal["tensorrt", "tensorrt_rtx", "onnxruntime"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user may say about a conversion.
+
+    Attributes:
+        keep: nodes that stay in FP32: names, operators or outputs, with ``*`` and ``?``.
+        samples: inputs to measure ranges with; needed for int8 and fp8.
+        simplify: fold and fuse with onnxslim first, if the result is equal.
+        sparse: prune weights to 2:4 sparsity.
+        block_size: weights that share a scale in int4; None takes the largest that fits.
+    """
+
+    keep: tuple[str, ...] = ()
+    samples: Samples | None = None
+    simplify: bool = False
+    sparse: bool = False
+    block_size: int | None = None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The passes, in order, and the builder options that belong to them."""
+
+    passes: tuple[Pass, ...]
+    builder: BuilderOptions
+
+
+def for_precision(
+    precision: Precision, library: Executor, version: str, options: Options = Options()
+) -> Recipe:
+    """The recipe for a precision on a target, e.g. ``("fp16", "tensorrt", "10.13.3.9")``.
+
+    Raises InputError where the target cannot compute in that precision.
+    """
+    strongly_typed = library == "tensorrt_rtx" or int(version.split(".")[0]) >= 10
+    kind = library if library == "onnxruntime" else "strong" if strongly_typed else "weak"
+    steps = _STEPS[kind].get(precision)
+    if steps is None:
+        raise InputError(
+            f"{_name(library, version)} has no precision {precision}; it has: "
+            f"{', '.join(_STEPS[kind])}{_NEEDS.get(precision, '')}"
+        )
+    chosen = tuple(steps(options))
+    if options.keep and not chosen:
+        raise InputError(
+            f"keep has no effect with precision {precision} on {_name(library, version)}: the "
+            "graph stays as it is; leave keep out, or use TensorRT 10 or newer"
+        )
+    before = tuple(_prepare(options))
+    passes = (Tidy(), *before, *chosen) if before or chosen else ()
+    return Recipe(
+        passes, BuilderOptions(precision=precision, sparse_weights=options.sparse or None)
+    )
+
+
+def _name(library: Executor, version: str) -> str:
+    return f"{LIBRARY_NAMES.get(library, 'ONNX Runtime')} {version}"
+
+
+_NEEDS = {
+    "bf16": "; bf16 needs TensorRT 10",
+    "fp8": "; fp8 needs TensorRT 10",
+    "int4": "; int4 needs TensorRT 10",
+}
+
+
+def _prepare(options: Options) -> list[Pass]:
+    """The passes before any change of precision."""
+    from tritonsmith_generator.passes.simplify import Simplify
+    from tritonsmith_generator.passes.sparse import Sparse
+
+    steps: list[Pass] = []
+    if options.simplify:
+        steps.append(Simplify(options.samples))
+    if options.sparse:
+        steps.append(Sparse(options.keep))
+    return steps
+
+
+def _nothing(options: Options) -> list[Pass]:
+    return []
+
+
+def _fp16(options: Options) -> list[Pass]:
+    from tritonsmith_generator.passes.half import Fp16
+
+    return [Fp16(options.keep)]
+
+
+def _bf16(options: Options) -> list[Pass]:
+    from tritonsmith_generator.passes.half import BF16_OPSET, Bf16
+    from tritonsmith_generator.passes.opset import Opset
+
+    return [Opset(BF16_OPSET), Bf16(options.keep)]
+
+
+def _int8(options: Options) -> list[Pass]:
+    from tritonsmith_generator.passes.int8 import PER_CHANNEL_OPSET, Int8
+    from tritonsmith_generator.passes.opset import Opset
+
+    return [Opset(PER_CHANNEL_OPSET), Int8(options.samples, options.keep)]
+
+
+# Q and DQ take scales in half precision from this opset on.
+_HALF_SCALES_OPSET = 19
+
+
+def _int8_with_fp16(options: Options) -> list[Pass]:
+    from tritonsmith_generator.passes.half import Fp16
+    from tritonsmith_generator.passes.int8 import Int8
+    from tritonsmith_generator.passes.opset import Opset
+
+    quantize = Int8(options.samples, options.keep)
+    return [Opset(_HALF_SCALES_OPSET), quantize, Fp16()]
+
+
+def _fp8(options: Options) -> list[Pass]:
+    from tritonsmith_generator.passes.half import Fp16
+    from tritonsmith_generator.passes.modelopt import Fp8
+    from tritonsmith_generator.passes.opset import Opset
+
+    return [Opset(_HALF_SCALES_OPSET), Fp8(options.samples, options.keep), Fp16()]
+
+
+def _int4(options: Options) -> list[Pass]:
+    from tritonsmith_generator.passes.half import Fp16
+    from tritonsmith_generator.passes.modelopt import INT4_OPSET, Int4
+    from tritonsmith_generator.passes.opset import Opset
+
+    quantize = Int4(options.samples, options.keep, options.block_size)
+    return [Opset(INT4_OPSET), quantize, Fp16()]
+
+
+_Steps = Callable[[Options], list[Pass]]
+
+# On ONNX Runtime FP32 is what CPUs compute best in, so INT8 isn't mixed with FP16 there.
+_STEPS: Mapping[str, Mapping[str, _Steps]] = {
+    "strong": {
+        "fp32": _nothing,
+        "tf32": _nothing,
+        "fp16": _fp16,
+        "bf16": _bf16,
+        "int8": _int8_with_fp16,
+        "fp8": _fp8,
+        "int4": _int4,
+    },
+    "weak": {"fp32": _nothing, "tf32": _nothing, "fp16": _nothing, "int8": _int8},
+    "onnxruntime": {"fp32": _nothing, "fp16": _fp16, "int8": _int8},
+}
