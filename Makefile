@@ -7,6 +7,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 TRITONSMITH_EXTRAS ?= dev,tensorrt-rtx
 
+# A pipe fails when any of its commands does.
+SHELL := bash
+.SHELLFLAGS := -o pipefail -c
+# One line that shows where pip is, on a terminal only.
+SHOW := while IFS= read -r line; do test -t 1 && printf '\r\033[K%.76s' "$$line"; done; test -t 1 && printf '\r\033[K'; true
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo demo-torch test check lint types fmt bench clean
 
@@ -24,7 +30,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@echo "Setting up $(VENV) (once, a minute or two) ..."
 	@$(or $(PYTHON),false) -c '$(SUPPORTED)' || { echo "Python 3.10 to 3.13 is needed, $(or $(PYTHON),python3) is none; try: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { echo "could not make a virtual environment: on Debian and Ubuntu install python3-venv" >&2; exit 1; }
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$(TRITONSMITH_EXTRAS)]"
+	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -c constraints.txt -e ".[$(TRITONSMITH_EXTRAS)]" | { $(SHOW); }
 	@touch $@
 
 demo: setup
