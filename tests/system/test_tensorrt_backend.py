@@ -1,11 +1,13 @@
 """backend: "tensorrt" in the embedded server on a real GPU, compared with ONNX Runtime.
 
 Needs an NVIDIA GPU, the Python package ``tensorrt`` and cuda-python:  pytest -m gpu tests/system
+TRITONSMITH_SERVER_ENV names the server's Python environment where it can't be fetched.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -34,6 +36,7 @@ pytestmark = [
 ]
 
 Arrays = dict[str, "np.ndarray[Any, Any]"]
+_SERVER_ENV = os.environ.get("TRITONSMITH_SERVER_ENV")
 _FLOAT = TensorProto.FLOAT
 _BATCHED = """
 backend: "tensorrt"
@@ -107,7 +110,7 @@ input {{ name: "x" data_type: TYPE_FP32 dims: [-1] }}
 output {{ name: "y" data_type: {index} dims: [1, -1] }}
 """
     _add(module_repository, "nonzero", nonzero, config + _ONE, {"x": ((1,), (16,), (64,))})
-    return start_server(module_repository.path)
+    return start_server(module_repository.path, server_env=_SERVER_ENV)
 
 
 def _infer(server: Server, model: str, inputs: Arrays, outputs: list[str] | None = None) -> Arrays:
@@ -184,8 +187,8 @@ def test_an_output_whose_shape_depends_on_the_data(server: Server, ones: int) ->
 def test_a_plan_that_is_none_is_refused_with_tensorrts_reason(repository: Any) -> None:
     folder = repository.add("broken", None, _BATCHED + _ONE)
     (folder / "1" / "model.plan").write_bytes(b"not a plan" * 100)
-    with pytest.raises(ServerError, match=r"cannot load model\.plan"), Server(repository.path):
-        pass
+    with pytest.raises(ServerError, match=r"cannot load model\.plan"):
+        Server(repository.path, server_env=_SERVER_ENV).__enter__()
 
 
 def test_a_config_that_is_not_the_plans_is_refused(
@@ -194,5 +197,5 @@ def test_a_config_that_is_not_the_plans_is_refused(
     plan = (module_repository.path / "net" / "1" / "model.plan").read_bytes()
     folder = repository.add("wrong", None, _BATCHED.replace("[16]", "[17]") + _ONE)
     (folder / "1" / "model.plan").write_bytes(plan)
-    with pytest.raises(ServerError, match=r"'x' has shape \[-1, 17\]"), Server(repository.path):
-        pass
+    with pytest.raises(ServerError, match=r"'x' has shape \[-1, 17\]"):
+        Server(repository.path, server_env=_SERVER_ENV).__enter__()

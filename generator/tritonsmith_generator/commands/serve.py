@@ -48,7 +48,10 @@ def serve(
     ] = "127.0.0.1",
     server_env: Annotated[
         Path | None,
-        typer.Option(help="Environment (venv, or folder of packages) for the models' Python"),
+        typer.Option(
+            envvar="TRITONSMITH_SERVER_ENV",
+            help="Environment (venv, or folder of packages) for the models' Python",
+        ),
     ] = None,
     ready_file: Annotated[
         Path | None,

@@ -132,7 +132,7 @@ def _text(name: str, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         flat[:] = [item.decode() for item in array.reshape(-1)]
     except UnicodeDecodeError as exc:
         raise ValueError(f"input '{name}': ONNX Runtime takes UTF-8 strings only: {exc}") from exc
-    return flat.reshape(array.shape)
+    return np.reshape(flat, array.shape)
 
 
 def _value(array: np.ndarray[Any, Any], bfloat16: bool) -> Any:
@@ -145,7 +145,7 @@ def _value(array: np.ndarray[Any, Any], bfloat16: bool) -> Any:
 def _bits(value: Any) -> np.ndarray[Any, Any]:
     """A copy of a bfloat16 value on the CPU."""
     data = ctypes.string_at(value.data_ptr(), value.tensor_size_in_bytes())
-    return np.frombuffer(data, np.uint16).reshape(value.shape())
+    return np.reshape(np.frombuffer(data, np.uint16), value.shape())
 
 
 def _without_comments(path: Path) -> str:

@@ -144,7 +144,8 @@ class PlanModel:
         if region is None:
             return self._fetch_growing(name)
         shape = tuple(context.get_tensor_shape(name))
-        return self._out.view(region.offset, self._numpy(name), prod(shape)).reshape(shape).copy()
+        found = self._out.view(region.offset, self._numpy(name), prod(shape))
+        return np.array(found).reshape(shape)
 
     def _fetch_growing(self, name: str) -> np.ndarray[Any, Any]:
         allocator, dtype = self._growing[name], self._numpy(name)
@@ -153,7 +154,8 @@ class PlanModel:
             self._stream.to_host(allocator.buffer, count * self._itemsize(name))
             self._stream.wait()
         found = allocator.buffer.view(0, dtype, count) if count else np.empty(0, dtype)
-        return np.array(found).reshape(allocator.shape)
+        copy: np.ndarray[Any, Any] = np.array(found).reshape(allocator.shape)
+        return copy
 
     def _data_dependent(self, context: Any) -> list[str]:
         """Outputs whose shape is not known before the plan has run."""
