@@ -142,7 +142,6 @@ def _staging(repository: Path) -> Iterator[Path]:
         tempfile.mkdtemp(prefix=_staging_prefix(repository), dir=_staging_home(repository))
     )
     try:
-        folder.chmod(0o755)
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)

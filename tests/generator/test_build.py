@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from onnx import numpy_helper
 from support import bad_models as models
 from support.command import GenRepo
 
-from tritonsmith_generator.cases import case_path, load_cases
+from tritonsmith_generator.cases import case_path, largest_difference, load_cases
 from tritonsmith_generator.reference import run
 
 SPEC = "models: {m: {onnx: model.onnx, target: onnxruntime, batching: {max: %s}}}\n"
@@ -66,6 +68,13 @@ def test_an_untouched_copy_of_the_source_is_the_same_source(
 ) -> None:
     built(gen_repo)
     source.write_bytes(source.read_bytes())  # other time, same bytes: as after a git clone
+    assert built(gen_repo)["status"] == "unchanged"
+
+
+def test_a_copied_repository_is_up_to_date(gen_repo: GenRepo, source: Path, tmp_path: Path) -> None:
+    built(gen_repo)
+    for path in (tmp_path / "repository").rglob("*"):
+        os.utime(path, (0, 0))
     assert built(gen_repo)["status"] == "unchanged"
 
 
@@ -201,3 +210,41 @@ def test_errors_of_the_command_line(gen_repo: GenRepo) -> None:
     assert gen_repo("frobnicate").code == 2
     outcome = gen_repo("model.onnx", "--shape", "x=1")
     assert (outcome.code, "write NAME=MIN:OPT:MAX" in outcome.err) == (2, True)
+
+
+def test_axes_of_two_names_are_no_batch(gen_repo: GenRepo, tmp_path: Path) -> None:
+    node = onnx.helper.make_node("MatMul", ["x", "z"], ["y"], "m")
+    shapes = [models.tensor("x", shape=("rows", "k")), models.tensor("z", shape=("k", "columns"))]
+    models.saved(models.model([node], shapes, [models.tensor("y", shape=("rows", "columns"))]))(
+        tmp_path
+    )
+    outcome = gen_repo(
+        "model.onnx", "--target", "onnxruntime",
+        "--shape", "x=1x2:2x2:4x2", "--shape", "z=2x1:2x3:2x3",
+    )  # fmt: skip
+    assert outcome.code == 0, outcome
+    config = (tmp_path / "model_repository/model/config.pbtxt").read_text()
+    assert "max_batch_size: 0" in config
+    assert "axis 0 is not the same axis in all tensors ('rows' in 'y' and 'k' in 'z')" in config
+
+
+@pytest.mark.parametrize(
+    ("got", "want", "difference"),
+    [
+        ([1.0, 2.0], [1.0, 2.5], 0.5),
+        ([math.nan, math.inf], [math.nan, math.inf], 0.0),
+        ([math.nan, 1.0], [1.0, 1.0], math.inf),
+        ([math.inf, 1.0], [-math.inf, 1.0], math.inf),
+        ([1.0], [1.0, 2.0], math.inf),
+        ([1], [1.0], math.inf),  # another dtype
+        ([b"a"], [b"b"], math.inf),
+        ([True, False], [True, True], math.inf),
+        ([], [], 0.0),
+    ],
+)
+def test_largest_difference(got: list[Any], want: list[Any], difference: float) -> None:
+    assert largest_difference({"y": np.array(got)}, {"y": np.array(want)}) == difference
+
+
+def test_a_missing_output_is_a_difference() -> None:
+    assert largest_difference({}, {"y": np.zeros(1)}) == math.inf

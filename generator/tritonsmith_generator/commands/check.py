@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
@@ -52,12 +53,28 @@ def check(
 def _prove(repository: Path, server_env: Path | None) -> tuple[Proven, ...]:
     from tritonsmith_generator.proof import prove
 
-    with Console(stderr=True).status("starting") as status:
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        return prove(repository, server_env=server_env, on_progress=_Lines())
+    with console.status("starting") as status:
         return prove(
             repository,
             server_env=server_env,
             on_progress=lambda text: status.update(escape(text)),
         )
+
+
+class _Lines:
+    """Progress where there is no terminal: a line when something else begins."""
+
+    def __init__(self) -> None:
+        self._last = ""
+
+    def __call__(self, text: str) -> None:
+        doing = text.split(" (")[0]
+        if doing != self._last:
+            print(doing, file=sys.stderr)
+            self._last = doing
 
 
 def _print(findings: tuple[Finding, ...], proven: tuple[Proven, ...], repository: Path) -> None:
