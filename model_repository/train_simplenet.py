@@ -10,6 +10,7 @@ A fifth of them, the same in each run, is held out.
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
 
 import sklearn.datasets
@@ -78,5 +79,6 @@ def simplenet() -> Export:
 
 if __name__ == "__main__":
     here = Path(__file__).parent
-    output = here / "simplenet.onnx"
-    subprocess.run(["gen-repo", "export", f"{__file__}:simplenet", output, "--force"], check=True)
+    export = [sys.executable, "-m", "tritonsmith_generator", "export"]
+    source, output = f"{__file__}:simplenet", here / "simplenet.onnx"
+    sys.exit(subprocess.run([*export, source, output, "--force"]).returncode)
