@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import signal
 import subprocess
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import engine_models as models
 
 from tritonsmith_client.dtypes import from_wire
 from tritonsmith_generator.engine import (
@@ -29,12 +29,6 @@ from tritonsmith_generator.signature import Signature, Tensor
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("tensorrt_rtx") is None, reason="tensorrt_rtx is not installed"
 )
-
-
-@pytest.fixture
-def models(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))
-    return importlib.import_module("engine_models")
 
 
 def request(onnx: Path, tmp_path: Path, *profiles: Profile, **options: Any) -> EngineRequest:
@@ -60,7 +54,7 @@ def assert_refused(build: EngineRequest, kind: type[Exception], *texts: str) -> 
     assert not list(build.plan.parent.glob("*.plan*"))
 
 
-def test_a_static_model_with_progress(models: Any, tmp_path: Path) -> None:
+def test_a_static_model_with_progress(tmp_path: Path) -> None:
     events: list[Progress] = []
     build = request(models.LIGHT / "light_squeezenet.onnx", tmp_path)
     report = build_engine(build, events.append)
@@ -87,7 +81,7 @@ def test_a_static_model_with_progress(models: Any, tmp_path: Path) -> None:
     assert "Cloning network graph" in {event.phase for event in events}
 
 
-def test_a_dynamic_model_with_integers_and_two_profiles(models: Any, tmp_path: Path) -> None:
+def test_a_dynamic_model_with_integers_and_two_profiles(tmp_path: Path) -> None:
     profiles = (both((1, 1), (4, 16), (8, 64)), both((1, 64), (1, 64), (1, 128)))
     one = build_engine(request(models.encoder(tmp_path / "m.onnx"), tmp_path, profiles[0]))
     report = build_engine(request(tmp_path / "m.onnx", tmp_path, *profiles))
@@ -100,25 +94,25 @@ def test_a_dynamic_model_with_integers_and_two_profiles(models: Any, tmp_path: P
     assert report.signature.output("y").dims == (-1, -1, 8)
 
 
-def test_double_is_reported_as_the_float_it_becomes(models: Any, tmp_path: Path) -> None:
+def test_double_is_reported_as_the_float_it_becomes(tmp_path: Path) -> None:
     report = build_engine(request(models.double_input(tmp_path / "m.onnx"), tmp_path))
     assert str(report.signature.input("x")) == "x: FP32[4]"
 
 
-def test_external_data(models: Any, tmp_path: Path) -> None:
+def test_external_data(tmp_path: Path) -> None:
     onnx = models.two_layers(tmp_path / "m.onnx", external=True)
     assert onnx.stat().st_size < 2000
     report = build_engine(request(onnx, tmp_path, batches(1, 4, 8)))
     assert report.plan_bytes > (tmp_path / "weights.bin").stat().st_size
 
 
-def test_missing_external_data_names_the_model(models: Any, tmp_path: Path) -> None:
+def test_missing_external_data_names_the_model(tmp_path: Path) -> None:
     onnx = models.two_layers(tmp_path / "m.onnx", external=True)
     (tmp_path / "weights.bin").unlink()
     assert_refused(request(onnx, tmp_path, batches(1, 4, 8)), InputError, "m.onnx")
 
 
-def test_unsupported_nodes_are_listed_all(models: Any, tmp_path: Path) -> None:
+def test_unsupported_nodes_are_listed_all(tmp_path: Path) -> None:
     onnx = models.unsupported(tmp_path / "m.onnx")
     listed = [
         "node 1 'determinant' (Det)",
@@ -135,13 +129,13 @@ def test_unsupported_nodes_are_listed_all(models: Any, tmp_path: Path) -> None:
     assert unsupported_nodes("tensorrt_rtx", models.LIGHT / "light_squeezenet.onnx") == ()
 
 
-def test_too_small_a_workspace_says_so(models: Any, tmp_path: Path) -> None:
+def test_too_small_a_workspace_says_so(tmp_path: Path) -> None:
     onnx = models.LIGHT / "light_squeezenet.onnx"
     build = request(onnx, tmp_path, memory_pools={"workspace": 1 << 20})
     assert_refused(build, InputError, "workspace 1048576 bytes", "raise the limit")
 
 
-def test_an_option_of_other_releases_names_them(models: Any, tmp_path: Path) -> None:
+def test_an_option_of_other_releases_names_them(tmp_path: Path) -> None:
     onnx = models.two_layers(tmp_path / "m.onnx")
     build = request(onnx, tmp_path, batches(1, 4, 8), hardware_compatibility="ampere_plus")
     assert_refused(
@@ -163,13 +157,13 @@ def test_an_option_of_other_releases_names_them(models: Any, tmp_path: Path) -> 
     ],
 )
 def test_a_wrong_value_names_the_right_ones(
-    models: Any, tmp_path: Path, options: dict[str, Any], texts: list[str]
+    tmp_path: Path, options: dict[str, Any], texts: list[str]
 ) -> None:
     onnx = models.two_layers(tmp_path / "m.onnx")
     assert_refused(request(onnx, tmp_path, batches(1, 4, 8), **options), InputError, *texts)
 
 
-def test_many_options_at_once(models: Any, tmp_path: Path) -> None:
+def test_many_options_at_once(tmp_path: Path) -> None:
     build = request(
         models.two_layers(tmp_path / "m.onnx"),
         tmp_path,
@@ -191,7 +185,7 @@ def test_many_options_at_once(models: Any, tmp_path: Path) -> None:
     assert build_engine(build).plan_bytes > 500_000
 
 
-def test_plugin_that_is_missing_or_no_library(models: Any, tmp_path: Path) -> None:
+def test_plugin_that_is_missing_or_no_library(tmp_path: Path) -> None:
     build = request(models.two_layers(tmp_path / "m.onnx"), tmp_path, batches(1, 4, 8))
     plugin = tmp_path / "libmine.so"
     with_plugin = replace(build, options=BuilderOptions(plugins=(plugin,)))
@@ -200,7 +194,7 @@ def test_plugin_that_is_missing_or_no_library(models: Any, tmp_path: Path) -> No
     assert_refused(with_plugin, InputError, f"plugin library {plugin} does not load")
 
 
-def test_a_dynamic_model_without_a_profile_names_the_inputs(models: Any, tmp_path: Path) -> None:
+def test_a_dynamic_model_without_a_profile_names_the_inputs(tmp_path: Path) -> None:
     build = request(models.encoder(tmp_path / "m.onnx"), tmp_path)
     assert_refused(build, InputError, "no profile", "ids: INT64[batch, seq]")
 
@@ -234,21 +228,21 @@ def test_profiles_that_do_not_suit(profile: Profile, text: str) -> None:
     assert text in str(caught.value)
 
 
-def test_missing_files_are_named(models: Any, tmp_path: Path) -> None:
+def test_missing_files_are_named(tmp_path: Path) -> None:
     absent = tmp_path / "absent.onnx"
     assert_refused(request(absent, tmp_path), InputError, f"there is no model file {absent}")
     build = request(models.LIGHT / "light_squeezenet.onnx", tmp_path / "nowhere")
     assert_refused(build, InputError, "there is no folder")
 
 
-def test_a_library_that_is_not_installed(models: Any, tmp_path: Path) -> None:
+def test_a_library_that_is_not_installed(tmp_path: Path) -> None:
     if importlib.util.find_spec("tensorrt") is not None:
         pytest.skip("tensorrt is installed here")
     build = replace(request(models.LIGHT / "light_squeezenet.onnx", tmp_path), library="tensorrt")
     assert_refused(build, HostError, "pip install 'tritonsmith[tensorrt]'")
 
 
-def test_ctrl_c_stops_the_build_and_leaves_nothing(models: Any, tmp_path: Path) -> None:
+def test_ctrl_c_stops_the_build_and_leaves_nothing(tmp_path: Path) -> None:
     script = f"""
 import sys
 from pathlib import Path

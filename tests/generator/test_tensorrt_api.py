@@ -6,13 +6,14 @@ but the names are exact, without a GPU and without gigabytes of kernels.
 
 from __future__ import annotations
 
-import importlib
+import importlib.metadata
 import importlib.util
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support import tensorrt_names
 
 from tritonsmith_generator.builder_options import AVAILABLE, OPTIONS, Release, has
 
@@ -20,23 +21,18 @@ CACHE = Path(__file__).parents[2] / ".cache" / "tensorrt-bindings"
 BINDINGS = ("10.13.3.9", "10.16.1.11", "11.4.0.106")
 
 
-@pytest.fixture(scope="module")
-def finder() -> Any:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(Path(__file__).parent))
-        return importlib.import_module("tensorrt_names")
-
-
 @pytest.fixture(scope="module", params=[*BINDINGS, "rtx"])
-def release_and_names(finder: Any, request: Any) -> tuple[Release, frozenset[str]]:
+def release_and_names(request: Any) -> tuple[Release, frozenset[str]]:
     if request.param == "rtx":
         if importlib.util.find_spec("tensorrt_rtx") is None:
             pytest.skip("tensorrt_rtx is not installed")
         version = importlib.metadata.version("tensorrt_rtx")
-        return Release.parse("tensorrt_rtx", version), finder.names_of_installed("tensorrt_rtx")
+        return Release.parse("tensorrt_rtx", version), tensorrt_names.names_of_installed(
+            "tensorrt_rtx"
+        )
     CACHE.mkdir(parents=True, exist_ok=True)
     try:
-        names = finder.names_of_bindings(request.param, CACHE)
+        names = tensorrt_names.names_of_bindings(request.param, CACHE)
     except FileNotFoundError as exc:
         pytest.skip(f"no stand-in libraries: {exc}")
     except subprocess.TimeoutExpired:
@@ -48,8 +44,8 @@ def release_and_names(finder: Any, request: Any) -> tuple[Release, frozenset[str
     return Release.parse("tensorrt", request.param), names
 
 
-def test_the_walk_finds_names_in_every_file(finder: Any) -> None:
-    found = list(finder.uses())
+def test_the_walk_finds_names_in_every_file() -> None:
+    found = list(tensorrt_names.uses())
     assert {use.where.partition(":")[0] for use in found} >= {
         "tensorrt.py",
         "tensorrt_config.py",
@@ -62,13 +58,11 @@ def test_the_walk_finds_names_in_every_file(finder: Any) -> None:
     assert "ICudaEngine.num_io_tensors" in names
 
 
-def test_names_that_we_use_exist(
-    finder: Any, release_and_names: tuple[Release, frozenset[str]]
-) -> None:
+def test_names_that_we_use_exist(release_and_names: tuple[Release, frozenset[str]]) -> None:
     release, names = release_and_names
     missing = [
         f"{use.name} ({use.where})"
-        for use in finder.uses()
+        for use in tensorrt_names.uses()
         if use.name not in names and not use.guarded and has(release, use.name)
     ]
     assert missing == []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import signal
@@ -10,20 +9,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
+from support import worker_functions as functions
 
 from tritonsmith_generator.errors import HostError, InputError
 from tritonsmith_generator.worker import run_isolated
 
-HERE = Path(__file__).parent
-
-
-@pytest.fixture
-def functions(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(str(HERE))
-    return importlib.import_module("worker_functions")
+TESTS = Path(__file__).parents[1]
 
 
 def ignore(_: object) -> None:
@@ -45,25 +38,25 @@ def assert_gone(*pids: int) -> None:
     assert [pid for pid in pids if not is_gone(pid)] == []
 
 
-def test_result_and_events_arrive_in_order(functions: Any) -> None:
+def test_result_and_events_arrive_in_order() -> None:
     events: list[str] = []
     assert run_isolated(functions.double, [1, 2, 3], events.append) == [2, 4, 6]
     assert events == ["doubling 1", "doubling 2", "doubling 3"]
 
 
-def test_it_is_another_process_that_ends(functions: Any) -> None:
+def test_it_is_another_process_that_ends() -> None:
     pid = run_isolated(functions.process_id, None, ignore)
     assert pid != os.getpid()
     assert_gone(pid)
 
 
-def test_the_child_is_fresh_and_finds_what_the_parent_finds(functions: Any) -> None:
+def test_the_child_is_fresh_and_finds_what_the_parent_finds() -> None:
     path, has_pytest = run_isolated(functions.path_and_modules, None, ignore)
     assert path == sys.path
     assert not has_pytest
 
 
-def test_segfault_names_signal_phase_and_last_words(functions: Any) -> None:
+def test_segfault_names_signal_phase_and_last_words() -> None:
     with pytest.raises(HostError) as caught:
         run_isolated(functions.segfault, None, ignore, what="the engine build of x.onnx")
     text = str(caught.value)
@@ -73,54 +66,52 @@ def test_segfault_names_signal_phase_and_last_words(functions: Any) -> None:
     assert "worker_functions.py" in text  # the line of ours that called the native code
 
 
-def test_abort_shows_what_the_library_said(functions: Any) -> None:
+def test_abort_shows_what_the_library_said() -> None:
     with pytest.raises(HostError, match=r"SIGABRT .* before its first step(.|\n)*std::bad_alloc"):
         run_isolated(functions.abort, None, ignore)
 
 
-def test_kill_is_explained_as_lack_of_memory(functions: Any) -> None:
+def test_kill_is_explained_as_lack_of_memory() -> None:
     with pytest.raises(HostError, match=r"SIGKILL .*memory ran out(.|\n)*printed nothing"):
         run_isolated(functions.die_like_out_of_memory, None, ignore)
 
 
-def test_leaving_without_a_result_is_an_error(functions: Any) -> None:
+def test_leaving_without_a_result_is_an_error() -> None:
     with pytest.raises(HostError, match="left with exit code 7"):
         run_isolated(functions.leave, 7, ignore)
 
 
-def test_noise_is_captured_and_never_blocks(
-    functions: Any, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_noise_is_captured_and_never_blocks(capfd: pytest.CaptureFixture[str]) -> None:
     assert run_isolated(functions.print_megabytes, 8, ignore) == "done"
     assert capfd.readouterr() == ("", "")
 
 
-def test_our_error_arrives_with_class_and_text(functions: Any) -> None:
+def test_our_error_arrives_with_class_and_text() -> None:
     with pytest.raises(InputError) as caught:
         run_isolated(functions.refuse, "input 'x' has rank 3\nit needs 4", ignore)
     assert type(caught.value) is InputError
     assert str(caught.value) == "input 'x' has rank 3\nit needs 4"
 
 
-def test_a_bug_arrives_with_the_traceback_of_the_child(functions: Any) -> None:
+def test_a_bug_arrives_with_the_traceback_of_the_child() -> None:
     with pytest.raises(ZeroDivisionError) as caught:
         run_isolated(functions.divide_by_zero, None, ignore)
     assert "in divide_by_zero" in str(caught.value.__cause__)
 
 
-def test_an_error_that_cannot_travel_is_told(functions: Any) -> None:
+def test_an_error_that_cannot_travel_is_told() -> None:
     with pytest.raises(RuntimeError, match="UnpicklableError: holds a lock"):
         run_isolated(functions.raise_unpicklable, None, ignore)
 
 
-def test_timeout_kills_the_whole_group(functions: Any) -> None:
+def test_timeout_kills_the_whole_group() -> None:
     pids: list[tuple[int, int]] = []
     with pytest.raises(HostError, match=r"took longer than 2 s and was stopped in phase"):
         run_isolated(functions.hang_with_a_child, None, pids.append, timeout=2)
     assert_gone(*pids[0])
 
 
-def test_an_error_in_the_event_handler_ends_the_child(functions: Any) -> None:
+def test_an_error_in_the_event_handler_ends_the_child() -> None:
     pids: list[int] = []
 
     def stop(event: tuple[int, int]) -> None:
@@ -132,13 +123,13 @@ def test_an_error_in_the_event_handler_ends_the_child(functions: Any) -> None:
     assert_gone(*pids)
 
 
-def test_events_from_many_threads_arrive_whole(functions: Any) -> None:
+def test_events_from_many_threads_arrive_whole() -> None:
     events: list[tuple[int, int]] = []
     assert run_isolated(functions.emit_from_threads, 4, events.append) == 800
     assert sorted(events) == [(number, step) for number in range(4) for step in range(200)]
 
 
-def test_no_descriptor_is_left_open(functions: Any) -> None:
+def test_no_descriptor_is_left_open() -> None:
     def open_files() -> int:
         return len(list(Path("/proc/self/fd").iterdir()))
 
@@ -155,8 +146,8 @@ def test_no_descriptor_is_left_open(functions: Any) -> None:
 def test_nothing_outlives_the_parent(number: signal.Signals, status: int) -> None:
     script = f"""
 import sys
-sys.path.insert(0, {str(HERE)!r})
-import worker_functions
+sys.path.insert(0, {str(TESTS)!r})
+from support import worker_functions
 from tritonsmith_generator.worker import run_isolated
 try:
     run_isolated(worker_functions.hang_with_a_child, None, lambda pids: print(*pids, flush=True))
