@@ -61,10 +61,37 @@ instance_group { kind: KIND_CPU }
 dynamic_batching { max_queue_delay_microseconds: 200000 }
 """,
     )
+    repository.add("counting", _counter(), _COUNTING)
     repository.add("picky", _divider(), _PICKY)
     repository.add("tuned", _divider(), _PICKY + _TUNED)
     repository.add("optional", _with_default(), _OPTIONAL)
     return start_server(repository.path)
+
+
+def _counter() -> onnx.ModelProto:
+    """y is, for each row, the shape of the x that the model was run with."""
+    made = helper.make_graph(
+        [
+            helper.make_node("Shape", ["x"], ["shape"]),
+            helper.make_node("Cast", ["shape"], ["numbers"], to=TensorProto.FLOAT),
+            helper.make_node("Sub", ["x", "x"], ["zeros"]),
+            helper.make_node("Add", ["zeros", "numbers"], ["y"]),
+        ],
+        "test",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 1])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 2])],
+    )
+    return helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+_COUNTING = """
+backend: "onnxruntime"
+max_batch_size: 8
+input { name: "x" data_type: TYPE_FP32 dims: [1] }
+output { name: "y" data_type: TYPE_FP32 dims: [2] }
+instance_group { kind: KIND_CPU count: 1 }
+dynamic_batching { max_queue_delay_microseconds: 200000 }
+"""
 
 
 def _divider() -> onnx.ModelProto:
@@ -241,6 +268,13 @@ def test_requests_are_run_as_one_batch_and_split_again(client: Any) -> None:
         assert answer["diff"].tolist() == [[0] * 4] * 2
     assert after.inference_count - before.inference_count == 8
     assert after.execution_count - before.execution_count == 1
+
+
+def test_the_model_itself_runs_once_for_a_batch(client: Any) -> None:
+    answers = _at_once(client, "counting", [{"x": np.zeros((2, 1), np.float32)}] * 4)
+    for answer in answers:
+        assert isinstance(answer, dict), answer
+        assert answer["y"].tolist() == [[8, 1], [8, 1]]
 
 
 def test_requests_of_different_lengths_are_answered_each_in_its_own(client: Any) -> None:
