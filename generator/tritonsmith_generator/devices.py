@@ -45,14 +45,9 @@ class Gpu:
 def gpus() -> tuple[Gpu, ...]:
     """The GPUs of this machine; empty without a GPU or a working driver."""
     try:
-        cuda = ctypes.CDLL("libcuda.so.1")
-    except OSError:
+        return _ask_driver(ctypes.CDLL("libcuda.so.1"))
+    except (OSError, AttributeError):  # no such library, or one that lacks a function
         return ()
-    count = ctypes.c_int()
-    if cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(count)):
-        return ()
-    driver = _driver_version()
-    return tuple(_gpu(cuda, index, driver) for index in range(count.value))
 
 
 @cache
@@ -75,6 +70,14 @@ def _version(library: str) -> str | None:
         except metadata.PackageNotFoundError:
             continue
     return None
+
+
+def _ask_driver(cuda: Any) -> tuple[Gpu, ...]:
+    count = ctypes.c_int()
+    if cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(count)):
+        return ()
+    driver = _driver_version()
+    return tuple(_gpu(cuda, index, driver) for index in range(count.value))
 
 
 def _gpu(cuda: Any, index: int, driver: str) -> Gpu:
