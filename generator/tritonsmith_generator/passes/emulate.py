@@ -1,6 +1,8 @@
-"""BF16 in ONNX Runtime, whose CPU kernels lack it: FP32 values rounded after each node.
+"""BF16 and FP8 in ONNX Runtime, whose CPU kernels lack them.
 
-The order of sums inside a node is not emulated, its inputs, weights and outputs are.
+BF16: FP32 values rounded after each node. The order of sums inside a node is not emulated; its
+inputs, weights and outputs are. FP8: the Q and DQ nodes run as they are, but ONNX Runtime would
+fuse them into integer kernels that don't take FP8, so they are kept apart from what reads them.
 """
 
 from __future__ import annotations
@@ -16,17 +18,18 @@ from tritonsmith_generator.passes import weights
 from tritonsmith_generator.passes.base import Array
 from tritonsmith_generator.passes.selection import tensor_types
 
-__all__ = ["emulate_bf16"]
+__all__ = ["emulate"]
 
 FLOAT: int = TensorProto.FLOAT
 BFLOAT16: int = TensorProto.BFLOAT16
+_FP8 = frozenset({TensorProto.FLOAT8E4M3FN, TensorProto.FLOAT8E5M2})
 
 
-def emulate_bf16(model: Path, workdir: Path) -> Path:
-    """Write a model that computes in FP32 what ``model`` computes in BF16.
+def emulate(model: Path, workdir: Path) -> Path:
+    """Write a model that ONNX Runtime can run and that answers like ``model``.
 
     Inputs and outputs keep their names; those in BF16 become FP32. Returns ``model`` itself where
-    it has no BF16.
+    it has neither BF16 nor FP8.
     """
     work = weights.read(model)
     work.proto = onnx.shape_inference.infer_shapes(work.proto)
@@ -39,7 +42,8 @@ def emulate_bf16(model: Path, workdir: Path) -> Path:
 
 
 def _emulate(graph: onnx.GraphProto, types: dict[str, int], work: weights.Model) -> bool:
-    """Change one graph, not its bodies. Whether there was any BF16."""
+    """Change one graph, not its bodies. Whether there was any BF16 or FP8."""
+    fp8 = {name for name, kind in types.items() if kind in _FP8}
     low = {name for name, kind in types.items() if kind == BFLOAT16}
     for tensor in graph.initializer:
         if tensor.data_type == BFLOAT16:
@@ -51,6 +55,8 @@ def _emulate(graph: onnx.GraphProto, types: dict[str, int], work: weights.Model)
     for node in graph.node:
         _widen_attributes(node)
         nodes.append(node)
+        if node.op_type == "DequantizeLinear" and node.input[0] in fp8:
+            nodes += _apart(node)
         for index, name in enumerate(node.output):
             if name in low:
                 node.output[index] = f"{name}__exact"
@@ -63,7 +69,17 @@ def _emulate(graph: onnx.GraphProto, types: dict[str, int], work: weights.Model)
     del graph.node[:]
     graph.node.extend(copies)
     del graph.value_info[:]
-    return bool(low)
+    return bool(low or fp8)
+
+
+def _apart(node: onnx.NodeProto) -> list[onnx.NodeProto]:
+    """Two negations behind a DQ: exact, and in no pattern that is fused."""
+    name = node.output[0]
+    node.output[0] = f"{name}__dequantized"
+    return [
+        helper.make_node("Neg", [node.output[0]], [f"{name}__negated"]),
+        helper.make_node("Neg", [f"{name}__negated"], [name]),
+    ]
 
 
 def _widen(tensor: TensorProto, work: weights.Model) -> None:

@@ -139,10 +139,10 @@ def _int8_with_fp16(options: Options) -> list[Pass]:
 
 def _fp8(options: Options) -> list[Pass]:
     from tritonsmith_generator.passes.half import Fp16
-    from tritonsmith_generator.passes.modelopt import Fp8
+    from tritonsmith_generator.passes.modelopt import FP8_OPSET, Fp8
     from tritonsmith_generator.passes.opset import Opset
 
-    return [Opset(_HALF_SCALES_OPSET), Fp8(options.samples, options.keep), Fp16()]
+    return [Opset(max(FP8_OPSET, _HALF_SCALES_OPSET)), Fp8(options.samples, options.keep), Fp16()]
 
 
 def _int4(options: Options) -> list[Pass]:

@@ -24,13 +24,15 @@ def raise_tiny_scales(model: Model) -> int:
     The values concerned are below 5e-4 in size and end up at most 2e-6 from where they were.
     """
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
-    scales = {
-        node.input[1]: (node.input[0], _axis(node))
-        for node in model.graph.node
-        if node.op_type in QUANTIZERS and node.input[1] in tensors
-    }
+    users: dict[str, onnx.NodeProto] = {}
+    for node in model.graph.node:
+        if node.op_type not in QUANTIZERS or node.input[1] not in tensors:
+            continue
+        # Behind a DQ lie quantized weights; a Q computes with the new scale by itself.
+        if node.op_type == "DequantizeLinear" or node.input[1] not in users:
+            users[node.input[1]] = node
     raised = 0
-    for name, (quantized, axis) in scales.items():
+    for name, node in users.items():
         scale = np.asarray(model.value(tensors[name]))
         tiny = scale < SMALLEST_SCALE
         if not tiny.any():
@@ -38,10 +40,10 @@ def raise_tiny_scales(model: Model) -> int:
         raised += int(tiny.sum())
         new = np.maximum(scale, np.array(SMALLEST_SCALE, scale.dtype))
         model.replace(tensors[name], _constant(new))
-        if quantized in tensors:
-            values = model.value(tensors[quantized])
-            follow = _requantized(values, scale / new, axis)
-            model.replace(tensors[quantized], _constant(follow))
+        stored = tensors.get(node.input[0])
+        if stored is not None and node.op_type == "DequantizeLinear":
+            follow = _requantized(model.value(stored), scale / new, _axis(node))
+            model.replace(stored, _constant(follow))
     return raised
 
 

@@ -64,6 +64,14 @@ class Model:
         else:
             tensor.CopyFrom(numpy_helper.from_array(_typed(load(), tensor.data_type), tensor.name))
 
+    def drop_unused_weights(self) -> None:
+        """Remove the initializers of the main graph that nothing reads."""
+        used = {name for g in onnxfile.graphs(self.graph) for node in g.node for name in node.input}
+        used |= {value.name for g in onnxfile.graphs(self.graph) for value in g.output}
+        for tensor in [t for t in self.graph.initializer if t.name not in used]:
+            self.weights.pop(tensor.name, None)
+            self.graph.initializer.remove(tensor)
+
     def add(
         self, name: str, onnx_type: int, dims: tuple[int, ...], load: Callable[[], Array]
     ) -> None:

@@ -16,7 +16,7 @@ from tritonsmith_generator import onnxfile
 from tritonsmith_generator.engine import EngineRequest, build_engine
 from tritonsmith_generator.onnxfile import signature_of
 from tritonsmith_generator.passes.base import Pass, PassResult
-from tritonsmith_generator.passes.emulate import emulate_bf16
+from tritonsmith_generator.passes.emulate import emulate as emulate_model
 from tritonsmith_generator.passes.tidy import Tidy
 from tritonsmith_generator.profiles import ShapeRange
 
@@ -68,13 +68,13 @@ def apply(tmp_path: Path) -> Apply:
 
 @pytest.fixture
 def emulate(tmp_path: Path) -> Callable[[Path], Path]:
-    """The model with its BF16 computed by rounding, so that ONNX Runtime can run it."""
+    """The model with BF16 computed by rounding, so that ONNX Runtime can run it."""
     numbers = itertools.count()
 
     def run(model: Path) -> Path:
         folder = tmp_path / f"emulated{next(numbers)}"
         folder.mkdir()
-        return emulate_bf16(model, folder)
+        return emulate_model(model, folder)
 
     return run
 

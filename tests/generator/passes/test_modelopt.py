@@ -1,0 +1,112 @@
+"""FP8 and INT4: run where ModelOpt is installed, its absence tested everywhere else."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tritonsmith_generator import onnxfile, reference
+from tritonsmith_generator.accuracy import measure
+from tritonsmith_generator.errors import HostError, InputError
+from tritonsmith_generator.passes import Options, Samples, for_precision, run
+from tritonsmith_generator.passes.modelopt import Fp8, Int4
+
+Write = Callable[..., Path]
+Apply = Callable[..., Any]
+Plan = Callable[[Path], int]
+
+has_modelopt = importlib.util.find_spec("modelopt") is not None
+with_modelopt = pytest.mark.skipif(
+    not has_modelopt, reason="nvidia-modelopt is not installed (it needs PyTorch)"
+)
+
+rng = np.random.default_rng(3)
+X = rng.standard_normal((64, 48)).astype(np.float32)
+# transB as in every exported torch Linear; 48 and 32 input channels: blocks of 16.
+MLP = """g (float[b,48] x) => (float[b,16] y) <float[32,48] w, float[16,32] v> {
+    h = Gemm<transB = 1>(x, w)  i = Relu(h)  y = Gemm<transB = 1>(i, v) }"""
+WEIGHTS = {
+    "w": rng.standard_normal((32, 48)).astype(np.float32),
+    "v": rng.standard_normal((16, 32)).astype(np.float32),
+}
+
+
+@pytest.fixture
+def samples(tmp_path: Path) -> Samples:
+    np.savez(tmp_path / "s.npz", x=X)
+    return Samples(str(tmp_path / "s.npz"))
+
+
+@pytest.mark.skipif(has_modelopt, reason="nvidia-modelopt is installed here")
+@pytest.mark.parametrize("precision", ["fp8", "int4"])
+def test_without_modelopt_the_message_is_the_pip_command(
+    precision: Any, write: Write, samples: Samples, tmp_path: Path
+) -> None:
+    recipe = for_precision(precision, "tensorrt_rtx", "1.7", Options(samples=samples))
+    with pytest.raises(HostError, match=r"pip install .*'tritonsmith\[modelopt\]'"):
+        run(recipe.passes, write(MLP, WEIGHTS, opset=21, ir_version=10), tmp_path)
+
+
+@with_modelopt
+@pytest.mark.parametrize(("precision", "limit"), [("fp8", 0.08), ("int4", 0.15)])
+@pytest.mark.parametrize("given", [True, False], ids=["samples", "no samples"])
+def test_quantized_is_near_fp32_and_tensorrt_takes_it(
+    precision: Any,
+    limit: float,
+    given: bool,
+    write: Write,
+    samples: Samples,
+    plan: Plan,
+    emulate: Callable[[Path], Path],
+    tmp_path: Path,
+) -> None:
+    """A dynamic batch (ModelOpt quantizes nothing then), transB (wrong axis), FP16 around it."""
+    options = Options(samples=samples if given else None)
+    recipe = for_precision(precision, "tensorrt_rtx", "1.7", options)
+    model = write(MLP, WEIGHTS)
+    if precision == "fp8" and not given:
+        with pytest.raises(InputError, match="accuracy.samples"):
+            run(recipe.passes, model, tmp_path)
+        return
+    result = run(recipe.passes, model, tmp_path)
+    assert result.reports[-1].dequantize == {"fp8": 4, "int4": 2}[precision]
+    want = reference.run(model, {"x": X})["y"]
+    got = reference.run(emulate(result.model), {"x": X})["y"]
+    assert measure([want], [got]).relative_l2 < limit
+    dims = onnxfile.signature_of(onnxfile.read(result.model).proto).inputs[0].dims
+    assert dims == (-1, 48)
+    assert plan(result.model) > 0
+
+
+@with_modelopt
+def test_int4_blocks_divide_the_channels_or_the_layer_is_left(write: Write, apply: Apply) -> None:
+    graph = """g (float[b,40] x) => (float[b,16] y) <float[40,32] w, float[32,16] v> {
+        h = MatMul(x, w)  y = MatMul(h, v) }"""
+    weights = {"w": np.ones((40, 32), np.float32), "v": np.ones((32, 16), np.float32)}
+    model = write(graph, weights, opset=21, ir_version=10)
+    result = apply(Int4(), model)
+    assert result.report.kept == {"MatMul_1": "asked for"}
+    assert result.report.dequantize == 1
+
+
+def test_int4_says_when_no_block_fits(write: Write, apply: Apply) -> None:
+    graph = "g (float[b,10] x) => (float[b,16] y) <float[10,16] w> { y = MatMul(x, w) }"
+    model = write(graph, {"w": np.ones((10, 16), np.float32)}, opset=21, ir_version=10)
+    with pytest.raises(
+        InputError, match="blocks of 16 divide no .*MatMul_1: 10.*use precision int8"
+    ):
+        apply(Int4(), model)
+
+
+@with_modelopt
+def test_nothing_quantized_is_a_failure(write: Write, apply: Apply, tmp_path: Path) -> None:
+    graph = "g (float[b,8] x) => (float[b,8] y) <float[8,8] w> { y = MatMul(x, w) }"
+    np.savez(tmp_path / "s.npz", x=X[:, :8])
+    model = write(graph, {"w": np.ones((8, 8), np.float32)}, opset=19, ir_version=10)
+    with pytest.raises(InputError, match="nothing was quantized to FP8: .*use precision fp16"):
+        apply(Fp8(Samples(str(tmp_path / "s.npz"))), model)
