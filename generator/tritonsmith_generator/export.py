@@ -215,6 +215,7 @@ def _publish(staged: Path, output: Path, force: bool) -> tuple[Path, ...]:
     """Move every staged file beside each other, the model itself last."""
     sidecars = sorted(path for path in staged.parent.iterdir() if path != staged)
     for path in sidecars:
+        path.chmod(staged.stat().st_mode)  # onnx makes them readable for their owner only
         target = output.parent / path.name
         if target.exists() and not force:
             raise UsageError(f"{target} exists; --force replaces it")

@@ -178,6 +178,7 @@ def test_large_weights_lie_beside_the_model(factories: str, output: Path, legacy
 
     assert set(exported.files) == set(output.parent.iterdir())
     assert len(exported.files) > 1
+    assert len({path.stat().st_mode for path in exported.files}) == 1
     assert run(output, {"input": np.ones((2, 30), np.float32)})["output"].shape == (2, 40)
 
 
