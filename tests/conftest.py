@@ -16,6 +16,9 @@ from tritonsmith_generator.serve import Server
 # Inherited by every process that a test starts, however far down.
 _MARK = f"TRITONSMITH_TEST_RUN={uuid.uuid4().hex}"
 
+# Left by what ran before.
+_OLD_REGIONS = {region.name for region in Path("/dev/shm").glob("tritonsmith_*")}
+
 StartServer = Callable[..., Server]
 
 
@@ -75,6 +78,7 @@ def _shared_memory() -> list[str]:
     return [
         region.name
         for region in Path("/dev/shm").glob("tritonsmith_*")
+        if region.name not in _OLD_REGIONS
         if int(region.name.split("_")[1]) == os.getpid()
         or not Path("/proc", region.name.split("_")[1]).exists()
     ]
