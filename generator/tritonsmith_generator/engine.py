@@ -14,6 +14,7 @@ from typing import Literal
 
 from tritonsmith_generator import worker
 from tritonsmith_generator.builder_options import BuilderOptions, Library
+from tritonsmith_generator.enginelayers import EngineLayers
 from tritonsmith_generator.errors import InputError
 from tritonsmith_generator.profiles import Profile, ShapeRange
 from tritonsmith_generator.signature import Signature, Tensor
@@ -74,6 +75,7 @@ class EngineReport:
         profiles: as they were asked for.
         warnings: what TensorRT warned of, each text once.
         compute_capability: of the GPU that the plan was tuned on; None without a GPU.
+        engine_layers: what TensorRT made of the network; None where no GPU can open the plan.
     """
 
     library: Library
@@ -85,6 +87,7 @@ class EngineReport:
     profiles: tuple[Profile, ...]
     warnings: tuple[str, ...]
     compute_capability: str | None
+    engine_layers: EngineLayers | None
 
 
 @dataclass(frozen=True)

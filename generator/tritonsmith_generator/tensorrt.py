@@ -23,6 +23,7 @@ from tritonsmith_generator.engine import (
     UnsupportedNode,
     check_profiles,
 )
+from tritonsmith_generator.enginelayers import EngineLayers, engine_layers
 from tritonsmith_generator.errors import HostError, InputError, TritonsmithError
 from tritonsmith_generator.profiles import Profile
 from tritonsmith_generator.signature import Signature, Tensor
@@ -33,6 +34,7 @@ from tritonsmith_generator.tensorrt_hooks import (
     logger,
     progress_monitor,
 )
+from tritonsmith_generator.timingcache import merge_timing_cache
 
 __all__ = ["build", "unsupported_nodes"]
 
@@ -68,6 +70,8 @@ def build(request: EngineRequest, emit: Emit) -> EngineReport:
     if plan is None:
         raise _build_failure(release, request, errors.seen)
     seconds = time.monotonic() - began
+    if request.options.timing_cache is not None:
+        merge_timing_cache(config, request.options.timing_cache)
     _write(plan, request.plan)
     gpus = devices.gpus()
     return EngineReport(
@@ -80,6 +84,7 @@ def build(request: EngineRequest, emit: Emit) -> EngineReport:
         profiles=request.profiles,
         warnings=tuple(dict.fromkeys(logger(trt).warnings)),
         compute_capability=gpus[0].compute_capability if gpus else None,
+        engine_layers=_inspect(trt, plan) if gpus else None,
     )
 
 
@@ -215,6 +220,17 @@ def _build_failure(release: Release, request: EngineRequest, errors: Any) -> Tri
     )
     kind = HostError if any(code.name in _HOST_CODES for code, _ in errors) else InputError
     return kind(f"{release} built no engine from {request.onnx.name}:\n  {listed}{limits}")
+
+
+def _inspect(trt: Any, plan: Any) -> EngineLayers | None:
+    """The engine's layers; None if the plan is for another machine than this one."""
+    runtime = trt.Runtime(logger(trt))
+    runtime.engine_host_code_allowed = True  # the lean runtime in a plan of our own making
+    engine = runtime.deserialize_cuda_engine(plan)
+    if engine is None:
+        return None
+    inspector = engine.create_engine_inspector()
+    return engine_layers(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
 
 
 def _write(plan: Any, path: Path) -> None:

@@ -13,6 +13,7 @@ from tritonsmith_generator.builder_options import (
     require,
 )
 from tritonsmith_generator.errors import InputError
+from tritonsmith_generator.timingcache import use_timing_cache
 
 __all__ = ["builder_config"]
 
@@ -37,6 +38,8 @@ def builder_config(trt: Any, release: Release, builder: Any, options: BuilderOpt
         _set_tactic_sources(trt, release, config, options.tactic_sources)
     if options.compute_capabilities:
         _set_compute_capabilities(trt, release, config, options.compute_capabilities)
+    if options.timing_cache is not None:
+        use_timing_cache(config, options.timing_cache)
     if options.dla_core is not None:
         _use_dla(trt, builder, config, options.dla_core)
     return config

@@ -1,0 +1,90 @@
+"""What is in a built engine: its layers by kind and by precision, from the engine inspector."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tritonsmith_generator.builder_options import Precision
+from tritonsmith_generator.errors import InputError
+
+__all__ = ["EngineLayers", "engine_layers", "prove_precision"]
+
+# How the inspector writes a type: alone ("Half") or in a format's description ("Row major linear
+# FP16 format"). The lowest comes first: a layer is as precise as its least precise operand.
+_TYPES: tuple[tuple[str, str], ...] = (
+    ("fp4", r"fp4"),
+    ("int4", r"int4"),
+    ("fp8", r"fp8"),
+    ("int8", r"int8"),
+    ("bf16", r"bf16|bfloat16"),
+    ("fp16", r"half|fp16"),
+    ("fp32", r"float|fp32"),
+)
+_LOWEST = {name: rank for rank, (name, _) in enumerate(_TYPES)}
+# They move or name data; what they compute with proves nothing.
+_IDLE = frozenset({"reformat", "noop", "constant", "signal", "wait", "shape_call", "shape call"})
+# Graphs that TensorRT compiles whole; the inspector shows their edges only.
+_OPAQUE = frozenset({"myelin"})
+# The least share of the layers that has to be in the precision asked for; one layer at least.
+_SHARES: Mapping[str, float] = {"fp16": 0.1, "bf16": 0.1, "int8": 0.0, "fp8": 0.0, "int4": 0.0}
+
+
+@dataclass(frozen=True)
+class EngineLayers:
+    """Counts of an engine's layers after fusion.
+
+    Attributes:
+        kinds: by TensorRT's ``LayerType``.
+        precisions: ``fp32``, ``fp16`` and so on, of layers that compute; ``unknown`` are whole
+            graphs that the inspector does not look into. Integer arithmetic is left out.
+    """
+
+    kinds: Mapping[str, int]
+    precisions: Mapping[str, int]
+
+
+def engine_layers(text: str) -> EngineLayers:
+    """From ``get_engine_information`` in JSON, of an engine built with detailed profiling."""
+    layers = [layer for layer in json.loads(text)["Layers"] if isinstance(layer, dict)]
+    kinds = Counter(str(layer.get("LayerType", "unknown")) for layer in layers)
+    precisions = Counter(filter(None, map(_precision, layers)))
+    return EngineLayers(dict(kinds.most_common()), dict(precisions.most_common()))
+
+
+def prove_precision(layers: EngineLayers, precision: Precision) -> None:
+    """Raises InputError if an engine asked for in a lower precision computes in another."""
+    known = {name: count for name, count in layers.precisions.items() if name != "unknown"}
+    if precision not in _SHARES or "unknown" in layers.precisions or not known:
+        return
+    share = known.get(precision, 0) / sum(known.values())
+    if share == 0 or share < _SHARES[precision]:
+        found = ", ".join(f"{count} in {name}" for name, count in known.items())
+        raise InputError(
+            f"precision {precision} was asked for, but the engine's layers compute otherwise: "
+            f"{found}. TensorRT found other kernels quicker, or the conversion changed too "
+            f"little: ask for {max(known, key=known.__getitem__)}, or read the pass's report"
+        )
+
+
+def _precision(layer: Mapping[str, Any]) -> str | None:
+    kind = str(layer.get("LayerType", "")).lower()
+    if kind in _IDLE:
+        return None
+    weights = layer.get("Weights")
+    texts = [str(tensor.get("Format/Datatype", "")) for tensor in layer.get("Inputs", ())]
+    if isinstance(weights, dict):
+        texts.append(str(weights.get("Type", "")))
+    found = [name for text in texts for name, pattern in _TYPES if _is(pattern, text)]
+    if not found:
+        return None
+    lowest = min(found, key=lambda name: _LOWEST[name])
+    return "unknown" if kind in _OPAQUE and lowest == "fp32" else lowest
+
+
+def _is(pattern: str, text: str) -> bool:
+    return re.search(rf"(?<![a-z0-9])(?:{pattern})(?![a-z0-9])", text, re.IGNORECASE) is not None
