@@ -9,7 +9,9 @@ with Client("localhost:8001") as client:
 
 from __future__ import annotations
 
-from .client import Client, Model
+from typing import TYPE_CHECKING, Any
+
+from .client import Client
 from .dtypes import DataType
 from .errors import (
     AlreadyExistsError,
@@ -31,11 +33,20 @@ from .errors import (
     UnknownOutputError,
     UnsupportedError,
 )
+from .model import Model, Sequence
 from .retry import Retry
-from .values import ModelConfig, ModelMetadata, Result, ServerMetadata, TensorMetadata
+from .values import Class, ModelConfig, ModelMetadata, Result, ServerMetadata, TensorMetadata
+
+if TYPE_CHECKING:
+    from .asyncclient import AsyncClient
+    from .asyncmodel import AsyncModel, AsyncSequence
 
 __all__ = [
     "AlreadyExistsError",
+    "AsyncClient",
+    "AsyncModel",
+    "AsyncSequence",
+    "Class",
     "Client",
     "ClosedError",
     "ConnectError",
@@ -55,6 +66,7 @@ __all__ = [
     "ResponseError",
     "Result",
     "Retry",
+    "Sequence",
     "ServerMetadata",
     "StatusError",
     "TensorMetadata",
@@ -63,3 +75,17 @@ __all__ = [
     "UnknownOutputError",
     "UnsupportedError",
 ]
+
+_LATE = {  # asyncio is not needed for the synchronous client
+    "AsyncClient": "asyncclient",
+    "AsyncModel": "asyncmodel",
+    "AsyncSequence": "asyncmodel",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f".{_LATE[name]}", __name__), name)

@@ -13,7 +13,7 @@ from .errors import InputError
 from .tensors import Array
 from .values import ModelConfig, ModelMetadata, TensorMetadata
 
-__all__ = ["as_array", "bind", "check_outputs", "check_tensors"]
+__all__ = ["as_array", "bind", "check_classes", "check_outputs", "check_tensors"]
 
 
 def bind(
@@ -66,9 +66,15 @@ def as_array(value: Any, tensor: TensorMetadata) -> Array:
 
 
 def check_tensors(
-    metadata: ModelMetadata, config: ModelConfig, arrays: Mapping[str, Array]
+    metadata: ModelMetadata,
+    config: ModelConfig,
+    arrays: Mapping[str, Array],
+    limit: int | None = None,
 ) -> dict[str, DataType]:
     """The data type of each given input, once everything fits.
+
+    Args:
+        limit: the largest batch to let through, if not the configured one.
 
     Raises:
         InputError: an input is missing, or its data type, shape or batch size does not fit.
@@ -86,7 +92,7 @@ def check_tensors(
     for name, array in arrays.items():
         _check_shape(by_name[name], array.shape, metadata.name, config)
     if config.max_batch_size:
-        _check_batch(metadata.name, config.max_batch_size, arrays)
+        _check_batch(metadata.name, limit or config.max_batch_size, arrays)
     return types
 
 
@@ -99,6 +105,21 @@ def check_outputs(metadata: ModelMetadata, names: Iterable[str]) -> None:
                 f"model '{metadata.name}' has no output '{name}'{_nearest(name, known)}; "
                 f"its outputs are: {_listed(metadata.outputs)}",
                 name,
+            )
+
+
+def check_classes(metadata: ModelMetadata, names: Iterable[str]) -> None:
+    """Raises InputError where a classification would be made of strings.
+
+    A server of release 24.10 and older ends when it is asked for that.
+    """
+    wanted = set(names)
+    for tensor in metadata.outputs:
+        if tensor.dtype.wire == "BYTES" and (not wanted or tensor.name in wanted):
+            raise InputError(
+                f"output {tensor} of model '{metadata.name}' holds strings, of which no "
+                "classification can be made; name other outputs with using(outputs=[...])",
+                tensor.name,
             )
 
 

@@ -12,6 +12,7 @@ from .exchange import Exchange, Flow, Sleep, T
 from .grpcprotocol import GrpcProtocol
 from .httpprotocol import HttpProtocol
 from .modelcore import ModelCore, read_signature
+from .options import check_timeout
 from .protocol import WireProtocol, called
 from .retry import Retry, attempts
 
@@ -22,8 +23,7 @@ class ClientCore:
     """Everything about a client except its connection."""
 
     def __init__(self, address: Address, timeout: float | None, retry: Retry) -> None:
-        if timeout is not None and not timeout > 0:
-            raise InputError(f"timeout is {timeout!r}; it must be seconds above 0, or None")
+        check_timeout(timeout)
         self.address = address
         self.timeout = timeout
         self.retry = retry
@@ -31,8 +31,12 @@ class ClientCore:
             GrpcProtocol() if address.protocol == "grpc" else HttpProtocol(address.path)
         )
 
+    def budget(self, timeout: float | EllipsisType | None = ...) -> float | None:
+        """Seconds for a call; ``...`` stands for the client's own."""
+        return self.timeout if isinstance(timeout, EllipsisType) else timeout
+
     def deadline(self, timeout: float | EllipsisType | None = ...) -> Deadline:
-        return Deadline(self.timeout if isinstance(timeout, EllipsisType) else timeout)
+        return Deadline(self.budget(timeout))
 
     def ask(self, exchange: Exchange[T], deadline: Deadline) -> Flow[T]:
         return attempts(exchange, self.retry, deadline)

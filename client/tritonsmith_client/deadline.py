@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Callable
 
-__all__ = ["Deadline"]
+from .errors import RequestCancelledError
+
+__all__ = ["CancellableDeadline", "Deadline"]
 
 
 class Deadline:
@@ -30,3 +34,35 @@ class Deadline:
 
     def __str__(self) -> str:
         return "no deadline" if self.budget is None else f"deadline of {self.budget:g} s"
+
+
+class CancellableDeadline(Deadline):
+    """The deadline of a call in another thread, which can be ended early."""
+
+    __slots__ = ("_abort", "_lock", "cancelled")
+
+    def __init__(self, budget: float | None) -> None:
+        super().__init__(budget)
+        self.cancelled = False
+        self._abort: Callable[[], object] | None = None
+        self._lock = threading.Lock()
+
+    def on_cancel(self, abort: Callable[[], object] | None) -> None:
+        """What ends the I/O that is going on; None once it is over.
+
+        Raises:
+            RequestCancelledError: the call has been cancelled already.
+        """
+        with self._lock:
+            self._abort = abort
+            cancelled = self.cancelled
+        if cancelled and abort is not None:
+            abort()
+            raise RequestCancelledError("the call was cancelled", status="CANCELLED")
+
+    def cancel(self) -> None:
+        with self._lock:
+            self.cancelled = True
+            abort = self._abort
+        if abort is not None:
+            abort()

@@ -19,12 +19,15 @@ __all__ = [
     "Action",
     "Exchange",
     "Flow",
+    "Gather",
+    "Headers",
     "InferCall",
     "InputTensor",
     "Prepared",
     "Repeat",
     "RequestedOutput",
     "Sleep",
+    "T",
 ]
 
 T = TypeVar("T")
@@ -68,7 +71,14 @@ class Sleep:
     seconds: float
 
 
-Action = Exchange[Any] | Sleep
+@dataclass(frozen=True)
+class Gather:
+    """Run these flows side by side; the result is a list of theirs, in the same order."""
+
+    flows: Sequence[Flow[Any]]
+
+
+Action = Exchange[Any] | Sleep | Gather
 Flow = Generator[Action, Any, T]
 
 

@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 from .dtypes import from_wire
 from .errors import ResponseError
 from .exchange import Exchange, InferCall, Prepared, Repeat
-from .grpcwire import ResponseReader, request_framing
+from .grpcwire import ResponseReader, read_stream, request_framing
 from .protocol import called
-from .values import ModelConfig, ModelMetadata, ServerMetadata, TensorMetadata
+from .values import ModelConfig, ModelMetadata, Result, ServerMetadata, TensorMetadata
 
 __all__ = ["GrpcProtocol"]
 
@@ -63,6 +63,14 @@ class GrpcProtocol:
         what = f"inference with {called(call.model, call.version)}"
         route = _SERVICE + "ModelInfer"
         return Prepared(what, route, request_framing(call), ResponseReader().read, repeat)
+
+    def streamed(self, exchange: Exchange[Result]) -> Exchange[Result | None]:
+        def read(data: bytes) -> Result | None:
+            return read_stream(data, exchange.parse, exchange.what)
+
+        route = _SERVICE + "ModelStreamInfer"
+        what, body, headers = exchange.what, exchange.body, exchange.headers
+        return Exchange(what, route, body, read, Repeat.NEVER, headers)
 
     def _exchange(
         self, what: str, method: str, request: dict[str, Any], parse: Callable[[Any], T]

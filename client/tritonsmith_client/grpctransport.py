@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
 import grpc
 
 from .address import Address
-from .deadline import Deadline
-from .errors import ClosedError, TritonError, from_grpc_status
+from .deadline import CancellableDeadline, Deadline
+from .errors import ClosedError, DeadlineExceededError, TritonError, from_grpc_status
 from .exchange import Exchange, Headers
 
 __all__ = ["GrpcTransport", "channel_options", "mapped"]
@@ -55,10 +56,14 @@ class GrpcTransport:
         if call is None:
             call = self._make_call(route)
         metadata = self._headers + exchange.headers
+        body = b"".join(exchange.body)
         try:
-            reply = call(
-                b"".join(exchange.body), timeout=deadline.remaining(), metadata=metadata or None
-            )
+            if isinstance(deadline, CancellableDeadline):
+                reply = _cancellable(call, body, deadline, metadata)
+            else:
+                reply = call(body, timeout=deadline.remaining(), metadata=metadata)
+        except grpc.FutureCancelledError as exc:
+            raise from_grpc_status("CANCELLED", "the call was cancelled", exchange.what) from exc
         except grpc.RpcError as exc:
             raise mapped(exc, exchange.what) from exc
         except ValueError as exc:
@@ -66,6 +71,39 @@ class GrpcTransport:
                 raise ClosedError("the client was closed while it was used") from exc
             raise
         return exchange.parse(reply)
+
+    def stream(self, exchange: Exchange[T], timeout: float | None) -> Iterator[T]:
+        """The replies to one request; the timeout is for each of them. Raises TritonError."""
+        metadata = self._headers + exchange.headers
+        with self._lock:
+            start = self._open().stream_stream(exchange.route)
+        call = start(iter([b"".join(exchange.body)]), metadata=metadata)
+        expired = threading.Event()
+
+        def expire() -> None:
+            expired.set()
+            call.cancel()
+
+        try:
+            while True:
+                timer = threading.Timer(timeout or 0.0, expire)
+                if timeout is not None:
+                    timer.start()
+                try:
+                    data = next(call)
+                finally:
+                    timer.cancel()
+                yield exchange.parse(data)
+        except StopIteration:
+            return
+        except grpc.RpcError as exc:
+            if expired.is_set():
+                raise DeadlineExceededError(
+                    f"{exchange.what} failed: no response within {timeout:g} s"
+                ) from exc
+            raise mapped(exc, exchange.what) from exc
+        finally:
+            call.cancel()
 
     def close(self) -> None:
         with self._lock:
@@ -76,17 +114,19 @@ class GrpcTransport:
 
     def _make_call(self, route: str) -> Any:
         with self._lock:
-            if self._closed:
-                raise ClosedError("the client was used after close(): make a new Client")
-            if self._channel is None or self._pid != os.getpid():
-                self._channel = self._connect()
-                self._calls = {}
-                self._pid = os.getpid()
-            channel: Any = (
-                self._channel
-            )  # grpc-stubs ask for serializers; without, bytes pass through
+            channel = self._open()
             call = self._calls[route] = channel.unary_unary(route)
             return call
+
+    def _open(self) -> Any:
+        """The channel. grpc-stubs ask for serializers; without them, bytes pass through."""
+        if self._closed:
+            raise ClosedError("the client was used after close(): make a new Client")
+        if self._channel is None or self._pid != os.getpid():
+            self._channel = self._connect()
+            self._calls = {}
+            self._pid = os.getpid()
+        return self._channel
 
     def _connect(self) -> grpc.Channel:
         options = channel_options()
@@ -94,3 +134,13 @@ class GrpcTransport:
             credentials = grpc.ssl_channel_credentials()
             return grpc.secure_channel(self._address.target, credentials, options)
         return grpc.insecure_channel(self._address.target, options)
+
+
+def _cancellable(call: Any, body: bytes, deadline: CancellableDeadline, metadata: Headers) -> bytes:
+    future = call.future(body, timeout=deadline.remaining(), metadata=metadata)
+    deadline.on_cancel(future.cancel)
+    try:
+        reply: bytes = future.result()
+        return reply
+    finally:
+        deadline.on_cancel(None)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from . import protobuf
 from .dtypes import DataType
-from .errors import ResponseError
+from .errors import ResponseError, StatusError
 from .exchange import InferCall
 from .protobuf import length_delimited, varint
 from .tensors import Array, array_from_wire, data_type
 from .values import Parameter, Result
 
-__all__ = ["ResponseReader", "parameters_from_wire", "request_framing"]
+__all__ = ["ResponseReader", "parameters_from_wire", "read_stream", "request_framing"]
 
 _RAW_INPUT = varint(7 << 3 | 2)
 _INT64_MAX = (1 << 63) - 1
@@ -205,6 +205,24 @@ def _parameter_from_wire(data: bytes, start: int, end: int) -> Parameter:
         elif field == 5 and kind == 0:
             value = at
     return value
+
+
+def read_stream(data: bytes, read: Callable[[bytes], Result], what: str) -> Result | None:
+    """The result in a ModelStreamInferResponse; None for one that only ends a request.
+
+    Raises:
+        StatusError: it is an error, to which the protocol gives no status here.
+    """
+    result: Result | None = None
+    for field, kind, start, length in protobuf.fields(data, 0, len(data)):
+        if field == 1 and kind == 2 and length:
+            message = data[start : start + length].decode("utf-8", "replace")
+            raise StatusError(f"{what} failed: {message}", server_message=message)
+        if field == 2 and kind == 2:
+            result = read(data[start : start + length])
+    if result is not None and not result and "triton_final_response" in result.parameters:
+        return None
+    return result
 
 
 def _typed_contents(data: bytes) -> Result:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from urllib.parse import quote
 
 from .dtypes import from_wire
@@ -11,7 +11,7 @@ from .errors import ResponseError
 from .exchange import Exchange, InferCall, Prepared, Repeat
 from .httpwire import HttpReply, ResponseReader, infer_request, json_of, route
 from .protocol import called
-from .values import ModelConfig, ModelMetadata, ServerMetadata, TensorMetadata
+from .values import ModelConfig, ModelMetadata, Result, ServerMetadata, TensorMetadata
 
 __all__ = ["HttpProtocol"]
 
@@ -53,6 +53,9 @@ class HttpProtocol:
         sizes = [t.size for t in call.inputs if "shared_memory_region" not in t.parameters]
         framing = (head, *[b""] * (len(sizes) - 1))
         return Prepared(what, line, framing, ResponseReader(what).read, repeat)
+
+    def streamed(self, exchange: Exchange[Result]) -> Exchange[Result | None]:
+        return cast("Exchange[Result | None]", exchange)  # the transport refuses it
 
     def _check(self, what: str, path: str) -> Exchange[bool]:
         def read(reply: HttpReply) -> bool:

@@ -8,27 +8,38 @@ import select
 import socket
 import ssl
 from collections import deque
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
 from .address import Address
-from .deadline import Deadline
+from .deadline import CancellableDeadline, Deadline
 from .errors import (
     ClosedError,
     ConnectError,
     ConnectionLostError,
     DeadlineExceededError,
     TritonError,
+    UnsupportedError,
+    from_grpc_status,
 )
 from .exchange import Exchange, Headers, Repeat
 from .httpreader import HttpResponseReader
 from .httpwire import HttpReply
 from .tensors import Buffer
 
-__all__ = ["HttpTransport", "fixed_headers", "header_lines"]
+__all__ = [
+    "IDLE_LIMIT",
+    "HttpTransport",
+    "fixed_headers",
+    "lost",
+    "no_connection",
+    "no_streams",
+    "request_head",
+]
 
 T = TypeVar("T")
 _PIECE = 1 << 20
-_IDLE_LIMIT = 256
+IDLE_LIMIT = 256
 _MAX_BUFFERS = 512  # sendmsg takes 1024 on Linux
 
 
@@ -42,6 +53,12 @@ def fixed_headers(address: Address, headers: Headers) -> bytes:
     names = {name.lower() for name, _ in headers}
     own = [("Host", host), ("Accept-Encoding", "identity")]
     return header_lines((*(h for h in own if h[0].lower() not in names), *headers))
+
+
+def request_head(exchange: Exchange[T], fixed: bytes) -> bytes:
+    """The request line and all headers of a request."""
+    assert isinstance(exchange.route, bytes)
+    return b"".join((exchange.route, fixed, header_lines(exchange.headers), b"\r\n"))
 
 
 class _Connection:
@@ -86,6 +103,11 @@ class _Connection:
             if reader.received(count):
                 return reader.reply()
 
+    def abort(self) -> None:
+        """Ends a send or receive in another thread."""
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
         with contextlib.suppress(OSError):
             self.socket.close()
@@ -113,10 +135,7 @@ class HttpTransport:
 
     def send(self, exchange: Exchange[T], deadline: Deadline) -> T:
         """Sends a request and reads its reply within the deadline. Raises TritonError."""
-        head = b"".join(
-            (exchange.route, self._fixed, header_lines(exchange.headers), b"\r\n")  # type: ignore[arg-type]  # bytes over HTTP
-        )
-        buffers: list[Buffer] = [head, *exchange.body]
+        buffers: list[Buffer] = [request_head(exchange, self._fixed), *exchange.body]
         connection = self._take_idle()
         if connection is not None:
             reply = self._try(connection, buffers, exchange, deadline, reused=True)
@@ -126,6 +145,10 @@ class HttpTransport:
         reply = self._try(connection, buffers, exchange, deadline, reused=False)
         assert reply is not None
         return exchange.parse(reply)
+
+    def stream(self, exchange: Exchange[T], timeout: float | None) -> Iterator[T]:
+        """Raises UnsupportedError."""
+        raise no_streams(exchange.what)
 
     def close(self) -> None:
         self._closed = True
@@ -143,6 +166,8 @@ class HttpTransport:
         """One attempt; None where a reused connection was stale and nothing was executed."""
         complete = False
         try:
+            if isinstance(deadline, CancellableDeadline):
+                deadline.on_cancel(connection.abort)
             try:
                 connection.send(buffers, deadline)
                 complete = True
@@ -154,13 +179,17 @@ class HttpTransport:
             raise DeadlineExceededError(f"{exchange.what} failed: {deadline} exceeded") from exc
         except OSError as exc:
             connection.close()
+            if isinstance(deadline, CancellableDeadline) and deadline.cancelled:
+                raise from_grpc_status("CANCELLED", "it was cancelled", exchange.what) from exc
             harmless = not complete or exchange.repeat is Repeat.ALWAYS
             if reused and harmless and connection.reader.silent:
                 return None
-            raise _lost(exchange.what, self._address, exc, complete) from exc
+            raise lost(exchange.what, self._address, exc, complete) from exc
         except BaseException:  # a malformed reply, or an interrupt: its rest would poison the next
             connection.close()
             raise
+        if isinstance(deadline, CancellableDeadline):
+            deadline.on_cancel(None)
         if complete and connection.reader.keep_alive:
             self._give_back(connection)
         else:
@@ -183,7 +212,7 @@ class HttpTransport:
             connection.close()
 
     def _give_back(self, connection: _Connection) -> None:
-        if self._closed or len(self._idle) >= _IDLE_LIMIT:
+        if self._closed or len(self._idle) >= IDLE_LIMIT:
             connection.close()
         else:
             self._idle.append(connection)
@@ -203,10 +232,7 @@ class HttpTransport:
                 f"{what} failed: no connection to {self._address} within the {deadline}"
             ) from exc
         except OSError as exc:
-            raise ConnectError(
-                f"{what} failed: no connection to {self._address}: {exc}; "
-                "check the address, or wait with client.wait_ready()"
-            ) from exc
+            raise no_connection(what, self._address, exc) from exc
         return _Connection(sock)
 
 
@@ -232,7 +258,20 @@ def _open(address: Address, deadline: Deadline) -> socket.socket:
     raise failure
 
 
-def _lost(what: str, address: Address, exc: OSError, complete: bool) -> TritonError:
+def no_connection(what: str, address: Address, exc: OSError) -> TritonError:
+    return ConnectError(
+        f"{what} failed: no connection to {address}: {exc}; "
+        "check the address, or wait with client.wait_ready()"
+    )
+
+
+def no_streams(what: str) -> TritonError:
+    return UnsupportedError(
+        f"{what} failed: tensors are streamed over gRPC only; use a grpc:// address"
+    )
+
+
+def lost(what: str, address: Address, exc: OSError, complete: bool) -> TritonError:
     if not complete:
         return ConnectError(f"{what} failed: the connection to {address} broke: {exc}")
     return ConnectionLostError(

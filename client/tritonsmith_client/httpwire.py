@@ -11,9 +11,9 @@ import numpy as np
 
 from .dtypes import DataType
 from .errors import ResponseError, TritonError, from_http_status
-from .exchange import InferCall
+from .exchange import InferCall, RequestedOutput
 from .tensors import Array, array_from_wire, data_type
-from .values import Result
+from .values import Parameter, Result
 
 __all__ = ["HttpReply", "ResponseReader", "infer_request", "json_of", "route"]
 
@@ -82,7 +82,7 @@ def infer_request(path: str, call: InferCall) -> tuple[bytes, bytes]:
     ]
     if call.outputs:
         request["outputs"] = [
-            {"name": output.name, "parameters": output.parameters or {"binary_data": True}}
+            {"name": output.name, "parameters": _output_parameters(output)}
             for output in call.outputs
         ]
     head = json.dumps(request, separators=(",", ":")).encode()
@@ -90,6 +90,12 @@ def infer_request(path: str, call: InferCall) -> tuple[bytes, bytes]:
     headers = "Content-Type: application/octet-stream\r\n"
     headers += f"Inference-Header-Content-Length: {len(head)}\r\n"
     return route("POST", path, headers, len(head) + in_body), head
+
+
+def _output_parameters(output: RequestedOutput) -> dict[str, Parameter]:
+    if "shared_memory_region" in output.parameters:
+        return dict(output.parameters)
+    return {"binary_data": True, **output.parameters}
 
 
 _Output = tuple[str, DataType, tuple[int, ...], int, int]  # the last two: start and size

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import EllipsisType
+from typing import Any
 
 from .errors import InputError
 from .exchange import Headers
+from .tensors import Array
 from .values import Parameter
 
-__all__ = ["Options", "headers_of"]
+__all__ = ["Options", "SequenceStep", "changed", "check_timeout", "headers_of"]
 
 # Words that the protocol gives a meaning of its own; Triton reserves triton_* as well.
 _RESERVED = {
@@ -25,6 +27,15 @@ _RESERVED = {
 
 
 @dataclass(frozen=True)
+class SequenceStep:
+    """Where in a sequence a request stands."""
+
+    id: int | str
+    start: bool
+    end: bool
+
+
+@dataclass(frozen=True)
 class Options:
     """
     Attributes:
@@ -35,6 +46,11 @@ class Options:
         priority: 1 is the highest, 0 the model's default.
         queue_timeout: seconds that the request may wait in the server's queue.
         headers: HTTP headers or gRPC metadata.
+        classes: above 0, each output is replaced by its so many largest values as
+            ``value:index:label`` (the server's classification extension).
+        split: a batch over the model's max_batch_size is sent in parts and joined.
+        out: arrays that take the outputs of these names.
+        sequence: id, start and end of the sequence that the request belongs to.
     """
 
     outputs: tuple[str, ...] = ()
@@ -44,6 +60,10 @@ class Options:
     priority: int = 0
     queue_timeout: float | None = None
     headers: Headers = ()
+    classes: int = 0
+    split: bool = True
+    out: Mapping[str, Array] = field(default_factory=dict)
+    sequence: SequenceStep | None = None
 
     def wire_parameters(self) -> dict[str, Parameter]:
         """The request's parameters on the wire. Raises InputError for what has no place there."""
@@ -61,12 +81,43 @@ class Options:
             result["priority"] = self.priority
         if self.queue_timeout is not None:
             result["timeout"] = int(self.queue_timeout * 1e6)  # Triton counts microseconds
+        if self.sequence is not None:
+            result["sequence_id"] = self.sequence.id
+            result["sequence_start"] = self.sequence.start
+            result["sequence_end"] = self.sequence.end
         return result
 
     def key(self) -> tuple[object, ...]:
         """What of this shows in a request's head."""
         typed = tuple((name, type(v), v) for name, v in self.parameters.items())
-        return (self.outputs, self.id, typed, self.priority, self.queue_timeout)
+        return (self.outputs, self.id, typed, self.priority, self.queue_timeout, self.classes)
+
+
+def changed(options: Options, **given: Any) -> Options:
+    """The options with those given that are not None, and with the timeout, which may be None.
+
+    Raises:
+        InputError: one of them makes no sense.
+    """
+    timeout = given.pop("timeout")
+    changes = {name: value for name, value in given.items() if value is not None}
+    if not isinstance(timeout, EllipsisType):
+        changes["timeout"] = timeout
+        check_timeout(timeout)
+    if "headers" in changes:
+        changes["headers"] = headers_of(changes["headers"])
+    for name, least in (("priority", 0), ("classes", 0), ("queue_timeout", 0)):
+        if changes.get(name, least) < least:
+            raise InputError(f"{name} is {changes[name]!r}; it must not be below {least}")
+    result = replace(options, **changes)
+    result.wire_parameters()
+    return result
+
+
+def check_timeout(timeout: float | None) -> None:
+    """Raises InputError for what is no length of time."""
+    if timeout is not None and not timeout > 0:
+        raise InputError(f"timeout is {timeout!r}; it must be seconds above 0, or None")
 
 
 def headers_of(headers: Mapping[str, str] | None) -> Headers:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from .exchange import Exchange, InferCall, Prepared, Repeat
-from .values import ModelConfig, ModelMetadata, ServerMetadata
+from .values import ModelConfig, ModelMetadata, Result, ServerMetadata
 
 __all__ = ["WireProtocol", "called"]
 
@@ -19,6 +19,7 @@ class WireProtocol(Protocol):
     def model_ready(self, name: str, version: str) -> Exchange[bool]: ...
     def model_metadata(self, name: str, version: str) -> Exchange[ModelMetadata]: ...
     def model_config(self, name: str, version: str) -> Exchange[ModelConfig]: ...
+    def streamed(self, exchange: Exchange[Result]) -> Exchange[Result | None]: ...
     def prepare(self, call: InferCall, repeat: Repeat) -> Prepared: ...
 
 

@@ -9,9 +9,17 @@ from typing import Any
 import numpy as np
 
 from .dtypes import DataType
-from .errors import UnknownOutputError
+from .errors import ResponseError, UnknownOutputError
 
-__all__ = ["ModelConfig", "ModelMetadata", "Result", "ServerMetadata", "TensorMetadata"]
+__all__ = [
+    "Class",
+    "ModelConfig",
+    "ModelMetadata",
+    "Parameter",
+    "Result",
+    "ServerMetadata",
+    "TensorMetadata",
+]
 
 Parameter = bool | int | float | str
 
@@ -85,6 +93,15 @@ class ModelConfig:
         )
 
 
+@dataclass(frozen=True)
+class Class:
+    """One entry of a classification; label is empty where the model has no labels."""
+
+    score: float
+    index: int
+    label: str
+
+
 class Result(Mapping[str, "np.ndarray[Any, Any]"]):
     """The outputs of one request by name, in the order in which the server sent them.
 
@@ -121,6 +138,22 @@ class Result(Mapping[str, "np.ndarray[Any, Any]"]):
                 f"the result of model '{self.model_name}' has no output '{name}'; it has: {given}"
             ) from None
 
+    def classes(self, name: str) -> list[list[Class]]:
+        """A classification that was asked for with ``using(classes=k)``: k entries a row.
+
+        Raises:
+            ResponseError: the output is no classification.
+        """
+        array = self[name]
+        try:
+            rows = array.reshape(-1, array.shape[-1]).tolist() if array.size else []
+            return [[_class(entry) for entry in row] for row in rows]
+        except (ValueError, AttributeError, IndexError) as exc:
+            raise ResponseError(
+                f"output '{name}' of model '{self.model_name}' is no classification; "
+                "ask for one with using(classes=3)"
+            ) from exc
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._outputs)
 
@@ -130,3 +163,8 @@ class Result(Mapping[str, "np.ndarray[Any, Any]"]):
     def __repr__(self) -> str:
         shown = ", ".join(f"{n}: {a.dtype}{list(a.shape)}" for n, a in self._outputs.items())
         return f"Result({self.model_name} version {self.model_version}: {shown})"
+
+
+def _class(entry: bytes) -> Class:
+    score, index, *label = entry.decode().split(":", 2)
+    return Class(float(score), int(index), label[0] if label else "")

@@ -1,0 +1,212 @@
+"""A model of the asynchronous client; what `model` says holds here with `await`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
+from dataclasses import replace
+from types import EllipsisType, TracebackType
+from typing import Any
+
+from .asyncrunner import AsyncRunner
+from .clientcore import ClientCore
+from .deadline import Deadline
+from .errors import InputError, TritonError
+from .exchange import Flow
+from .modelcore import ModelCore
+from .options import Options, changed
+from .sequences import SequenceState, sequence_id
+from .tensors import Array
+from .values import ModelConfig, ModelMetadata, Parameter, Result
+
+__all__ = ["AsyncModel", "AsyncSequence"]
+
+
+class AsyncModel:
+    """A model on a server: ``await model(image)``. Tasks of one event loop may share it."""
+
+    def __init__(
+        self, client: ClientCore, runner: AsyncRunner, core: ModelCore, options: Options
+    ) -> None:
+        self._client = client
+        self._runner = runner
+        self._core = core
+        self._options = options
+
+    @property
+    def name(self) -> str:
+        return self._core.name
+
+    @property
+    def version(self) -> str:
+        """See `Model.version`."""
+        return self._core.version
+
+    @property
+    def metadata(self) -> ModelMetadata:
+        """See `Model.metadata`."""
+        return self._core.signature.metadata
+
+    @property
+    def config(self) -> ModelConfig:
+        """See `Model.config`."""
+        return self._core.signature.config
+
+    async def __call__(self, *args: Any, **named: Any) -> Result:
+        """Runs the model; see `Model.__call__`. Cancelling the task ends the call."""
+        deadline = self._client.deadline(self._options.timeout)
+        flow = self._core.infer(args, named, self._options, deadline)
+        return await self._runner.run(flow, deadline)
+
+    def submit(self, *args: Any, **named: Any) -> asyncio.Future[Result]:
+        """Starts the call at once; await the future, or ``cancel()`` it."""
+
+        def start(deadline: Deadline) -> Flow[Result]:
+            return self._core.infer(args, named, self._options, deadline)
+
+        return self._runner.submit(start, self._client.budget(self._options.timeout))
+
+    def map(
+        self,
+        items: Iterable[Any] | AsyncIterable[Any],
+        *,
+        concurrency: int = 8,
+        progress: Callable[[int], object] | None = None,
+    ) -> AsyncIterator[Result]:
+        """``async for result in model.map(items)``; see `Model.map`."""
+        if concurrency < 1:
+            raise InputError(f"concurrency is {concurrency}; it must be at least 1")
+        return self._map(_iterate(items), concurrency, progress)
+
+    async def _map(
+        self,
+        items: AsyncIterator[Any],
+        concurrency: int,
+        progress: Callable[[int], object] | None,
+    ) -> AsyncIterator[Result]:
+        waiting: deque[asyncio.Future[Result]] = deque()
+        done = 0
+        try:
+            async for item in items:
+                waiting.append(self.submit(*(item if isinstance(item, tuple) else (item,))))
+                if len(waiting) < concurrency:
+                    continue
+                yield await waiting.popleft()
+                done += 1
+                if progress is not None:
+                    progress(done)
+            while waiting:
+                yield await waiting.popleft()
+                done += 1
+                if progress is not None:
+                    progress(done)
+        finally:
+            for future in waiting:
+                future.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+
+    async def stream(self, *args: Any, **named: Any) -> AsyncIterator[Result]:
+        """``async for result in model.stream(prompt)``; see `Model.stream`."""
+        exchange = self._core.stream(args, named, self._options)
+        timeout = self._client.budget(self._options.timeout)
+        parts = self._runner.transport.stream(exchange, timeout)
+        try:
+            async for part in parts:
+                if part is not None:
+                    yield part
+        finally:
+            await parts.aclose()  # type: ignore[attr-defined]  # an async generator
+
+    def sequence(self, id: int | str | None = None) -> AsyncSequence:
+        """``async with model.sequence() as track``; see `Model.sequence`."""
+        return AsyncSequence(self, SequenceState(sequence_id(id)))
+
+    def using(
+        self,
+        *,
+        outputs: Iterable[str] | None = None,
+        timeout: float | EllipsisType | None = ...,
+        id: str | None = None,
+        parameters: Mapping[str, Parameter] | None = None,
+        priority: int | None = None,
+        queue_timeout: float | None = None,
+        headers: Mapping[str, str] | None = None,
+        classes: int | None = None,
+        split: bool | None = None,
+        out: Mapping[str, Array] | None = None,
+    ) -> AsyncModel:
+        """The same model with other options; see `Model.using`."""
+        options = changed(
+            self._options,
+            outputs=None if outputs is None else tuple(outputs),
+            timeout=timeout,
+            id=id,
+            parameters=parameters,
+            priority=priority,
+            queue_timeout=queue_timeout,
+            headers=headers,
+            classes=classes,
+            split=split,
+            out=out,
+        )
+        return AsyncModel(self._client, self._runner, self._core, options)
+
+    def __repr__(self) -> str:
+        return f"AsyncModel({self._core.describe()})"
+
+
+class AsyncSequence:
+    """A running sequence; made by `AsyncModel.sequence`."""
+
+    def __init__(self, model: AsyncModel, state: SequenceState) -> None:
+        self._model = model
+        self._state = state
+        self._lock = asyncio.Lock()
+
+    @property
+    def id(self) -> int | str:
+        return self._state.id
+
+    async def __call__(self, *args: Any, **named: Any) -> Result:
+        """See `Sequence.__call__`."""
+        return await self._send(args, named, end=False)
+
+    async def end(self, *args: Any, **named: Any) -> Result:
+        """See `Sequence.end`."""
+        return await self._send(args, named, end=True)
+
+    async def _send(self, args: tuple[Any, ...], named: Mapping[str, Any], end: bool) -> Result:
+        model = self._model
+        async with self._lock:
+            step = self._state.step(end)
+            options = replace(model._options, sequence=step)
+            deadline = model._client.deadline(options.timeout)
+            flow = model._core.infer(args, named, options, deadline)
+            result = await model._runner.run(flow, deadline)
+            self._state.done(step, args, named)
+            return result
+
+    async def __aenter__(self) -> AsyncSequence:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        farewell = self._state.farewell()
+        if farewell is not None:
+            with contextlib.suppress(TritonError):
+                await self._send(*farewell, end=True)
+
+
+async def _iterate(items: Iterable[Any] | AsyncIterable[Any]) -> AsyncIterator[Any]:
+    if isinstance(items, AsyncIterable):
+        async for item in items:
+            yield item
+    else:
+        for item in items:
+            yield item

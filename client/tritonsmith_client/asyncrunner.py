@@ -1,0 +1,65 @@
+"""Runs flows in an event loop: what `runner` does in threads."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Protocol
+
+from .deadline import Deadline
+from .errors import TritonError
+from .exchange import Action, Exchange, Flow, Sleep, T
+
+__all__ = ["AsyncRunner", "AsyncTransport"]
+
+
+class AsyncTransport(Protocol):
+    """All the I/O of an asynchronous client."""
+
+    async def send(self, exchange: Exchange[T], deadline: Deadline) -> T: ...
+    def stream(self, exchange: Exchange[T], timeout: float | None) -> AsyncIterator[T]: ...
+    async def close(self) -> None: ...
+
+
+class AsyncRunner:
+    """Does what flows ask for. Tasks of one event loop may share it."""
+
+    def __init__(self, transport: AsyncTransport) -> None:
+        self.transport = transport
+
+    async def run(self, flow: Flow[T], deadline: Deadline) -> T:
+        """Does what a flow asks for until it returns."""
+        try:
+            action = next(flow)
+            while True:
+                try:
+                    value = await self._do(action, deadline)
+                except TritonError as error:
+                    action = flow.throw(error)
+                else:
+                    action = flow.send(value)
+        except StopIteration as done:
+            result: T = done.value
+            return result
+
+    def submit(
+        self, start: Callable[[Deadline], Flow[T]], budget: float | None
+    ) -> asyncio.Future[T]:
+        """Runs a flow in a task; its time counts from now."""
+        deadline = Deadline(budget)
+        return asyncio.ensure_future(self.run(start(deadline), deadline))
+
+    async def close(self) -> None:
+        await self.transport.close()
+
+    async def _do(self, action: Action, deadline: Deadline) -> Any:
+        if isinstance(action, Exchange):
+            return await self.transport.send(action, deadline)
+        if isinstance(action, Sleep):
+            return await asyncio.sleep(action.seconds)
+        tasks = [asyncio.ensure_future(self.run(flow, deadline)) for flow in action.flows]
+        try:
+            return await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()

@@ -1,0 +1,252 @@
+"""A model of the synchronous client."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future
+from dataclasses import replace
+from types import EllipsisType, TracebackType
+from typing import Any
+
+from .clientcore import ClientCore
+from .deadline import Deadline
+from .errors import InputError, TritonError
+from .exchange import Flow
+from .modelcore import ModelCore
+from .options import Options, changed
+from .runner import Runner
+from .sequences import SequenceState, sequence_id
+from .tensors import Array
+from .values import ModelConfig, ModelMetadata, Parameter, Result
+
+__all__ = ["Model", "Sequence"]
+
+
+class Model:
+    """A model on a server. Call it with numpy arrays; threads may share it.
+
+    model(image)                        by position
+    model(input_ids=ids, mask=mask)     by name
+    model({"input.1": image})           by name, where the name is no identifier
+    model.using(outputs=["logits"], timeout=2.0)(image)
+    """
+
+    def __init__(
+        self, client: ClientCore, runner: Runner, core: ModelCore, options: Options
+    ) -> None:
+        self._client = client
+        self._runner = runner
+        self._core = core
+        self._options = options
+
+    @property
+    def name(self) -> str:
+        return self._core.name
+
+    @property
+    def version(self) -> str:
+        """The version that was asked for; empty for the newest."""
+        return self._core.version
+
+    @property
+    def metadata(self) -> ModelMetadata:
+        """Inputs and outputs, as the server described them last."""
+        return self._core.signature.metadata
+
+    @property
+    def config(self) -> ModelConfig:
+        """The configuration, as the server described it last."""
+        return self._core.signature.config
+
+    def __call__(self, *args: Any, **named: Any) -> Result:
+        """Runs the model.
+
+        Args:
+            args: arrays in the order of `metadata.inputs`, or one mapping from name to array.
+            named: arrays by name.
+
+        Raises:
+            InputError: a name, data type, shape or batch size does not fit; nothing was sent.
+            DeadlineExceededError: there was no result in time.
+            StatusError: the server refused or failed; its subclasses say how.
+        """
+        deadline = self._client.deadline(self._options.timeout)
+        return self._runner.run(self._core.infer(args, named, self._options, deadline), deadline)
+
+    def submit(self, *args: Any, **named: Any) -> Future[Result]:
+        """Runs the model in another thread; the future's ``cancel()`` ends the call.
+
+        Arrays are read while the call runs: leave them alone until it is done.
+        """
+
+        def start(deadline: Deadline) -> Flow[Result]:
+            return self._core.infer(args, named, self._options, deadline)
+
+        return self._runner.submit(start, self._client.budget(self._options.timeout))
+
+    def map(
+        self,
+        items: Iterable[Any],
+        *,
+        concurrency: int = 8,
+        progress: Callable[[int], object] | None = None,
+    ) -> Iterator[Result]:
+        """Runs the model for each item, several at a time; results come in the items' order.
+
+        Args:
+            items: each an array, a tuple of arrays by position, or a mapping by name. Read only
+                as far as results are taken.
+            concurrency: calls at a time; no more than the client's workers.
+            progress: called with the number of results so far.
+        """
+        if concurrency < 1:
+            raise InputError(f"concurrency is {concurrency}; it must be at least 1")
+        return self._map(iter(items), concurrency, progress)
+
+    def _map(
+        self, items: Iterator[Any], concurrency: int, progress: Callable[[int], object] | None
+    ) -> Iterator[Result]:
+        waiting: deque[Future[Result]] = deque()
+        done = 0
+        try:
+            for item in items:
+                waiting.append(self.submit(*(item if isinstance(item, tuple) else (item,))))
+                if len(waiting) < concurrency:
+                    continue
+                yield waiting.popleft().result()
+                done += 1
+                if progress is not None:
+                    progress(done)
+            while waiting:
+                yield waiting.popleft().result()
+                done += 1
+                if progress is not None:
+                    progress(done)
+        finally:
+            for future in waiting:
+                future.cancel()
+
+    def stream(self, *args: Any, **named: Any) -> Iterator[Result]:
+        """Runs a decoupled model: yields its responses as they come, any number of them.
+
+        The timeout counts for each response. Leave the loop early, or close() the iterator, and
+        the server is told to stop.
+
+        Raises:
+            UnsupportedError: over HTTP.
+        """
+        exchange = self._core.stream(args, named, self._options)
+        timeout = self._client.budget(self._options.timeout)
+        parts = self._runner.transport.stream(exchange, timeout)
+        return (part for part in parts if part is not None)
+
+    def sequence(self, id: int | str | None = None) -> Sequence:
+        """A sequence of requests to a model that keeps state between them.
+
+            with model.sequence() as track:
+                for frame in frames:
+                    boxes = track(frame)
+
+        Args:
+            id: above 0 or a text; a random number if left out.
+        """
+        return Sequence(self, SequenceState(sequence_id(id)))
+
+    def using(
+        self,
+        *,
+        outputs: Iterable[str] | None = None,
+        timeout: float | EllipsisType | None = ...,
+        id: str | None = None,
+        parameters: Mapping[str, Parameter] | None = None,
+        priority: int | None = None,
+        queue_timeout: float | None = None,
+        headers: Mapping[str, str] | None = None,
+        classes: int | None = None,
+        split: bool | None = None,
+        out: Mapping[str, Array] | None = None,
+    ) -> Model:
+        """The same model with other options; what is left out stays as it is.
+
+        Args:
+            outputs: names of the wanted outputs; all if empty.
+            timeout: seconds for the whole call, None for no deadline.
+            id: comes back in the result.
+            parameters: reach the model; bool, int, float or str.
+            priority: 1 is the highest, 0 the model's default.
+            queue_timeout: seconds that a request may wait in the server's queue.
+            headers: HTTP headers or gRPC metadata, besides the client's.
+            classes: asks for so many classes of each output; see `Result.classes`.
+            split: whether a batch over max_batch_size is sent in parts (True at first).
+            out: arrays that take the outputs of these names.
+
+        Raises:
+            InputError: a parameter or header has a name or value that cannot be sent.
+        """
+        options = changed(
+            self._options,
+            outputs=None if outputs is None else tuple(outputs),
+            timeout=timeout,
+            id=id,
+            parameters=parameters,
+            priority=priority,
+            queue_timeout=queue_timeout,
+            headers=headers,
+            classes=classes,
+            split=split,
+            out=out,
+        )
+        return Model(self._client, self._runner, self._core, options)
+
+    def __repr__(self) -> str:
+        return f"Model({self._core.describe()})"
+
+
+class Sequence:
+    """A running sequence; made by `Model.sequence`. Its calls are made one after the other."""
+
+    def __init__(self, model: Model, state: SequenceState) -> None:
+        self._model = model
+        self._state = state
+        self._lock = threading.Lock()
+
+    @property
+    def id(self) -> int | str:
+        return self._state.id
+
+    def __call__(self, *args: Any, **named: Any) -> Result:
+        """The next request. Never repeated after a failure. Arguments as for a `Model`."""
+        return self._send(args, named, end=False)
+
+    def end(self, *args: Any, **named: Any) -> Result:
+        """The last request. Without it the last one is sent again to end the sequence."""
+        return self._send(args, named, end=True)
+
+    def _send(self, args: tuple[Any, ...], named: Mapping[str, Any], end: bool) -> Result:
+        model = self._model
+        with self._lock:
+            step = self._state.step(end)
+            options = replace(model._options, sequence=step)
+            deadline = model._client.deadline(options.timeout)
+            flow = model._core.infer(args, named, options, deadline)
+            result = model._runner.run(flow, deadline)
+            self._state.done(step, args, named)
+            return result
+
+    def __enter__(self) -> Sequence:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        farewell = self._state.farewell()
+        if farewell is not None:
+            # Only frees the server's slot: whatever goes wrong here, its idle timeout does too.
+            with contextlib.suppress(TritonError):
+                self._send(*farewell, end=True)

@@ -1,0 +1,55 @@
+"""The flags that requests of a sequence carry."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+from .errors import InputError
+from .options import SequenceStep
+
+__all__ = ["SequenceState", "sequence_id"]
+
+
+def sequence_id(wanted: int | str | None) -> int | str:
+    """The id to use; a random one where none is given, so that processes do not collide.
+
+    Raises:
+        InputError: 0 and the empty string mean "no sequence" to the server.
+    """
+    if wanted is None:
+        return secrets.randbits(62) + 1
+    if wanted == 0 or wanted == "" or (isinstance(wanted, int) and wanted < 0):
+        raise InputError(f"the sequence id {wanted!r} means 'no sequence'; give another one")
+    return wanted
+
+
+class SequenceState:
+    """Where a sequence stands: the first request starts it, and one has to end it."""
+
+    def __init__(self, id: int | str) -> None:
+        self.id = id
+        self._started = False
+        self._ended = False
+        self._last: tuple[tuple[Any, ...], Mapping[str, Any]] | None = None
+
+    def step(self, end: bool) -> SequenceStep:
+        """The flags of the next request. Raises InputError after the end."""
+        if self._ended:
+            raise InputError(f"the sequence {self.id!r} has ended: begin another one")
+        return SequenceStep(self.id, not self._started, end)
+
+    def done(self, step: SequenceStep, args: tuple[Any, ...], named: Mapping[str, Any]) -> None:
+        """Takes note of a request that succeeded."""
+        self._started = True
+        self._ended = step.end
+        self._last = (args, named)
+
+    def farewell(self) -> tuple[tuple[Any, ...], Mapping[str, Any]] | None:
+        """The inputs to send with the end flag when nobody has ended the sequence.
+
+        The server keeps a slot for a sequence until it has seen its end, and takes the flag only
+        with a whole request: the last one is sent once more, and its result is dropped.
+        """
+        return self._last if self._started and not self._ended else None
