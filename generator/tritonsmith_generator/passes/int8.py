@@ -7,7 +7,7 @@ refused), biases in FP32 (an INT32 DQ is refused), only the operators that gain 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,7 +85,7 @@ class Int8:
         folded, quantized = workdir / "folded.onnx", workdir / "quantized.onnx"
         with _quiet(), _in_words():
             quant_pre_process(model, folded, skip_symbolic_shape=True, save_as_external_data=large)
-            kept = _left_alone(folded, self.keep)
+            kept = _left_alone(file.proto.graph, folded, self.keep)
             quantize_static(
                 folded,
                 quantized,
@@ -127,21 +127,33 @@ class _Reader:
         return None if batch is None else dict(batch)
 
 
-def _left_alone(model: Path, keep: tuple[str, ...]) -> dict[str, str]:
+def _left_alone(original: onnx.GraphProto, model: Path, keep: tuple[str, ...]) -> dict[str, str]:
     """The names of the nodes that could be quantized and are not, with the reason."""
     graph = onnxfile.read(model).proto.graph
     ranks = {tensor.name: len(tensor.dims) for tensor in graph.initializer}
+    is_kept = _fused_from([node for node in original.node if matches(node, keep)])
     reasons: dict[str, str] = {}
     for node in graph.node:
         if node.op_type not in OPERATORS:
             continue
-        if matches(node, keep):
+        if is_kept(node):
             reasons[node.name] = ASKED_FOR
         elif node.input[1] not in ranks:
             reasons[node.name] = "its weight is not constant"
         elif node.op_type == "MatMul" and ranks[node.input[1]] != 2:
             reasons[node.name] = f"its weight has {ranks[node.input[1]]} axes, not 2"
     return reasons
+
+
+def _fused_from(kept: list[onnx.NodeProto]) -> Callable[[onnx.NodeProto], bool]:
+    """Whether a node is one of those, or was fused from one: fusion appends to the node's name."""
+    names = {node.name for node in kept}
+    outputs = {name for node in kept for name in node.output}
+    return lambda node: (
+        node.name in names
+        or node.name.rpartition("/")[0] in names
+        or not outputs.isdisjoint(node.output)
+    )
 
 
 def _drop_foreign_domains(proto: onnx.ModelProto) -> None:

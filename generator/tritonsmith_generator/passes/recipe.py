@@ -42,10 +42,18 @@ class Options:
 
 @dataclass(frozen=True)
 class Recipe:
-    """The passes, in order, and the builder options that belong to them."""
+    """The passes, in order, and the builder options that belong to them.
 
-    passes: tuple[Pass, ...]
+    ``prepare`` are those before the change of precision, which doesn't depend on ``keep``.
+    """
+
+    prepare: tuple[Pass, ...]
+    lower: tuple[Pass, ...]
     builder: BuilderOptions
+
+    @property
+    def passes(self) -> tuple[Pass, ...]:
+        return (*self.prepare, *self.lower)
 
 
 def for_precision(
@@ -70,10 +78,9 @@ def for_precision(
             "graph stays as it is; leave keep out, or use TensorRT 10 or newer"
         )
     before = tuple(_prepare(options))
-    passes = (Tidy(), *before, *chosen) if before or chosen else ()
-    return Recipe(
-        passes, BuilderOptions(precision=precision, sparse_weights=options.sparse or None)
-    )
+    prepare = (Tidy(), *before) if before or chosen else ()
+    builder = BuilderOptions(precision=precision, sparse_weights=options.sparse or None)
+    return Recipe(prepare, chosen, builder)
 
 
 def _name(library: Executor, version: str) -> str:

@@ -78,7 +78,9 @@ def reason_to_keep(
 def matches(node: onnx.NodeProto, patterns: Sequence[str]) -> bool:
     """Whether a pattern (``*`` and ``?``) fits the node's name, operator or one of its outputs."""
     names = (node.name, node.op_type, *node.output)
-    return any(fnmatchcase(name, pattern) for pattern in patterns for name in names)
+    return any(
+        name == pattern or fnmatchcase(name, pattern) for pattern in patterns for name in names
+    )
 
 
 def check_patterns(proto: onnx.ModelProto, patterns: Sequence[str]) -> None:

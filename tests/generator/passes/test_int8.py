@@ -165,6 +165,16 @@ def test_keep_leaves_a_layer_alone(write: Write, apply: Apply, tmp_path: Path) -
     assert result.report.dequantize == 2
 
 
+def test_keep_holds_for_a_node_that_is_fused(write: Write, apply: Apply, tmp_path: Path) -> None:
+    """ONNX Runtime folds MatMul and Add into a Gemm of another name before it quantizes."""
+    graph = """g (float[b,8] x) => (float[b,8] y) <float[8,8] w, float[8] bias> {
+        h = MatMul(x, w)  i = Add(h, bias)  j = Relu(i)  y = MatMul(j, w) }"""
+    samples = save(tmp_path / "s.npz", x=X)
+    result = apply(Int8(samples, keep=("MatMul_1",)), write(graph, MLP_WEIGHTS))
+    assert result.report.kept == {"MatMul_1/MatMulAddFusion": "asked for"}
+    assert result.report.dequantize == 2
+
+
 def test_a_quantized_model_is_not_quantized_again(write: Write, tmp_path: Path) -> None:
     samples = save(tmp_path / "s.npz", x=X)
     recipe = for_precision("int8", "onnxruntime", "1.31", Options(samples=samples))

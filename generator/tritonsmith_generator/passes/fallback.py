@@ -1,0 +1,173 @@
+"""When a precision isn't accurate enough: which nodes have to stay in FP32, found by bisection."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tritonsmith_generator import onnxfile
+from tritonsmith_generator.accuracy import GateReport, Limits, gate
+from tritonsmith_generator.builder_options import Precision
+from tritonsmith_generator.errors import InputError
+from tritonsmith_generator.passes.base import Array, Arrays
+from tritonsmith_generator.passes.emulate import emulate
+from tritonsmith_generator.passes.recipe import Executor, Options, Recipe, for_precision
+from tritonsmith_generator.passes.runner import PassesReport, run
+from tritonsmith_generator.reference import Reference
+
+__all__ = ["Converted", "Search", "answers", "convert", "smallest"]
+
+# Conversions that one search may cost.
+TRIALS = 32
+
+# The operators that a quantizer touches; FP16 and BF16 touch all.
+_QUANTIZED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+
+
+@dataclass(frozen=True)
+class Search:
+    """What is searched for: a conversion of ``model`` that passes the gate on the samples."""
+
+    model: Path
+    samples: Sequence[Arrays]
+    precision: Precision
+    library: Executor
+    version: str
+    limits: Limits
+    options: Options = Options()
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A conversion and the gate's verdict on it.
+
+    ``folder`` holds the converted model, unless the precision changes nothing in the graph.
+    ``kept`` are the nodes that the search left in FP32 so that the gate passes, beside those of
+    the options; ``trials`` is the number of conversions that were tried.
+    """
+
+    passes: PassesReport
+    gate: GateReport
+    folder: Path
+    kept: tuple[str, ...] = ()
+    trials: int = 1
+
+
+def answers(model: Path, samples: Sequence[Arrays], workdir: Path) -> list[dict[str, Array]]:
+    """ONNX Runtime's outputs for each sample, BF16 and FP8 emulated where the model has them."""
+    reference = Reference(emulate(model, workdir))
+    return [reference(sample) for sample in samples]
+
+
+def convert(
+    search: Search,
+    workdir: Path,
+    fallback: bool = True,
+    on_trial: Callable[[int, int], None] = lambda trial, kept: None,
+) -> Converted:
+    """Convert the model; where the gate fails, find nodes to keep in FP32 until it passes.
+
+    The result fails the gate only where ``fallback`` is off, or where nothing but FP32 helps.
+    ``on_trial`` gets the number of each conversion and how many nodes it keeps.
+    Raises InputError when the model cannot be converted at all.
+    """
+    wanted = answers(search.model, search.samples, workdir)
+    base = run(_recipe(search).prepare, search.model, workdir)
+    tried: list[Converted] = []
+
+    def attempt(kept: tuple[str, ...]) -> bool:
+        on_trial(len(tried), len(kept))
+        folder = workdir / f"trial{len(tried):02d}"
+        folder.mkdir()
+        tried.append(_attempt(search, base, kept, wanted, folder))
+        return tried[-1].gate.passed
+
+    if attempt(()) or not fallback:
+        return tried[0]
+    kept = smallest(_candidates(search, tried[0].passes, base.model), _or_not(attempt), TRIALS - 1)
+    best = tried[0] if kept is None else next(one for one in tried if one.kept == kept)
+    for one in tried:
+        if one is not best:
+            shutil.rmtree(one.folder)
+    return replace(best, trials=len(tried))
+
+
+def _recipe(search: Search, kept: tuple[str, ...] = ()) -> Recipe:
+    options = replace(search.options, keep=(*search.options.keep, *kept))
+    return for_precision(search.precision, search.library, search.version, options)
+
+
+def _attempt(
+    search: Search,
+    base: PassesReport,
+    kept: tuple[str, ...],
+    wanted: Sequence[Arrays],
+    folder: Path,
+) -> Converted:
+    done = run(_recipe(search, kept).lower, base.model, folder)
+    got = answers(done.model, search.samples, folder)
+    verdict = gate(wanted, got, search.limits, search.precision)
+    passes = PassesReport(done.model, (*base.reports, *done.reports))
+    return Converted(passes, verdict, folder, kept)
+
+
+def _or_not(attempt: Callable[[tuple[str, ...]], bool]) -> Callable[[tuple[str, ...]], bool]:
+    """Keeping so much that nothing is left to convert is an error, and no solution."""
+
+    def passes(kept: tuple[str, ...]) -> bool:
+        try:
+            return attempt(kept)
+        except InputError:
+            return False
+
+    return passes
+
+
+def _candidates(search: Search, done: PassesReport, base: Path) -> tuple[str, ...]:
+    """The nodes that were converted, in the graph's order."""
+    left_alone = {name for report in done.reports for name in report.kept}
+    quantized = search.precision in ("int8", "fp8", "int4")
+    return tuple(
+        node.name
+        for graph in onnxfile.graphs(onnxfile.read(base).proto.graph)
+        for node in graph.node
+        if node.name not in left_alone
+        and (node.op_type in _QUANTIZED if quantized else node.op_type != "Constant")
+    )
+
+
+def smallest(
+    candidates: Sequence[str], passes: Callable[[tuple[str, ...]], bool], trials: int
+) -> tuple[str, ...] | None:
+    """A small part of the candidates for which ``passes`` holds; None if none was found.
+
+    Halves are tried, then quarters and what is left without each of them, and so on, until
+    nothing can be left out or the trials are used up: then the smallest part found by then.
+    """
+    budget = iter(range(trials))
+
+    def holds(part: tuple[str, ...]) -> bool:
+        return bool(part) and next(budget, None) is not None and passes(part)
+
+    best: tuple[str, ...] | None = None
+    current, pieces = tuple(candidates), 2
+    while True:
+        parts = _cut(current, pieces)
+        rests = [tuple(c for c in current if c not in part) for part in parts]
+        found = next((p for p in (*parts, *(rests if pieces > 2 else ())) if holds(p)), None)
+        if found is not None:
+            best = current = found
+            pieces = 2 if found in parts else max(pieces - 1, 2)
+        elif pieces < len(current):
+            pieces = min(pieces * 2, len(current))
+        else:
+            return best
+        if len(current) == 1:
+            return best
+
+
+def _cut(whole: tuple[str, ...], pieces: int) -> list[tuple[str, ...]]:
+    size = -(-len(whole) // pieces)
+    return [whole[i : i + size] for i in range(0, len(whole), size)]
