@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from tritonsmith_generator.export import Export
+from tritonsmith_generator import Export
 
 # Expansion factor, output channels, repeats, stride of the first repeat.
 BLOCKS = [

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from tritonsmith_generator.export import Export
+from tritonsmith_generator import Export
 
 VOCABULARY, POSITIONS = 2000, 256
 WIDTH, HEADS, LAYERS = 128, 4, 2

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from tritonsmith_generator.export import Export
+from tritonsmith_generator import Export
 
 SEED = 0
 EPOCHS = 40

@@ -21,11 +21,13 @@ if TYPE_CHECKING:
     from .proof import Proven, prove
     from .serve import Server
     from .spec import ModelSpec, Spec, load_spec
+    from .torchexport import Export, export
 
 # Where each public name lives. They are imported when first used: `gen-repo --help` and a build
 # with nothing to do need neither onnx nor ONNX Runtime.
 _HOME = {
     "Event": "events",
+    "Export": "torchexport",
     "Finding": "checking",
     "HostError": "errors",
     "InputError": "errors",
@@ -39,6 +41,7 @@ _HOME = {
     "UsageError": "errors",
     "build": "pipeline",
     "check_repository": "checking",
+    "export": "torchexport",
     "inspect_file": "inspection",
     "inspect_model": "inspection",
     "load_spec": "spec",
@@ -47,6 +50,7 @@ _HOME = {
 
 __all__ = [
     "Event",
+    "Export",
     "Finding",
     "HostError",
     "InputError",
@@ -60,6 +64,7 @@ __all__ = [
     "UsageError",
     "build",
     "check_repository",
+    "export",
     "inspect_file",
     "inspect_model",
     "load_spec",

@@ -146,7 +146,7 @@ def _refuse_other_bytes(spec: ModelSpec, source: Path, sources: Mapping[str, Fil
 def _source(name: str, spec: ModelSpec, folder: Path) -> Path:
     if spec.onnx is not None:
         return resolve_source(spec.onnx, folder)
-    from tritonsmith_generator.export import export
+    from tritonsmith_generator.torchexport import export
 
     assert spec.torch is not None  # the spec's validator allows nothing else
     # The factory's code may depend on anything, so it is exported each time; equal bytes mean

@@ -17,8 +17,8 @@ import onnx
 import torch
 
 from tritonsmith_generator.errors import InputError
-from tritonsmith_generator.export import Check, Dynamic, Export, Sizes
 from tritonsmith_generator.reference import Reference
+from tritonsmith_generator.torchexport import Check, Dynamic, Export, Sizes
 
 __all__ = ["compare", "prepare", "tidy", "write"]
 

@@ -12,8 +12,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from tritonsmith_generator.errors import UsageError
-from tritonsmith_generator.export import Exported
-from tritonsmith_generator.export import export as export_model
+from tritonsmith_generator.torchexport import Exported
+from tritonsmith_generator.torchexport import export as export_model
 
 _AXIS = re.compile(r"(?P<name>[^:]+):(?P<axis>\d+)=(?P<symbol>[A-Za-z_]\w*)")
 

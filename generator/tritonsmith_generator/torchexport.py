@@ -145,7 +145,7 @@ def _wanted(factory: str | Export) -> Export:
         return made
     raise InputError(
         f"{factory} returned {type(made).__name__}; a factory returns a torch.nn.Module, "
-        "(module, example inputs) or tritonsmith_generator.export.Export"
+        "(module, example inputs) or tritonsmith_generator.torchexport.Export"
     )
 
 
