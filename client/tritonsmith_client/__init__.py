@@ -33,6 +33,7 @@ from .errors import (
     UnknownOutputError,
     UnsupportedError,
 )
+from .link import TLS
 from .model import Model, Sequence
 from .retry import Retry
 from .values import Class, ModelConfig, ModelMetadata, Result, ServerMetadata, TensorMetadata
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from .asyncmodel import AsyncModel, AsyncSequence
 
 __all__ = [
+    "TLS",
     "AlreadyExistsError",
     "AsyncClient",
     "AsyncModel",

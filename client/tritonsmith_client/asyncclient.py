@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from types import TracebackType
 
-from .address import Address, parse_url
+from .address import parse_url
 from .asyncmodel import AsyncModel
 from .asyncrunner import AsyncRunner, AsyncTransport
 from .clientcore import ClientCore
 from .exchange import Exchange, T
-from .options import Options, headers_of
+from .link import TLS, HeaderSource, Link, make_link
+from .options import Options
 from .retry import Retry
 from .values import ServerMetadata
 
@@ -33,13 +34,15 @@ class AsyncClient:
         url: str = "localhost:8001",
         *,
         timeout: float | None = 60.0,
-        headers: Mapping[str, str] | None = None,
+        headers: HeaderSource | None = None,
+        tls: TLS | None = None,
+        compression: str | None = None,
         retry: Retry = Retry(),  # noqa: B008  # a frozen value
         workers: int = 32,
     ) -> None:
         address = parse_url(url)
         self._core = ClientCore(address, timeout, retry)
-        self._runner = AsyncRunner(_transport(address, headers))
+        self._runner = AsyncRunner(_transport(make_link(address, headers, tls, compression)))
 
     async def model(self, name: str, version: str = "") -> AsyncModel:
         """See `Client.model`."""
@@ -94,14 +97,11 @@ class AsyncClient:
         return await self._runner.run(self._core.ask(exchange, deadline), deadline)
 
 
-def _transport(address: Address, headers: Mapping[str, str] | None) -> AsyncTransport:
-    if address.protocol == "grpc":
+def _transport(link: Link) -> AsyncTransport:
+    if link.address.protocol == "grpc":
         from .asyncgrpctransport import AsyncGrpcTransport  # grpcio is not needed for HTTP
 
-        return AsyncGrpcTransport(address, headers_of(headers))
-    import ssl
-
+        return AsyncGrpcTransport(link)
     from .asynchttptransport import AsyncHttpTransport
 
-    context = ssl.create_default_context() if address.tls else None
-    return AsyncHttpTransport(address, headers_of(headers), context)
+    return AsyncHttpTransport(link)

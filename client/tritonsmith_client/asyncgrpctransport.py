@@ -9,11 +9,11 @@ from typing import Any, TypeVar
 import grpc
 import grpc.aio
 
-from .address import Address
 from .deadline import Deadline
 from .errors import ClosedError, DeadlineExceededError
 from .exchange import Exchange, Headers
-from .grpctransport import channel_options, mapped
+from .grpctransport import channel_options, credentials, mapped
+from .link import Link
 
 __all__ = ["AsyncGrpcTransport"]
 
@@ -25,9 +25,9 @@ _END = _aio.EOF
 class AsyncGrpcTransport:
     """One channel for each event loop that it is used in, one after the other."""
 
-    def __init__(self, address: Address, headers: Headers) -> None:
-        self._address = address
-        self._headers = headers
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._credentials = credentials(link)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._channel: Any = None
         self._calls: dict[Any, Any] = {}
@@ -39,7 +39,7 @@ class AsyncGrpcTransport:
         call = self._calls.get(exchange.route)
         if call is None:
             call = self._calls[exchange.route] = channel.unary_unary(exchange.route)
-        metadata = self._headers + exchange.headers
+        metadata = self._metadata(exchange)
         try:
             reply = await call(
                 b"".join(exchange.body), timeout=deadline.remaining(), metadata=metadata
@@ -55,7 +55,7 @@ class AsyncGrpcTransport:
     async def stream(self, exchange: Exchange[T], timeout: float | None) -> AsyncIterator[T]:
         """The replies to one request; the timeout is for each of them. Raises TritonError."""
         start = self._open().stream_stream(exchange.route)
-        call = start(iter([b"".join(exchange.body)]), metadata=self._headers + exchange.headers)
+        call = start(iter([b"".join(exchange.body)]), metadata=self._metadata(exchange))
         try:
             while True:
                 data = await asyncio.wait_for(call.read(), timeout)
@@ -87,11 +87,13 @@ class AsyncGrpcTransport:
         return self._channel
 
     def _connect(self) -> Any:
-        options = channel_options()
-        if self._address.tls:
-            credentials = grpc.ssl_channel_credentials()
-            return grpc.aio.secure_channel(self._address.target, credentials, options)
-        return grpc.aio.insecure_channel(self._address.target, options)
+        link, options = self._link, channel_options(self._link)
+        if self._credentials is not None:
+            return grpc.aio.secure_channel(link.address.target, self._credentials, options)
+        return grpc.aio.insecure_channel(link.address.target, options)
+
+    def _metadata(self, exchange: Exchange[Any]) -> Headers:
+        return self._link.headers + self._link.call_headers(exchange.headers)
 
 
 def _is_cancelled() -> bool:

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from typing import TypeVar
 
-from .address import Address
 from .deadline import Deadline
 from .errors import ClosedError, DeadlineExceededError
-from .exchange import Exchange, Headers, Repeat
+from .exchange import Exchange, Repeat
 from .httpreader import HttpResponseReader
-from .httptransport import IDLE_LIMIT, fixed_headers, lost, no_connection, no_streams, request_head
+from .httptransport import (
+    IDLE_LIMIT,
+    fixed_headers,
+    lost,
+    no_connection,
+    no_streams,
+    server_name,
+    wire_request,
+)
 from .httpwire import HttpReply
+from .link import Link
 from .tensors import Buffer
 
 __all__ = ["AsyncHttpTransport"]
@@ -120,19 +127,18 @@ class _Connection(asyncio.BufferedProtocol):
 class AsyncHttpTransport:
     """A pool of connections, for each event loop that it is used in, one after the other."""
 
-    def __init__(
-        self, address: Address, headers: Headers, tls: ssl.SSLContext | None = None
-    ) -> None:
-        self._address = address
-        self._fixed = fixed_headers(address, headers)
-        self._tls = tls
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._address = link.address
+        self._fixed = fixed_headers(link)
+        self._tls = None if link.tls is None else link.tls.context()
         self._idle: deque[_Connection] = deque()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
 
     async def send(self, exchange: Exchange[T], deadline: Deadline) -> T:
         """Sends a request and reads its reply within the deadline. Raises TritonError."""
-        buffers: list[Buffer] = [request_head(exchange, self._fixed), *exchange.body]
+        buffers = wire_request(exchange, self._link, self._fixed)
         connection = self._take_idle()
         if connection is not None:
             reply = await self._try(connection, buffers, exchange, deadline, reused=True)
@@ -153,6 +159,7 @@ class AsyncHttpTransport:
             while self._idle:
                 self._idle.pop().abort()
             await asyncio.sleep(0)  # lets the event loop take note
+        self._idle.clear()
 
     async def _try(
         self,
@@ -212,7 +219,6 @@ class AsyncHttpTransport:
 
     async def _open(self) -> _Connection:
         loop = asyncio.get_running_loop()
-        name = self._address.host if self._tls is not None else None
         if self._address.unix:
             _, connection = await loop.create_unix_connection(_Connection, self._address.path)
         else:
@@ -221,6 +227,6 @@ class AsyncHttpTransport:
                 self._address.host,
                 self._address.port,
                 ssl=self._tls,
-                server_hostname=name,
+                server_hostname=server_name(self._link),
             )
         return connection

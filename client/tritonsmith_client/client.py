@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from types import TracebackType
 
-from .address import Address, parse_url
+from .address import parse_url
 from .clientcore import ClientCore
 from .exchange import Exchange, T
+from .link import TLS, HeaderSource, Link, make_link
 from .model import Model
-from .options import Options, headers_of
+from .options import Options
 from .retry import Retry
 from .runner import Runner, Transport
 from .values import ServerMetadata
@@ -28,7 +29,10 @@ class Client:
         url: ``host:port`` or ``grpc://``, ``grpcs://``, ``http://``, ``https://``,
             ``grpc+unix:///path``, ``http+unix:///path``.
         timeout: seconds for a whole call, with its retries; None waits for ever.
-        headers: sent with each call, e.g. ``{"authorization": "Bearer ..."}``.
+        headers: sent with each call, e.g. ``{"authorization": "Bearer ..."}``; a function that
+            returns them is called before each call.
+        tls: certificates for ``grpcs://`` and ``https://``; the system's authorities if None.
+        compression: ``"gzip"`` or ``"deflate"``, both ways. Slower except over slow networks.
         retry: when to send again; ``Retry(attempts=1)`` never does.
         workers: threads for ``submit`` and ``map``, started as they are needed.
 
@@ -42,13 +46,15 @@ class Client:
         url: str = "localhost:8001",
         *,
         timeout: float | None = 60.0,
-        headers: Mapping[str, str] | None = None,
+        headers: HeaderSource | None = None,
+        tls: TLS | None = None,
+        compression: str | None = None,
         retry: Retry = Retry(),  # noqa: B008  # a frozen value
         workers: int = 32,
     ) -> None:
         address = parse_url(url)
         self._core = ClientCore(address, timeout, retry)
-        self._runner = Runner(_transport(address, headers), workers)
+        self._runner = Runner(_transport(make_link(address, headers, tls, compression)), workers)
 
     def model(self, name: str, version: str = "") -> Model:
         """A model, called like a function. Reads its metadata and configuration.
@@ -114,14 +120,11 @@ class Client:
         return self._runner.run(self._core.ask(exchange, deadline), deadline)
 
 
-def _transport(address: Address, headers: Mapping[str, str] | None) -> Transport:
-    if address.protocol == "grpc":
+def _transport(link: Link) -> Transport:
+    if link.address.protocol == "grpc":
         from .grpctransport import GrpcTransport  # grpcio is not needed for HTTP
 
-        return GrpcTransport(address, headers_of(headers))
-    import ssl
-
+        return GrpcTransport(link)
     from .httptransport import HttpTransport
 
-    context = ssl.create_default_context() if address.tls else None
-    return HttpTransport(address, headers_of(headers), context)
+    return HttpTransport(link)

@@ -9,19 +9,19 @@ from typing import Any, TypeVar
 
 import grpc
 
-from .address import Address
 from .deadline import CancellableDeadline, Deadline
 from .errors import ClosedError, DeadlineExceededError, TritonError, from_grpc_status
 from .exchange import Exchange, Headers
+from .link import Link
 
-__all__ = ["GrpcTransport", "channel_options", "mapped"]
+__all__ = ["GrpcTransport", "channel_options", "credentials", "mapped"]
 
 T = TypeVar("T")
 
 
-def channel_options() -> list[tuple[str, Any]]:
+def channel_options(link: Link) -> list[tuple[str, Any]]:
     """Unlimited message sizes, and a reconnect that is tried soon rather than after minutes."""
-    return [
+    options: list[tuple[str, Any]] = [
         ("grpc.max_send_message_length", -1),
         ("grpc.max_receive_message_length", -1),
         ("grpc.initial_reconnect_backoff_ms", 100),
@@ -29,6 +29,17 @@ def channel_options() -> list[tuple[str, Any]]:
         # Otherwise a client inherits another one's broken connection to the same address.
         ("grpc.use_local_subchannel_pool", 1),
     ]
+    if link.compression is not None:
+        kinds = {"gzip": grpc.Compression.Gzip, "deflate": grpc.Compression.Deflate}
+        options.append(("grpc.default_compression_algorithm", int(kinds[link.compression])))
+    if link.tls is not None and link.tls.server_name is not None:
+        options.append(("grpc.ssl_target_name_override", link.tls.server_name))
+    return options
+
+
+def credentials(link: Link) -> Any:
+    """The channel's credentials; None in the clear. Raises InputError."""
+    return None if link.tls is None else grpc.ssl_channel_credentials(*link.tls.pem())
 
 
 def mapped(exc: grpc.RpcError, what: str) -> TritonError:
@@ -39,9 +50,9 @@ def mapped(exc: grpc.RpcError, what: str) -> TritonError:
 class GrpcTransport:
     """One channel, made on first use and again in a forked child; threads may share it."""
 
-    def __init__(self, address: Address, headers: Headers) -> None:
-        self._address = address
-        self._headers = headers
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._credentials = credentials(link)
         self._lock = threading.Lock()
         self._channel: grpc.Channel | None = None
         self._calls: dict[str, Any] = {}
@@ -55,7 +66,7 @@ class GrpcTransport:
         call = calls.get(route) if self._pid == os.getpid() else None
         if call is None:
             call = self._make_call(route)
-        metadata = self._headers + exchange.headers
+        metadata = self._link.headers + self._link.call_headers(exchange.headers)
         body = b"".join(exchange.body)
         try:
             if isinstance(deadline, CancellableDeadline):
@@ -74,7 +85,7 @@ class GrpcTransport:
 
     def stream(self, exchange: Exchange[T], timeout: float | None) -> Iterator[T]:
         """The replies to one request; the timeout is for each of them. Raises TritonError."""
-        metadata = self._headers + exchange.headers
+        metadata = self._link.headers + self._link.call_headers(exchange.headers)
         with self._lock:
             start = self._open().stream_stream(exchange.route)
         call = start(iter([b"".join(exchange.body)]), metadata=metadata)
@@ -129,11 +140,10 @@ class GrpcTransport:
         return self._channel
 
     def _connect(self) -> grpc.Channel:
-        options = channel_options()
-        if self._address.tls:
-            credentials = grpc.ssl_channel_credentials()
-            return grpc.secure_channel(self._address.target, credentials, options)
-        return grpc.insecure_channel(self._address.target, options)
+        link, options = self._link, channel_options(self._link)
+        if self._credentials is not None:
+            return grpc.secure_channel(link.address.target, self._credentials, options)
+        return grpc.insecure_channel(link.address.target, options)
 
 
 def _cancellable(call: Any, body: bytes, deadline: CancellableDeadline, metadata: Headers) -> bytes:

@@ -24,7 +24,8 @@ from .errors import (
 )
 from .exchange import Exchange, Headers, Repeat
 from .httpreader import HttpResponseReader
-from .httpwire import HttpReply
+from .httpwire import HttpReply, compressed
+from .link import Link
 from .tensors import Buffer
 
 __all__ = [
@@ -34,7 +35,8 @@ __all__ = [
     "lost",
     "no_connection",
     "no_streams",
-    "request_head",
+    "server_name",
+    "wire_request",
 ]
 
 T = TypeVar("T")
@@ -47,18 +49,22 @@ def header_lines(headers: Headers) -> bytes:
     return "".join(f"{name}: {value}\r\n" for name, value in headers).encode("latin-1")
 
 
-def fixed_headers(address: Address, headers: Headers) -> bytes:
-    """What every request carries. Without Accept-Encoding: identity a proxy may compress."""
-    host = "localhost" if address.unix else address.target
-    names = {name.lower() for name, _ in headers}
-    own = [("Host", host), ("Accept-Encoding", "identity")]
-    return header_lines((*(h for h in own if h[0].lower() not in names), *headers))
+def fixed_headers(link: Link) -> bytes:
+    """What every request carries. Triton compresses, slowly, unless it is told not to."""
+    host = "localhost" if link.address.unix else link.address.target
+    names = {name for name, _ in link.headers}
+    own = (("host", host), ("accept-encoding", link.compression or "identity"))
+    return header_lines((*(h for h in own if h[0] not in names), *link.headers))
 
 
-def request_head(exchange: Exchange[T], fixed: bytes) -> bytes:
-    """The request line and all headers of a request."""
+def wire_request(exchange: Exchange[T], link: Link, fixed: bytes) -> list[Buffer]:
+    """Everything that is sent for a request; the first buffer holds all headers."""
     assert isinstance(exchange.route, bytes)
-    return b"".join((exchange.route, fixed, header_lines(exchange.headers), b"\r\n"))
+    route, body = exchange.route, exchange.body
+    if link.compression is not None:
+        route, body = compressed(exchange, link.compression)
+    headers = header_lines(link.call_headers(exchange.headers))
+    return [b"".join((route, fixed, headers, b"\r\n")), *body]
 
 
 class _Connection:
@@ -123,19 +129,18 @@ def _send_all(sock: socket.socket, data: memoryview, deadline: Deadline) -> None
 class HttpTransport:
     """Sends each call over an idle connection, or a new one. Threads may share it."""
 
-    def __init__(
-        self, address: Address, headers: Headers, tls: ssl.SSLContext | None = None
-    ) -> None:
-        self._address = address
-        self._fixed = fixed_headers(address, headers)
-        self._tls = tls
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._address = link.address
+        self._fixed = fixed_headers(link)
+        self._tls = None if link.tls is None else link.tls.context()
         self._idle: deque[_Connection] = deque()  # its append and pop are atomic
         self._pid = os.getpid()
         self._closed = False
 
     def send(self, exchange: Exchange[T], deadline: Deadline) -> T:
         """Sends a request and reads its reply within the deadline. Raises TritonError."""
-        buffers: list[Buffer] = [request_head(exchange, self._fixed), *exchange.body]
+        buffers = wire_request(exchange, self._link, self._fixed)
         connection = self._take_idle()
         if connection is not None:
             reply = self._try(connection, buffers, exchange, deadline, reused=True)
@@ -223,7 +228,7 @@ class HttpTransport:
             try:
                 sock.settimeout(deadline.left())
                 if self._tls is not None:
-                    sock = self._tls.wrap_socket(sock, server_hostname=self._address.host)
+                    sock = self._tls.wrap_socket(sock, server_hostname=server_name(self._link))
             except BaseException:
                 sock.close()
                 raise
@@ -263,6 +268,11 @@ def no_connection(what: str, address: Address, exc: OSError) -> TritonError:
         f"{what} failed: no connection to {address}: {exc}; "
         "check the address, or wait with client.wait_ready()"
     )
+
+
+def server_name(link: Link) -> str | None:
+    """The name that the server's certificate must have; None without TLS."""
+    return None if link.tls is None else link.tls.server_name or link.address.host
 
 
 def no_streams(what: str) -> TritonError:

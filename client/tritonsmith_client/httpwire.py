@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +12,11 @@ import numpy as np
 
 from .dtypes import DataType
 from .errors import ResponseError, TritonError, from_http_status
-from .exchange import InferCall, RequestedOutput
-from .tensors import Array, array_from_wire, data_type
+from .exchange import Exchange, InferCall, RequestedOutput, T
+from .tensors import Array, Buffer, array_from_wire, data_type
 from .values import Parameter, Result
 
-__all__ = ["HttpReply", "ResponseReader", "infer_request", "json_of", "route"]
+__all__ = ["HttpReply", "ResponseReader", "compressed", "infer_request", "json_of", "route"]
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,20 @@ def _output_parameters(output: RequestedOutput) -> dict[str, Parameter]:
     if "shared_memory_region" in output.parameters:
         return dict(output.parameters)
     return {"binary_data": True, **output.parameters}
+
+
+def compressed(exchange: Exchange[T], encoding: str) -> tuple[bytes, Sequence[Buffer]]:
+    """Route and body of a request whose body is sent as gzip or deflate."""
+    assert isinstance(exchange.route, bytes)
+    length = sum(map(len, exchange.body))
+    if not length:
+        return exchange.route, exchange.body
+    # deflate over HTTP means the zlib format, and gzip adds 16 to its window.
+    packer = zlib.compressobj(wbits=zlib.MAX_WBITS | 16 if encoding == "gzip" else zlib.MAX_WBITS)
+    packed = b"".join([*map(packer.compress, exchange.body), packer.flush()])
+    announced = b"Content-Length: %d\r\n" % length
+    instead = b"Content-Length: %d\r\nContent-Encoding: %s\r\n" % (len(packed), encoding.encode())
+    return exchange.route.replace(announced, instead, 1), (packed,)
 
 
 _Output = tuple[str, DataType, tuple[int, ...], int, int]  # the last two: start and size

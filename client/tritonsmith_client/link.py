@@ -1,0 +1,94 @@
+"""How to reach a server: address, credentials, headers and compression, as one value."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from .address import Address
+from .errors import InputError
+from .exchange import Headers
+from .options import headers_of
+
+__all__ = ["TLS", "HeaderSource", "Link", "make_link"]
+
+HeaderSource = Mapping[str, str] | Callable[[], Mapping[str, str]]
+_COMPRESSIONS = ("gzip", "deflate")
+
+
+@dataclass(frozen=True)
+class TLS:
+    """Certificates for ``grpcs://`` and ``https://``, as paths of PEM files.
+
+    Attributes:
+        ca: who is trusted; the system's authorities if None.
+        certificate, key: the client's own, for servers that ask for it (mTLS).
+        server_name: the name in the server's certificate, if not the one in the URL.
+    """
+
+    ca: str | Path | None = None
+    certificate: str | Path | None = None
+    key: str | Path | None = None
+    server_name: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.certificate is None) != (self.key is None):
+            raise InputError("TLS needs certificate and key together, or neither")
+
+    def context(self) -> ssl.SSLContext:
+        """For HTTP. Raises InputError where a file cannot be read or is no PEM."""
+        try:
+            context = ssl.create_default_context(cafile=None if self.ca is None else str(self.ca))
+            if self.certificate is not None and self.key is not None:
+                context.load_cert_chain(str(self.certificate), str(self.key))
+        except OSError as exc:  # ssl.SSLError is one
+            raise InputError(f"the TLS certificates cannot be read: {exc} ({self})") from exc
+        return context
+
+    def pem(self) -> tuple[bytes | None, bytes | None, bytes | None]:
+        """For gRPC: the contents of ca, key and certificate. Raises InputError."""
+        self.context()  # grpcio would say nothing of a file that is no PEM
+        ca, key, certificate = (
+            None if path is None else Path(path).read_bytes()
+            for path in (self.ca, self.key, self.certificate)
+        )
+        return ca, key, certificate
+
+
+@dataclass(frozen=True)
+class Link:
+    """
+    Attributes:
+        headers: sent with each call.
+        hook: called before each call for more headers, such as a token that expires.
+        tls: None for connections in the clear.
+        compression: of requests, ``"gzip"`` or ``"deflate"``; responses come back likewise.
+    """
+
+    address: Address
+    headers: Headers = ()
+    hook: Callable[[], Mapping[str, str]] | None = None
+    tls: TLS | None = None
+    compression: str | None = None
+
+    def call_headers(self, headers: Headers) -> Headers:
+        """The headers of one call, without the fixed ones."""
+        return headers if self.hook is None else (*headers, *headers_of(self.hook()))
+
+
+def make_link(
+    address: Address,
+    headers: HeaderSource | None,
+    tls: TLS | None,
+    compression: str | None,
+) -> Link:
+    """Raises InputError for what makes no sense together."""
+    if tls is not None and not address.tls:
+        raise InputError(f"TLS was given for {address}, which has none: use grpcs:// or https://")
+    if compression is not None and compression not in _COMPRESSIONS:
+        raise InputError(f"compression is {compression!r}; it must be gzip, deflate or None")
+    hook = headers if callable(headers) else None
+    fixed = headers_of(None if callable(headers) else headers)
+    return Link(address, fixed, hook, (tls or TLS()) if address.tls else None, compression)
