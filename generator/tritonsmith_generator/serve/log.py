@@ -19,7 +19,7 @@ class LogLine:
 
     Attributes:
         level: "info", "warning", "error", "fatal", or "output" for what has no level: the
-            server's tables, and all that models print.
+            server's tables, and all that models print; "banner" for what an image says first.
         time: "hh:mm:ss", empty for "output".
         source: the server's file and line, empty for "output".
         text: the message; it may hold line breaks.
@@ -64,6 +64,8 @@ _TOLD = re.compile(r"loading: |successfully loaded|successfully unloaded")
 def is_noise(line: LogLine) -> bool:
     """Whether a reader who wants to know how the server fares can do without this line."""
     if _USUAL.search(line.text):
+        return True
+    if line.level == "banner":
         return True
     if line.level == "output":
         return not line.text.strip() or line.text[0] in "+|"

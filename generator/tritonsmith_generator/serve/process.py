@@ -68,9 +68,11 @@ class ServerProcess:
         return self._server.pid
 
     @property
-    def returncode(self) -> int | None:
-        """Exit status once it has ended; negative for a signal."""
-        return self._server.returncode if self.ended.is_set() else None
+    def fate(self) -> str:
+        """How it ended, in words."""
+        code = self._server.returncode
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+        return f"tritonserver (pid {self.pid}) {how}"
 
     def stop(self, grace: float) -> None:
         """Ask it to end, and after ``grace`` seconds kill it; returns when all is cleaned up."""

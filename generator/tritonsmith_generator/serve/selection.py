@@ -1,8 +1,8 @@
-"""Which models of a repository the embedded server can serve here, and why not the rest."""
+"""Which models of a repository a server can serve on this machine, and why not the rest."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,14 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from tritonsmith_generator.errors import InputError
 
-__all__ = ["ServedModel", "leave_out", "read_models"]
+__all__ = [
+    "PLAN_BACKENDS",
+    "ServedModel",
+    "container_reason",
+    "embedded_reason",
+    "leave_out",
+    "read_models",
+]
 
 # The legacy way to name a backend, still valid in config.pbtxt.
 _PLATFORMS = {
@@ -21,6 +28,7 @@ _PLATFORMS = {
 }
 _EMBEDDED = ("onnxruntime", "tensorrt", "tensorrt_rtx", "python", "ensemble")
 PLAN_BACKENDS = ("tensorrt", "tensorrt_rtx")
+_NO_GPU = "it is a TensorRT plan and this machine has no NVIDIA GPU"
 
 
 @dataclass(frozen=True)
@@ -39,6 +47,10 @@ class ServedModel:
     @property
     def name(self) -> str:
         return self.path.name
+
+
+# Why a model can't be served; None if it can.
+Reason = Callable[[ServedModel], "str | None"]
 
 
 def read_models(repository: Path, names: Sequence[str] | None = None) -> dict[str, ServedModel]:
@@ -64,15 +76,9 @@ def read_models(repository: Path, names: Sequence[str] | None = None) -> dict[st
     return {name: found[name] for name in wanted}
 
 
-def leave_out(
-    models: Mapping[str, ServedModel], has_gpu: bool, modules: Iterable[str]
-) -> dict[str, str]:
-    """The models that can't run here, each with the reason; ensembles of such models included."""
-    reasons: dict[str, str] = {}
-    for model in models.values():
-        reason = _reason(model, has_gpu, set(modules))
-        if reason:
-            reasons[model.name] = reason
+def leave_out(models: Mapping[str, ServedModel], reason: Reason) -> dict[str, str]:
+    """The models that can't run, each with the reason; ensembles of such models included."""
+    reasons = {model.name: why for model in models.values() if (why := reason(model))}
     while True:
         more = {
             model.name: f"it needs {member!r}, which is left out"
@@ -85,25 +91,44 @@ def leave_out(
         reasons |= more
 
 
-def _reason(model: ServedModel, has_gpu: bool, modules: set[str]) -> str | None:
-    backend = model.backend
-    if backend is None or backend in ("python", "ensemble"):
+def embedded_reason(has_gpu: bool, modules: Iterable[str]) -> Reason:
+    """Why the embedded server, whose Python has these modules, can't run a model."""
+    have = set(modules)
+
+    def reason(model: ServedModel) -> str | None:
+        backend = model.backend
+        if backend is None or backend in ("python", "ensemble"):
+            return None
+        if backend not in _EMBEDDED:
+            return (
+                f"the embedded server has no backend {backend!r}; it has: "
+                f"{', '.join(_EMBEDDED)}. Serve it with --docker"
+            )
+        if backend in PLAN_BACKENDS and not has_gpu:
+            return _NO_GPU
+        needed = (backend, "cuda.bindings") if backend in PLAN_BACKENDS else (backend,)
+        missing = [name for name in needed if name not in have]
+        if missing:
+            return (
+                f"the server's Python environment has no {' and no '.join(missing)}; "
+                "name one that has: --server-env PATH"
+            )
         return None
-    if backend not in _EMBEDDED:
-        return (
-            f"the embedded server has no backend {backend!r}; it has: {', '.join(_EMBEDDED)}. "
-            "Serve it with docker"
-        )
-    if backend in PLAN_BACKENDS and not has_gpu:
-        return "it is a TensorRT plan and this machine has no NVIDIA GPU"
-    needed = (backend, "cuda.bindings") if backend in PLAN_BACKENDS else (backend,)
-    missing = [name for name in needed if name not in modules]
-    if missing:
-        return (
-            f"the server's Python environment has no {' and no '.join(missing)}; "
-            "name one that has: --server-env PATH"
-        )
-    return None
+
+    return reason
+
+
+def container_reason(has_gpu: bool) -> Reason:
+    """Why NVIDIA's container, with or without a GPU, can't run a model."""
+
+    def reason(model: ServedModel) -> str | None:
+        if model.backend == "tensorrt_rtx":
+            return "NVIDIA's container has no TensorRT for RTX; the embedded server has"
+        if model.backend == "tensorrt" and not has_gpu:
+            return _NO_GPU
+        return None
+
+    return reason
 
 
 def _is_model(path: Path) -> bool:
