@@ -1,0 +1,132 @@
+"""What our engine build costs on top of TensorRT itself: against its raw API, and Polygraphy.
+
+    python benchmarks/build_overhead.py [MODEL.onnx] [--rounds 5] [--library tensorrt_rtx]
+        [--shapes x=1x3x224x224:8x3x224x224:32x3x224x224]
+
+Each build is a program of its own, from the start of its interpreter to the plan on the disk, with
+the same options (TF32 off, detailed profiling). They take turns; medians are compared. Polygraphy
+is measured where it is installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import onnx
+
+from tritonsmith_generator import devices
+
+LIGHT = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
+
+RAW = """
+import importlib, sys
+onnx, plan, library, shapes = sys.argv[1:5]
+trt = importlib.import_module(library)
+logger = trt.Logger(trt.Logger.WARNING)
+builder = trt.Builder(logger)
+flags = trt.NetworkDefinitionCreationFlag
+kind = flags.STRONGLY_TYPED if hasattr(flags, "STRONGLY_TYPED") else flags.EXPLICIT_BATCH
+network = builder.create_network(1 << int(kind))
+parser = trt.OnnxParser(network, logger)
+assert parser.parse_from_file(onnx)
+config = builder.create_builder_config()
+config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+config.clear_flag(trt.BuilderFlag.TF32)
+if shapes:
+    profile = builder.create_optimization_profile()
+    name, ends = shapes.split("=")
+    profile.set_shape(name, *([int(n) for n in end.split("x")] for end in ends.split(":")))
+    config.add_optimization_profile(profile)
+with open(plan, "wb") as file:
+    file.write(memoryview(builder.build_serialized_network(network, config)))
+"""
+
+OURS = """
+import sys
+from pathlib import Path
+from tritonsmith_generator.engine import EngineRequest, ShapeRange, build_engine
+onnx, plan, library, shapes = sys.argv[1:5]
+profiles = ()
+if shapes:
+    name, ends = shapes.split("=")
+    ends = (tuple(int(n) for n in end.split("x")) for end in ends.split(":"))
+    profiles = ({name: ShapeRange(*ends)},)
+build_engine(EngineRequest(library, Path(onnx), Path(plan), profiles))
+"""
+
+
+def commands(onnx: Path, folder: Path, library: str, shapes: str) -> dict[str, list[str]]:
+    """What is measured, by name; each writes its own plan."""
+    python, model = sys.executable, str(onnx)
+
+    def script(text: str, name: str) -> list[str]:
+        return [python, "-c", text, model, str(folder / f"{name}.plan"), library, shapes]
+
+    found = {"raw API": script(RAW, "raw"), "build_engine": script(OURS, "ours")}
+    shape = ["--shape", shapes] if shapes else []
+    repository = ["--output", str(folder / "repository"), "--target", library, *shape]
+    module = [python, "-m", "tritonsmith_generator"]
+    found["gen-repo build"] = [*module, "build", model, *repository]
+    if importlib.util.find_spec("polygraphy") is not None:
+        options = ["--convert-to", "trt", "-o", str(folder / "polygraphy.plan")]
+        options += ["--profiling-verbosity", "detailed"]
+        if shapes:
+            input_name, _, ends = shapes.partition("=")
+            for end, text in zip(("min", "opt", "max"), ends.split(":"), strict=True):
+                options += [f"--trt-{end}-shapes", f"{input_name}:[{text.replace('x', ',')}]"]
+        start = "from polygraphy.tools import main; main()"
+        found["polygraphy convert"] = [python, "-c", start, "convert", model, *options]
+    return found
+
+
+def seconds(command: list[str], folder: Path, environment: Mapping[str, str]) -> float:
+    for left in ("repository", "cache"):  # gen-repo would find that there is nothing to do
+        shutil.rmtree(folder / left, ignore_errors=True)
+    settings = {**os.environ, **environment, "XDG_CACHE_HOME": str(folder / "cache")}
+    began = time.perf_counter()
+    done = subprocess.run(command, capture_output=True, text=True, env=settings)
+    took = time.perf_counter() - began
+    if done.returncode:
+        sys.exit(f"{' '.join(command[:4])} ...\n{done.stdout[-1000:]}\n{done.stderr[-3000:]}")
+    return took
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("model", nargs="?", type=Path, default=LIGHT / "light_resnet50.onnx")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--library", default="tensorrt" if devices.gpus() else "tensorrt_rtx")
+    parser.add_argument("--shapes", default="", help="of the one dynamic input, if there is one")
+    given = parser.parse_args()
+    rtx = {"POLYGRAPHY_USE_TENSORRT_RTX": "1"} if given.library == "tensorrt_rtx" else {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        runs = commands(given.model, folder, given.library, given.shapes)
+        for command in runs.values():  # fills the file cache and compiles
+            seconds(command, folder, rtx)
+        rounds = [
+            [seconds(command, folder, rtx) for command in runs.values()]
+            for _ in range(given.rounds)
+        ]
+        sizes = {plan.stem: plan.stat().st_size for plan in folder.glob("*.plan")}
+    medians = dict(zip(runs, map(statistics.median, zip(*rounds, strict=True)), strict=True))
+    release = {r.library: str(r) for r in devices.tensorrt_releases()}[given.library]
+    print(f"{given.model.name}, {release}, median of {given.rounds}; plans: {sizes}")
+    for what, took in medians.items():
+        print(f"{what}: {took:.2f} s, ratio to the raw API {took / medians['raw API']:.3f}")
+    if "polygraphy convert" not in runs:
+        print("polygraphy convert: not run, Polygraphy is not installed")
+
+
+if __name__ == "__main__":
+    main()
