@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from .errors import InputError
 
-__all__ = ["Address", "parse_url"]
+__all__ = ["Address", "parse_url", "parse_urls"]
 
 _SCHEMES = {"grpc": ("grpc", False, 8001), "grpcs": ("grpc", True, 8001)}
 _SCHEMES |= {"http": ("http", False, 8000), "https": ("http", True, 443)}
@@ -19,6 +20,7 @@ class Address:
     Attributes:
         protocol: ``"grpc"`` or ``"http"``.
         host: name or IP address, IPv6 without brackets; empty for a Unix domain socket.
+        name: what was looked up to find the host, if it was; TLS asks for it.
         path: what stands before ``/v2`` over HTTP, or the path of the Unix domain socket.
     """
 
@@ -27,6 +29,7 @@ class Address:
     host: str
     port: int
     path: str = ""
+    name: str = ""
 
     @property
     def unix(self) -> bool:
@@ -43,6 +46,19 @@ class Address:
     def __str__(self) -> str:
         scheme = self.protocol + ("s" if self.tls else "")
         return f"{scheme}://{self.target}"
+
+
+def parse_urls(url: str | Sequence[str]) -> tuple[Address, ...]:
+    """One or several servers. Raises InputError where they differ in protocol or path."""
+    addresses = tuple(parse_url(u) for u in ([url] if isinstance(url, str) else url))
+    if not addresses:
+        raise InputError("the list of URLs is empty")
+    if len({(a.protocol, a.tls, a.path if a.host else "") for a in addresses}) > 1:
+        raise InputError(
+            f"the servers {', '.join(map(str, addresses))} differ in protocol, TLS or path; "
+            "make a client for each kind"
+        )
+    return addresses
 
 
 def parse_url(url: str) -> Address:

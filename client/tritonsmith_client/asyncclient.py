@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 
-from .address import parse_url
+from .address import Address, parse_urls
 from .asyncmodel import AsyncModel
 from .asyncrunner import AsyncRunner, AsyncTransport
+from .balance import Balancer
 from .clientcore import ClientCore
 from .exchange import Exchange, T
 from .link import TLS, HeaderSource, Link, make_link
@@ -31,18 +32,23 @@ class AsyncClient:
 
     def __init__(
         self,
-        url: str = "localhost:8001",
+        url: str | Sequence[str] = "localhost:8001",
         *,
         timeout: float | None = 60.0,
         headers: HeaderSource | None = None,
         tls: TLS | None = None,
         compression: str | None = None,
+        resolve: bool = False,
         retry: Retry = Retry(),  # noqa: B008  # a frozen value
         workers: int = 32,
     ) -> None:
-        address = parse_url(url)
-        self._core = ClientCore(address, timeout, retry)
-        self._runner = AsyncRunner(_transport(make_link(address, headers, tls, compression)))
+        addresses = parse_urls(url)
+        self._core = ClientCore(addresses, timeout, retry)
+
+        def connect(address: Address) -> AsyncTransport:
+            return _transport(make_link(address, headers, tls, compression))
+
+        self._runner = AsyncRunner(_balanced(addresses, resolve, connect))
 
     async def model(self, name: str, version: str = "") -> AsyncModel:
         """See `Client.model`."""
@@ -87,7 +93,7 @@ class AsyncClient:
         await self.close()
 
     def __repr__(self) -> str:
-        return f"AsyncClient({str(self._core.address)!r})"
+        return f"AsyncClient({self._core.name!r})"
 
     async def _check(self, exchange: Exchange[bool]) -> bool:
         return await self._runner.run(self._core.check(exchange), self._core.deadline())
@@ -95,6 +101,17 @@ class AsyncClient:
     async def _ask(self, exchange: Exchange[T]) -> T:
         deadline = self._core.deadline()
         return await self._runner.run(self._core.ask(exchange, deadline), deadline)
+
+
+def _balanced(
+    addresses: tuple[Address, ...], resolve: bool, connect: Callable[[Address], AsyncTransport]
+) -> AsyncTransport:
+    first = connect(addresses[0])  # shows at once what is wrong with the settings
+    if len(addresses) == 1 and not resolve:
+        return first
+    from .asyncbalancedtransport import AsyncBalancedTransport
+
+    return AsyncBalancedTransport(Balancer(addresses, resolve), connect)
 
 
 def _transport(link: Link) -> AsyncTransport:

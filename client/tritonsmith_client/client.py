@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 
-from .address import parse_url
+from .address import Address, parse_urls
+from .balance import Balancer
 from .clientcore import ClientCore
 from .exchange import Exchange, T
 from .link import TLS, HeaderSource, Link, make_link
@@ -26,13 +27,14 @@ class Client:
             logits = resnet(image)["logits"]
 
     Args:
-        url: ``host:port`` or ``grpc://``, ``grpcs://``, ``http://``, ``https://``,
-            ``grpc+unix:///path``, ``http+unix:///path``.
+        url: one server, or several that take turns: ``host:port`` or ``grpc://``, ``grpcs://``,
+            ``http://``, ``https://``, ``grpc+unix:///path``, ``http+unix:///path``.
         timeout: seconds for a whole call, with its retries; None waits for ever.
         headers: sent with each call, e.g. ``{"authorization": "Bearer ..."}``; a function that
             returns them is called before each call.
         tls: certificates for ``grpcs://`` and ``https://``; the system's authorities if None.
         compression: ``"gzip"`` or ``"deflate"``, both ways. Slower except over slow networks.
+        resolve: look the name up and let all its addresses take turns, as for a headless service.
         retry: when to send again; ``Retry(attempts=1)`` never does.
         workers: threads for ``submit`` and ``map``, started as they are needed.
 
@@ -43,18 +45,23 @@ class Client:
 
     def __init__(
         self,
-        url: str = "localhost:8001",
+        url: str | Sequence[str] = "localhost:8001",
         *,
         timeout: float | None = 60.0,
         headers: HeaderSource | None = None,
         tls: TLS | None = None,
         compression: str | None = None,
+        resolve: bool = False,
         retry: Retry = Retry(),  # noqa: B008  # a frozen value
         workers: int = 32,
     ) -> None:
-        address = parse_url(url)
-        self._core = ClientCore(address, timeout, retry)
-        self._runner = Runner(_transport(make_link(address, headers, tls, compression)), workers)
+        addresses = parse_urls(url)
+        self._core = ClientCore(addresses, timeout, retry)
+
+        def connect(address: Address) -> Transport:
+            return _transport(make_link(address, headers, tls, compression))
+
+        self._runner = Runner(_balanced(addresses, resolve, connect), workers)
 
     def model(self, name: str, version: str = "") -> Model:
         """A model, called like a function. Reads its metadata and configuration.
@@ -110,7 +117,7 @@ class Client:
         self.close()
 
     def __repr__(self) -> str:
-        return f"Client({str(self._core.address)!r})"
+        return f"Client({self._core.name!r})"
 
     def _check(self, exchange: Exchange[bool]) -> bool:
         return self._runner.run(self._core.check(exchange), self._core.deadline())
@@ -118,6 +125,18 @@ class Client:
     def _ask(self, exchange: Exchange[T]) -> T:
         deadline = self._core.deadline()
         return self._runner.run(self._core.ask(exchange, deadline), deadline)
+
+
+def _balanced(
+    addresses: tuple[Address, ...], resolve: bool, connect: Callable[[Address], Transport]
+) -> Transport:
+    first = connect(addresses[0])  # shows at once what is wrong with the settings
+    if len(addresses) == 1 and not resolve:
+        return first
+    first.close()
+    from .balancedtransport import BalancedTransport
+
+    return BalancedTransport(Balancer(addresses, resolve), connect)
 
 
 def _transport(link: Link) -> Transport:

@@ -22,9 +22,10 @@ __all__ = ["ClientCore"]
 class ClientCore:
     """Everything about a client except its connection."""
 
-    def __init__(self, address: Address, timeout: float | None, retry: Retry) -> None:
+    def __init__(self, addresses: Sequence[Address], timeout: float | None, retry: Retry) -> None:
         check_timeout(timeout)
-        self.address = address
+        address = addresses[0]
+        self.name = ", ".join(map(str, addresses))
         self.timeout = timeout
         self.retry = retry
         self.protocol: WireProtocol = (
@@ -78,7 +79,7 @@ class ClientCore:
             if left is not None and left <= pause:
                 names = ", ".join(what for what, _ in waiting)
                 raise DeadlineExceededError(
-                    f"not ready within {deadline.budget:g} s at {self.address}: {names}: {reason}"
+                    f"not ready within {deadline.budget:g} s at {self.name}: {names}: {reason}"
                 )
             yield Sleep(pause)
             pause = min(1.0, pause * 1.5)

@@ -7,7 +7,7 @@ each run the same flows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Generic, TypeVar
@@ -54,6 +54,7 @@ class Exchange(Generic[T]):
         parse: makes a value of the reply: of its bytes for gRPC, of an ``HttpReply`` for HTTP.
         repeat: when it may be sent again.
         headers: extra HTTP headers or gRPC metadata.
+        affinity: requests with the same one go to the same server.
     """
 
     what: str
@@ -62,6 +63,7 @@ class Exchange(Generic[T]):
     parse: Callable[[Any], T]
     repeat: Repeat = Repeat.ALWAYS
     headers: Headers = ()
+    affinity: Hashable = None
 
 
 @dataclass(frozen=True)
@@ -125,10 +127,12 @@ class Prepared:
     parse: Callable[[Any], Result]
     repeat: Repeat = Repeat.UNEXECUTED
 
-    def exchange(self, buffers: Sequence[Buffer], headers: Headers = ()) -> Exchange[Result]:
+    def exchange(
+        self, buffers: Sequence[Buffer], headers: Headers = (), affinity: Hashable = None
+    ) -> Exchange[Result]:
         if len(buffers) == 1:
             body: list[Buffer] = [self.framing[0], buffers[0]]
         else:
             body = [piece for pair in zip(self.framing, buffers, strict=False) for piece in pair]
             body += self.framing[len(buffers) :]
-        return Exchange(self.what, self.route, body, self.parse, self.repeat, headers)
+        return Exchange(self.what, self.route, body, self.parse, self.repeat, headers, affinity)

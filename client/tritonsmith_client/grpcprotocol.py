@@ -69,8 +69,8 @@ class GrpcProtocol:
             return read_stream(data, exchange.parse, exchange.what)
 
         route = _SERVICE + "ModelStreamInfer"
-        what, body, headers = exchange.what, exchange.body, exchange.headers
-        return Exchange(what, route, body, read, Repeat.NEVER, headers)
+        what, headers, affinity = exchange.what, exchange.headers, exchange.affinity
+        return Exchange(what, route, exchange.body, read, Repeat.NEVER, headers, affinity)
 
     def _exchange(
         self, what: str, method: str, request: dict[str, Any], parse: Callable[[Any], T]

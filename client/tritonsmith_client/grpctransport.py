@@ -32,8 +32,8 @@ def channel_options(link: Link) -> list[tuple[str, Any]]:
     if link.compression is not None:
         kinds = {"gzip": grpc.Compression.Gzip, "deflate": grpc.Compression.Deflate}
         options.append(("grpc.default_compression_algorithm", int(kinds[link.compression])))
-    if link.tls is not None and link.tls.server_name is not None:
-        options.append(("grpc.ssl_target_name_override", link.tls.server_name))
+    if link.tls is not None and (name := link.tls.server_name or link.address.name):
+        options.append(("grpc.ssl_target_name_override", name))
     return options
 
 

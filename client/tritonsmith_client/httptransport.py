@@ -272,7 +272,9 @@ def no_connection(what: str, address: Address, exc: OSError) -> TritonError:
 
 def server_name(link: Link) -> str | None:
     """The name that the server's certificate must have; None without TLS."""
-    return None if link.tls is None else link.tls.server_name or link.address.host
+    return (
+        None if link.tls is None else link.tls.server_name or link.address.name or link.address.host
+    )
 
 
 def no_streams(what: str) -> TritonError:

@@ -154,7 +154,8 @@ class ModelCore:
         if prepared is None:
             sizes = [size for _, size in wire]
             prepared = self._prepare(arrays, types, sizes, options)
-        return prepared.exchange([buffer for buffer, _ in wire], options.headers)
+        affinity = None if options.sequence is None else options.sequence.id
+        return prepared.exchange([buffer for buffer, _ in wire], options.headers, affinity)
 
     def _plan(self, signature: Signature, arrays: dict[str, Array], options: Options) -> _Plan:
         types = check_tensors(signature.metadata, signature.config, arrays)
