@@ -28,6 +28,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if _HERE in item.path.parents:
             item.add_marker(pytest.mark.gpu)
+            # NVIDIA's module of old releases uses what Python has since deprecated.
+            item.add_marker(pytest.mark.filterwarnings("ignore::DeprecationWarning"))
             if reason is not None:
                 item.add_marker(pytest.mark.skip(reason=reason))
 
