@@ -21,15 +21,10 @@ from tritonsmith_generator import devices
 from tritonsmith_generator.errors import HostError, UsageError
 from tritonsmith_generator.serve.base import SAFE_FLAGS, Running, ServerBase
 from tritonsmith_generator.serve.container import ContainerRun
-from tritonsmith_generator.serve.dockerengine import (
-    NVIDIA_IMAGE,
-    Image,
-    connect,
-    ensure_image,
-    refusals,
-)
+from tritonsmith_generator.serve.dockerengine import Image, connect, ensure_image, refusals
 from tritonsmith_generator.serve.environment import Progress
 from tritonsmith_generator.serve.log import LogLine
+from tritonsmith_generator.serve.names import NVIDIA_IMAGE
 from tritonsmith_generator.serve.ports import pick_ports
 from tritonsmith_generator.serve.selection import (
     container_reason,
@@ -42,6 +37,7 @@ __all__ = ["DockerServer", "container_arguments"]
 _INSIDE = {"http": 8000, "grpc": 8001, "metrics": 8002}
 _MODELS = "/models"
 _TRITON_USER = 1000  # "triton-server" in NVIDIA's images
+_STACK = 64 << 20  # bytes; NVIDIA's advice
 _OTHERS_READ = 0o005
 _SHM_FLAG_SINCE = (26, 4)  # the release that asks for --allow-client-shm
 
@@ -187,7 +183,7 @@ def container_arguments(
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges:true"],
         "ipc_mode": "host" if how.client_shm else "private",
-        "ulimits": [Ulimit(name="memlock", soft=-1, hard=-1), Ulimit(name="stack", soft=67108864)],
+        "ulimits": [Ulimit(name="stack", soft=_STACK, hard=_STACK)],
         "environment": {"HOME": "/tmp"},
         "labels": {"tritonsmith": "serve"},
         "init": True,
@@ -196,6 +192,8 @@ def container_arguments(
         arguments["shm_size"] = how.shm_size
     if how.gpus != "none":
         arguments["device_requests"] = [_gpu_request(how.gpus)]
+        # For pinned memory. A rootless engine can't raise it, and the CPU does not need it.
+        arguments["ulimits"].append(Ulimit(name="memlock", soft=-1, hard=-1))
     return arguments
 
 

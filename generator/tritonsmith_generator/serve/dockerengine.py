@@ -16,9 +16,8 @@ from docker.utils import parse_repository_tag
 from tritonsmith_generator.errors import HostError
 from tritonsmith_generator.serve.environment import Progress
 
-__all__ = ["NVIDIA_IMAGE", "Image", "connect", "ensure_image", "refusals"]
+__all__ = ["Image", "connect", "ensure_image", "refusals"]
 
-NVIDIA_IMAGE = "nvcr.io/nvidia/tritonserver:{release}-py3"
 _HINTS: dict[type[BaseException], str] = {
     PermissionError: "this user may not use it. Add the user to the group 'docker' "
     "(sudo usermod -aG docker $USER, then log in again), or use rootless docker or podman",

@@ -20,18 +20,18 @@ from pathlib import Path
 
 from tritonsmith_generator.errors import HostError
 from tritonsmith_generator.serve import host, pip
-from tritonsmith_generator.serve.cache import cache_folder, is_intact, make_once
+from tritonsmith_generator.serve.cache import cache_folder, make_once
 from tritonsmith_generator.serve.host import Interpreter
 
-__all__ = ["Environment", "Progress", "prepare"]
+__all__ = ["PACKAGES", "WHEEL", "Environment", "Progress", "modules", "prepare"]
 
 # Called with what is being done and how much of the whole is done before it, 0.0 to 1.0.
 Progress = Callable[[str, float], None]
 
-_WHEEL = "nvidia-pytriton==0.7.0"  # carries tritonserver 2.51
+WHEEL = "nvidia-pytriton==0.7.0"  # carries tritonserver 2.51
 _SERVER_FILES = "pytriton/tritonserver/"
 _LIBRARIES = "nvidia_pytriton.libs/"
-_PACKAGES = {
+PACKAGES = {
     "3.10": ("numpy==1.26.4", "onnxruntime==1.23.2"),
     "3.11": ("numpy==1.26.4", "onnxruntime==1.31.1"),
     "3.12": ("numpy==1.26.4", "onnxruntime==1.31.1"),
@@ -150,7 +150,7 @@ def _where(module: str) -> str | None:
 
 
 def _packages(interpreter: Interpreter, extra: Sequence[str], report: Progress) -> Path:
-    requirements = (*_PACKAGES[interpreter.version], *extra)
+    requirements = (*PACKAGES[interpreter.version], *extra)
     digest = hashlib.sha256("\n".join(requirements).encode()).hexdigest()[:12]
     folder = cache_folder() / f"python{interpreter.version}-{digest}"
 
@@ -163,12 +163,12 @@ def _packages(interpreter: Interpreter, extra: Sequence[str], report: Progress) 
 
 
 def _tritonserver(report: Progress) -> Path:
-    folder = cache_folder() / _WHEEL.replace("==", "-")
+    folder = cache_folder() / WHEEL.replace("==", "-")
 
     def make(new: Path) -> None:
         report("downloading tritonserver (55 MB)", 0.5)
         with tempfile.TemporaryDirectory(dir=new.parent) as download:
-            wheel = pip.download(_WHEEL, Path(download))
+            wheel = pip.download(WHEEL, Path(download))
             report("unpacking tritonserver", 0.8)
             _unpack(wheel, new)
         report("unpacked tritonserver", 1.0)
@@ -196,8 +196,3 @@ def _unpack(wheel: Path, to: Path) -> None:
     shutil.rmtree(home / "python_backend_stubs")
     shutil.rmtree(home / "backends" / "python")
     (home / "bin" / "tritonserver").chmod(0o755)
-
-
-def is_ready() -> bool:
-    """Whether the next ``prepare`` has nothing to fetch; for tests and ``gen-repo doctor``."""
-    return is_intact(cache_folder() / _WHEEL.replace("==", "-"))
