@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
-from tritonsmith_generator.errors import InputError
+from tritonsmith_generator.errors import HostError, InputError
 
 __all__ = [
     "AVAILABLE",
@@ -184,6 +184,19 @@ OPTIONS: Mapping[str, Option] = {
     ),
 }
 
+# The smallest and the largest value; TensorRT ignores or mistakes what lies outside.
+_RANGES: Mapping[str, tuple[int, int | None]] = {
+    "optimization_level": (0, 5),
+    "max_num_tactics": (1, None),
+    "max_aux_streams": (0, None),
+    "avg_timing_iterations": (1, None),
+    "l2_limit_for_tiling": (0, None),
+    "dla_core": (0, None),
+}
+
+# TensorRT for RTX compiles for these on the device itself while it builds.
+_RTX_NEEDS_GPU = ("refit", "refit_identical", "strip_plan")
+
 # Every name that not all supported releases have, and those that one of them has but ignores
 # (TensorRT for RTX: timing cache, hardware compatibility, runtime platform, DLA).
 AVAILABLE: Mapping[str, Availability] = {
@@ -240,6 +253,29 @@ def require(release: Release, name: str, option: str) -> None:
             f"option '{option}' is not in {release}. It needs {AVAILABLE[name]}. "
             "Remove the option, or install one of these."
         )
+
+
+def check_values(options: BuilderOptions) -> None:
+    """Raises InputError, with the allowed values, for a number that no TensorRT takes."""
+    for name, (low, high) in _RANGES.items():
+        value = getattr(options, name)
+        if value is not None and (value < low or (high is not None and value > high)):
+            allowed = f"{low} or more" if high is None else f"{low} to {high}"
+            raise InputError(f"option '{name}' is {value}; it must be {allowed}")
+    for pool, size in options.memory_pools.items():
+        if size < 0:
+            raise InputError(f"option 'memory_pools' gives {pool} {size} bytes; 0 is the least")
+
+
+def check_machine(release: Release, options: BuilderOptions, has_gpu: bool) -> None:
+    """Raises HostError for an option that needs a GPU while it builds, where there is none."""
+    if release.library == "tensorrt_rtx" and not has_gpu:
+        for name in _RTX_NEEDS_GPU:
+            if getattr(options, name):
+                raise HostError(
+                    f"option '{name}' needs a GPU during the build with {release}, and this "
+                    "machine has none: leave it out, or build where the GPU is"
+                )
 
 
 def precision_flags(release: Release, precision: Precision) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from tritonsmith_generator import worker
-from tritonsmith_generator.builder_options import BuilderOptions, Library
+from tritonsmith_generator.builder_options import BuilderOptions, Library, check_values
 from tritonsmith_generator.enginelayers import EngineLayers
 from tritonsmith_generator.errors import InputError
 from tritonsmith_generator.profiles import Profile, ShapeRange
@@ -118,6 +118,7 @@ def build_engine(
     When this raises, there is no file at ``request.plan``.
     """
     _check_files(request)
+    check_values(request.options)
     try:
         return worker.run_isolated(
             _build,

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tritonsmith_generator import devices
 from tritonsmith_generator.builder_options import (
     OPTIONS,
     BuilderOptions,
     Release,
+    check_machine,
     precision_flags,
     require,
 )
@@ -19,10 +21,12 @@ __all__ = ["builder_config"]
 
 
 def builder_config(trt: Any, release: Release, builder: Any, options: BuilderOptions) -> Any:
-    """A config with every option set. Raises InputError for one that this TensorRT has not."""
+    """A config with every option set. Raises InputError for one that this TensorRT has not,
+    HostError for one that needs a GPU."""
     for name in options.given():
         if name in OPTIONS:
             require(release, OPTIONS[name].name, name)
+    check_machine(release, options, has_gpu=bool(devices.gpus()))
     config = builder.create_builder_config()
     # The engine inspector tells no data types without it.
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED

@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 
 from tritonsmith_generator.errors import HostError
 
-__all__ = ["run_isolated"]
+__all__ = ["run_isolated", "stop_running"]
 
 Request = TypeVar("Request")
 Event = TypeVar("Event")
@@ -40,6 +40,7 @@ _BOOT = (
 _KEPT_OUTPUT = 64 * 1024  # bytes
 _SHOWN_LINES = 16
 _PATIENCE = 5.0  # seconds
+_running: set[subprocess.Popen[bytes]] = set()  # not waited for yet, so their ids are theirs
 _ADVICE = {
     signal.SIGKILL: "Most likely the kernel ended it because memory ran out: free memory or limit "
     "the workspace, then run again.",
@@ -103,6 +104,15 @@ def run_isolated(
                 return result
 
 
+def stop_running() -> None:
+    """Kill what ``run_isolated`` runs in other threads; there each call raises HostError.
+
+    For a caller with threads: Ctrl-C reaches the main thread only.
+    """
+    for process in tuple(_running):
+        _kill(process)
+
+
 class _RemoteError(Exception):
     """The child's traceback, shown as the cause of the error that is raised here."""
 
@@ -155,9 +165,11 @@ def _child() -> Iterator[tuple[subprocess.Popen[bytes], Connection, _Output]]:
         os.close(write_end)
     output = _Output(read_end)
     output.start()
+    _running.add(process)
     try:
         yield process, ours, output
     finally:
+        _running.discard(process)
         _end(process)
         output.finish()
         ours.close()
@@ -166,9 +178,13 @@ def _child() -> Iterator[tuple[subprocess.Popen[bytes], Connection, _Output]]:
 def _end(process: subprocess.Popen[bytes]) -> None:
     """Kill the child and all that it started; its id is ours until it is waited for."""
     if process.returncode is None:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        _kill(process)
         process.wait()
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _crash(process: subprocess.Popen[bytes], output: _Output, what: str, last: str) -> HostError:

@@ -14,6 +14,7 @@ import pytest
 from support import engine_models as models
 
 from tritonsmith_client.dtypes import from_wire
+from tritonsmith_generator import devices
 from tritonsmith_generator.engine import (
     BuilderOptions,
     EngineRequest,
@@ -183,6 +184,37 @@ def test_many_options_at_once(tmp_path: Path) -> None:
         compute_capabilities=("8.6", "8.9"),
     )
     assert build_engine(build).plan_bytes > 500_000
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"optimization_level": 9}, "'optimization_level' is 9; it must be 0 to 5"),
+        ({"max_num_tactics": 0}, "'max_num_tactics' is 0; it must be 1 or more"),
+        ({"memory_pools": {"workspace": -1}}, "workspace -1 bytes"),
+    ],
+)
+def test_a_number_that_tensorrt_would_ignore(
+    tmp_path: Path, options: dict[str, Any], text: str
+) -> None:
+    onnx = models.two_layers(tmp_path / "m.onnx")
+    assert_refused(request(onnx, tmp_path, batches(1, 4, 8), **options), InputError, text)
+
+
+@pytest.mark.skipif(bool(devices.gpus()), reason="this machine has a GPU")
+@pytest.mark.parametrize("option", ["refit", "refit_identical", "strip_plan"])
+def test_an_option_that_needs_a_gpu_to_build(tmp_path: Path, option: str) -> None:
+    onnx = models.two_layers(tmp_path / "m.onnx")
+    build = request(onnx, tmp_path, batches(1, 4, 8), **{option: True})
+    assert_refused(build, HostError, f"option '{option}' needs a GPU during the build")
+
+
+def test_a_compute_capability_reaches_tensorrt(tmp_path: Path) -> None:
+    onnx = models.two_layers(tmp_path / "m.onnx")
+    turing = request(onnx, tmp_path, batches(1, 4, 8), compute_capabilities=("7.5",))
+    assert_refused(turing, InputError, "SM75")  # it has no FP32 matrix product in RTX
+    newer = request(onnx, tmp_path, batches(1, 4, 8), compute_capabilities=("8.6", "12.0"))
+    assert build_engine(newer).plan_bytes > 1_000_000
 
 
 def test_plugin_that_is_missing_or_no_library(tmp_path: Path) -> None:

@@ -7,14 +7,16 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from support import worker_functions as functions
 
 from tritonsmith_generator.errors import HostError, InputError
-from tritonsmith_generator.worker import run_isolated
+from tritonsmith_generator.worker import run_isolated, stop_running
 
 TESTS = Path(__file__).parents[1]
 
@@ -127,6 +129,23 @@ def test_events_from_many_threads_arrive_whole() -> None:
     events: list[tuple[int, int]] = []
     assert run_isolated(functions.emit_from_threads, 4, events.append) == 800
     assert sorted(events) == [(number, step) for number in range(4) for step in range(200)]
+
+
+def test_what_other_threads_run_can_be_stopped() -> None:
+    pids: list[int] = []
+    started = threading.Event()
+
+    def note(event: tuple[int, int]) -> None:
+        pids.extend(event)
+        started.set()
+
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(run_isolated, functions.hang_with_a_child, None, note)
+        assert started.wait(20)
+        stop_running()
+        with pytest.raises(HostError, match="SIGKILL"):
+            running.result(20)
+    assert_gone(*pids)
 
 
 def test_no_descriptor_is_left_open() -> None:
