@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .admin import Duration, IndexEntry, Metric, ModelStatistics
 from .client import Client
 from .dtypes import DataType
 from .errors import (
@@ -55,12 +56,16 @@ __all__ = [
     "ConnectionLostError",
     "DataType",
     "DeadlineExceededError",
+    "Duration",
+    "IndexEntry",
     "InputError",
     "InternalError",
     "InvalidArgumentError",
+    "Metric",
     "Model",
     "ModelConfig",
     "ModelMetadata",
+    "ModelStatistics",
     "NotFoundError",
     "PermissionDeniedError",
     "RequestCancelledError",

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from types import TracebackType
+from collections.abc import Callable, Mapping, Sequence
+from types import EllipsisType, TracebackType
+from typing import Any
 
 from .address import Address, parse_urls
+from .admin import IndexEntry, Metric, ModelStatistics, Setting
 from .asyncmodel import AsyncModel
 from .asyncrunner import AsyncRunner, AsyncTransport
 from .balance import Balancer
 from .clientcore import ClientCore
 from .exchange import Exchange, T
+from .httpadmin import metrics_exchange
 from .link import TLS, HeaderSource, Link, make_link
 from .options import Options
 from .retry import Retry
@@ -77,6 +80,48 @@ class AsyncClient:
         """See `Client.metadata`."""
         return await self._ask(self._core.protocol.server_metadata())
 
+    async def statistics(self, name: str = "", version: str = "") -> tuple[ModelStatistics, ...]:
+        """See `Client.statistics`."""
+        return await self._ask(self._core.protocol.statistics(name, version))
+
+    async def index(self, ready: bool = False) -> tuple[IndexEntry, ...]:
+        """See `Client.index`."""
+        return await self._ask(self._core.protocol.index(ready))
+
+    async def load(
+        self,
+        name: str,
+        config: Mapping[str, Any] | None = None,
+        files: Mapping[str, bytes] | None = None,
+        timeout: float | None = 300.0,
+    ) -> None:
+        """See `Client.load`."""
+        exchange = self._core.load(name, config, files)
+        await self._ask(exchange, timeout)
+
+    async def unload(self, name: str, dependents: bool = False) -> None:
+        """See `Client.unload`."""
+        await self._ask(self._core.protocol.unload(name, dependents))
+
+    async def trace_settings(
+        self, model: str = "", changes: Mapping[str, Any] | None = None
+    ) -> dict[str, Setting]:
+        """See `Client.trace_settings`."""
+        return await self._ask(self._core.protocol.trace_settings(model, changes or {}))
+
+    async def log_settings(self, changes: Mapping[str, Any] | None = None) -> dict[str, Setting]:
+        """See `Client.log_settings`."""
+        return await self._ask(self._core.protocol.log_settings(changes or {}))
+
+    async def metrics(self, url: str | None = None) -> tuple[Metric, ...]:
+        """See `Client.metrics`."""
+        address = self._core.metrics_address(url)
+        transport = _transport(make_link(address, None, None, None))
+        try:
+            return await transport.send(metrics_exchange(address.path), self._core.deadline())
+        finally:
+            await transport.close()
+
     async def close(self) -> None:
         """See `Client.close`."""
         await self._runner.close()
@@ -98,8 +143,8 @@ class AsyncClient:
     async def _check(self, exchange: Exchange[bool]) -> bool:
         return await self._runner.run(self._core.check(exchange), self._core.deadline())
 
-    async def _ask(self, exchange: Exchange[T]) -> T:
-        deadline = self._core.deadline()
+    async def _ask(self, exchange: Exchange[T], timeout: float | EllipsisType | None = ...) -> T:
+        deadline = self._core.deadline(timeout)
         return await self._runner.run(self._core.ask(exchange, deadline), deadline)
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from types import TracebackType
+from collections.abc import Callable, Mapping, Sequence
+from types import EllipsisType, TracebackType
+from typing import Any
 
 from .address import Address, parse_urls
+from .admin import IndexEntry, Metric, ModelStatistics, Setting
 from .balance import Balancer
 from .clientcore import ClientCore
 from .exchange import Exchange, T
+from .httpadmin import metrics_exchange
 from .link import TLS, HeaderSource, Link, make_link
 from .model import Model
 from .options import Options
@@ -101,6 +104,68 @@ class Client:
         """The server's name, version and extensions."""
         return self._ask(self._core.protocol.server_metadata())
 
+    def statistics(self, name: str = "", version: str = "") -> tuple[ModelStatistics, ...]:
+        """What models did since they were loaded.
+
+        Args:
+            name: all models if empty.
+            version: all versions if empty.
+        """
+        return self._ask(self._core.protocol.statistics(name, version))
+
+    def index(self, ready: bool = False) -> tuple[IndexEntry, ...]:
+        """The models in the server's repository. Args: ready: only those that are ready."""
+        return self._ask(self._core.protocol.index(ready))
+
+    def load(
+        self,
+        name: str,
+        config: Mapping[str, Any] | None = None,
+        files: Mapping[str, bytes] | None = None,
+        timeout: float | None = 300.0,
+    ) -> None:
+        """Loads a model, or loads it again (servers with ``--model-control-mode=explicit``).
+
+        Args:
+            config: a configuration to use instead of the model's own.
+            files: contents by path, e.g. ``{"1/model.onnx": ...}``; then a config is needed too.
+            timeout: seconds until it gives up; the server goes on loading.
+        """
+        exchange = self._core.load(name, config, files)
+        self._ask(exchange, timeout)
+
+    def unload(self, name: str, dependents: bool = False) -> None:
+        """Unloads a model. Args: dependents: the members of an ensemble too."""
+        self._ask(self._core.protocol.unload(name, dependents))
+
+    def trace_settings(
+        self, model: str = "", changes: Mapping[str, Any] | None = None
+    ) -> dict[str, Setting]:
+        """The trace settings of the server or of a model, after changes to them if any are given.
+
+        Args:
+            model: the server's own if empty.
+            changes: a value of None goes back to the server's own setting.
+        """
+        return self._ask(self._core.protocol.trace_settings(model, changes or {}))
+
+    def log_settings(self, changes: Mapping[str, Any] | None = None) -> dict[str, Setting]:
+        """The log settings of the server, after changes to them if any are given."""
+        return self._ask(self._core.protocol.log_settings(changes or {}))
+
+    def metrics(self, url: str | None = None) -> tuple[Metric, ...]:
+        """The samples of the server's Prometheus metrics.
+
+        Args:
+            url: where they are; port 8002 of the (first) server if left out.
+        """
+        address = self._core.metrics_address(url)
+        transport = _transport(make_link(address, None, None, None))
+        try:
+            return transport.send(metrics_exchange(address.path), self._core.deadline())
+        finally:
+            transport.close()
+
     def close(self) -> None:
         """Closes the connections; a later call raises ClosedError."""
         self._runner.close()
@@ -122,8 +187,8 @@ class Client:
     def _check(self, exchange: Exchange[bool]) -> bool:
         return self._runner.run(self._core.check(exchange), self._core.deadline())
 
-    def _ask(self, exchange: Exchange[T]) -> T:
-        deadline = self._core.deadline()
+    def _ask(self, exchange: Exchange[T], timeout: float | EllipsisType | None = ...) -> T:
+        deadline = self._core.deadline(timeout)
         return self._runner.run(self._core.ask(exchange, deadline), deadline)
 
 

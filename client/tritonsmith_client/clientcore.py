@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from types import EllipsisType
+from typing import Any
 
-from .address import Address
+from .address import Address, parse_url
 from .deadline import Deadline
 from .errors import DeadlineExceededError, InputError, UnavailableError
 from .exchange import Exchange, Flow, Sleep, T
@@ -25,6 +27,7 @@ class ClientCore:
     def __init__(self, addresses: Sequence[Address], timeout: float | None, retry: Retry) -> None:
         check_timeout(timeout)
         address = addresses[0]
+        self._host = address.host
         self.name = ", ".join(map(str, addresses))
         self.timeout = timeout
         self.retry = retry
@@ -59,6 +62,24 @@ class ClientCore:
             )
         signature = yield from read_signature(self.protocol, name, version, self.retry, deadline)
         return ModelCore(self.protocol, name, version, self.retry, signature)
+
+    def load(
+        self, name: str, config: Mapping[str, Any] | None, files: Mapping[str, bytes] | None
+    ) -> Exchange[None]:
+        if files and config is None:
+            raise InputError(
+                f"loading model '{name}' from files needs its config too: give config={{...}}"
+            )
+        return self.protocol.load(name, "" if config is None else json.dumps(config), files or {})
+
+    def metrics_address(self, url: str | None) -> Address:
+        """Where the Prometheus metrics are."""
+        if url is None:
+            return Address("http", False, self._host, 8002)
+        address = parse_url(url)
+        if address.protocol != "http":
+            raise InputError(f"the metrics are served over HTTP, not at {url!r}: use http://")
+        return address
 
     def wait_ready(self, models: Sequence[str], deadline: Deadline) -> Flow[None]:
         """Asks until the server, or each of these models, is ready."""

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
-from urllib.parse import quote
+from typing import Any, cast
 
 from .dtypes import from_wire
-from .errors import ResponseError
 from .exchange import Exchange, InferCall, Prepared, Repeat
-from .httpwire import HttpReply, ResponseReader, infer_request, json_of, route
+from .httpadmin import HttpAdmin, model_path
+from .httpwire import HttpReply, ResponseReader, infer_request, route
 from .protocol import called
 from .values import ModelConfig, ModelMetadata, Result, ServerMetadata, TensorMetadata
 
 __all__ = ["HttpProtocol"]
 
-T = TypeVar("T")
 
-
-class HttpProtocol:
+class HttpProtocol(HttpAdmin):
     """Builds requests to the paths under ``/v2`` and reads their replies."""
-
-    def __init__(self, prefix: str = "") -> None:
-        """Args: prefix: the path that stands before ``/v2``, for servers behind a proxy."""
-        self._root = prefix.rstrip("/") + "/v2"
 
     def live(self) -> Exchange[bool]:
         return self._check("the liveness check", "/health/live")
@@ -32,23 +24,23 @@ class HttpProtocol:
         return self._check("the readiness check", "/health/ready")
 
     def server_metadata(self) -> Exchange[ServerMetadata]:
-        return self._read("reading the server's metadata", "", _server_metadata)
+        return self.read("reading the server's metadata", "", _server_metadata)
 
     def model_ready(self, name: str, version: str) -> Exchange[bool]:
         what = f"the readiness check of {called(name, version)}"
-        return self._check(what, _model(name, version) + "/ready")
+        return self._check(what, model_path(name, version) + "/ready")
 
     def model_metadata(self, name: str, version: str) -> Exchange[ModelMetadata]:
         what = f"reading the metadata of {called(name, version)}"
-        return self._read(what, _model(name, version), _metadata)
+        return self.read(what, model_path(name, version), _metadata)
 
     def model_config(self, name: str, version: str) -> Exchange[ModelConfig]:
         what = f"reading the configuration of {called(name, version)}"
-        return self._read(what, _model(name, version) + "/config", ModelConfig.from_fields)
+        return self.read(what, model_path(name, version) + "/config", ModelConfig.from_fields)
 
     def prepare(self, call: InferCall, repeat: Repeat) -> Prepared:
         what = f"inference with {called(call.model, call.version)}"
-        path = self._root + _model(call.model, call.version) + "/infer"
+        path = self._root + model_path(call.model, call.version) + "/infer"
         line, head = infer_request(path, call)
         sizes = [t.size for t in call.inputs if "shared_memory_region" not in t.parameters]
         framing = (head, *[b""] * (len(sizes) - 1))
@@ -67,21 +59,6 @@ class HttpProtocol:
             return True
 
         return Exchange(what, route("GET", self._root + path), (), read)
-
-    def _read(self, what: str, path: str, parse: Callable[[Any], T]) -> Exchange[T]:
-        def read(reply: HttpReply) -> T:
-            value = json_of(reply, what)
-            try:
-                return parse(value)
-            except (KeyError, TypeError, ValueError, AttributeError) as exc:
-                raise ResponseError(f"{what}: unexpected reply {reply.text()[:200]!r}") from exc
-
-        return Exchange(what, route("GET", self._root + path), (), read)
-
-
-def _model(name: str, version: str) -> str:
-    path = "/models/" + quote(name, safe="")
-    return path + ("/versions/" + quote(version, safe="") if version else "")
 
 
 def _server_metadata(value: dict[str, Any]) -> ServerMetadata:

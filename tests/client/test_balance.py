@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -114,8 +115,6 @@ def test_a_server_dies_and_comes_back(kind: str) -> None:
                 assert model(X, X)["SUM"][0, 0] == 2
             with Server(MODELS, models=["add_sub"], **{f"{kind}_port": port}) as again:  # type: ignore[arg-type]  # by keyword
                 before = served(again)
-                import time
-
                 deadline = time.monotonic() + 20
                 while served(again) == before:
                     assert model(X, X)["SUM"][0, 0] == 2
@@ -129,15 +128,7 @@ def test_a_server_dies_and_comes_back(kind: str) -> None:
 def served(server: Server) -> int:
     """How many requests the server has executed."""
     with Client(server.http_url) as client:
-        import json
-
-        from tritonsmith_client.exchange import Exchange
-        from tritonsmith_client.httpwire import HttpReply, route
-
-        def read(reply: HttpReply) -> int:
-            return int(json.loads(bytes(reply.body))["model_stats"][0]["inference_count"])
-
-        return client._ask(Exchange("", route("GET", "/v2/models/add_sub/stats"), (), read))
+        return client.statistics("add_sub")[0].inference_count
 
 
 def test_asyncio_and_names(server: Any) -> None:

@@ -1,0 +1,163 @@
+"""Triton's extensions over gRPC: statistics, model control, settings, shared memory.
+
+Message objects are fine here: these calls are rare.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from .admin import (
+    IndexEntry,
+    ModelStatistics,
+    Setting,
+    index_from,
+    settings_from,
+    statistics_from,
+)
+from .errors import InputError, ResponseError
+from .exchange import Exchange, Repeat, T
+from .protocol import called
+
+__all__ = ["SERVICE", "GrpcAdmin", "plain"]
+
+SERVICE = "/inference.GRPCInferenceService/"
+
+
+class GrpcAdmin:
+    def statistics(self, name: str, version: str) -> Exchange[tuple[ModelStatistics, ...]]:
+        return self.ask(
+            f"reading the statistics of {called(name, version)}",
+            "ModelStatistics",
+            {"name": name, "version": version},
+            lambda message: statistics_from(plain(message)),
+        )
+
+    def index(self, ready: bool) -> Exchange[tuple[IndexEntry, ...]]:
+        return self.ask(
+            "reading the index of the model repository",
+            "RepositoryIndex",
+            {"ready": ready},
+            lambda message: index_from(plain(message)["models"]),
+        )
+
+    def load(self, name: str, config: str, files: Mapping[str, bytes]) -> Exchange[None]:
+        parameters: dict[str, Any] = {"config": {"string_param": config}} if config else {}
+        parameters |= {f"file:{key}": {"bytes_param": value} for key, value in files.items()}
+        return self.ask(
+            f"loading model '{name}'",
+            "RepositoryModelLoad",
+            {"model_name": name, "parameters": parameters},
+            _nothing,
+            Repeat.UNEXECUTED,
+        )
+
+    def unload(self, name: str, dependents: bool) -> Exchange[None]:
+        parameters = {"unload_dependents": {"bool_param": dependents}}
+        return self.ask(
+            f"unloading model '{name}'",
+            "RepositoryModelUnload",
+            {"model_name": name, "parameters": parameters},
+            _nothing,
+            Repeat.UNEXECUTED,
+        )
+
+    def trace_settings(
+        self, model: str, changes: Mapping[str, Any]
+    ) -> Exchange[dict[str, Setting]]:
+        settings = {
+            name: {"value": list(map(str, _listed(value)))} for name, value in changes.items()
+        }
+        return self.ask(
+            "changing the trace settings" if changes else "reading the trace settings",
+            "TraceSetting",
+            {"model_name": model, "settings": settings},
+            lambda m: settings_from({k: v["value"] for k, v in plain(m)["settings"].items()}),
+        )
+
+    def log_settings(self, changes: Mapping[str, Any]) -> Exchange[dict[str, Setting]]:
+        return self.ask(
+            "changing the log settings" if changes else "reading the log settings",
+            "LogSettings",
+            {"settings": {name: _log_value(name, value) for name, value in changes.items()}},
+            lambda m: {k: next(iter(v.values())) for k, v in plain(m)["settings"].items()},
+        )
+
+    def register_memory(self, name: str, key: str, size: int) -> Exchange[None]:
+        request = {"name": name, "key": key, "byte_size": size}
+        what = "registering shared memory"
+        return self.ask(what, "SystemSharedMemoryRegister", request, _nothing, Repeat.UNEXECUTED)
+
+    def unregister_memory(self, name: str) -> Exchange[None]:
+        what = "unregistering shared memory"
+        return self.ask(what, "SystemSharedMemoryUnregister", {"name": name}, _nothing)
+
+    def ask(
+        self,
+        what: str,
+        method: str,
+        request: Mapping[str, Any],
+        parse: Callable[[Any], T],
+        repeat: Repeat = Repeat.ALWAYS,
+    ) -> Exchange[T]:
+        """One call of the service, with the fields of its request."""
+        from tritonclient.grpc import service_pb2 as messages  # 0.2 s: not before it is needed
+
+        body = getattr(messages, method + "Request")(**request).SerializeToString()
+        reply_type = getattr(messages, method + "Response")
+
+        def read(data: bytes) -> T:
+            from google.protobuf.message import DecodeError
+
+            try:
+                return parse(reply_type.FromString(data))
+            except (DecodeError, KeyError) as exc:
+                raise ResponseError(f"{what}: unexpected reply {data[:200]!r}") from exc
+
+        return Exchange(what, SERVICE + method, (body,), read, repeat)
+
+
+def plain(message: Any) -> dict[str, Any]:
+    """A message as plain values, with defaults, as Triton's JSON shows it."""
+    result: dict[str, Any] = {}
+    for field in message.DESCRIPTOR.fields:
+        if field.has_presence and not message.HasField(field.name):
+            continue
+        value = getattr(message, field.name)
+        entry = field.message_type
+        if entry is not None and entry.GetOptions().map_entry:
+            nested = entry.fields_by_name["value"].message_type is not None
+            result[field.name] = {str(k): plain(v) if nested else v for k, v in value.items()}
+        elif entry is not None:
+            repeated = field.is_repeated
+            result[field.name] = [plain(v) for v in value] if repeated else plain(value)
+        elif field.enum_type is not None:
+            names = field.enum_type.values_by_number
+            result[field.name] = (
+                [names[v].name for v in value] if field.is_repeated else names[value].name
+            )
+        else:
+            result[field.name] = list(value) if field.is_repeated else value
+    return result
+
+
+def _nothing(message: Any) -> None:
+    return None
+
+
+def _listed(value: Any) -> list[Any]:
+    """A setting as a list; None clears it."""
+    if value is None:
+        return []
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def _log_value(name: str, value: Any) -> dict[str, Any]:
+    if isinstance(value, bool):
+        return {"bool_param": value}
+    if isinstance(value, int):
+        return {"uint32_param": value}
+    if isinstance(value, str):
+        return {"string_param": value}
+    raise InputError(f"the log setting '{name}' is {value!r}; it must be a bool, int or str")

@@ -1,0 +1,129 @@
+"""Triton's extensions over HTTP: statistics, model control, settings, shared memory."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import quote
+
+from .admin import (
+    IndexEntry,
+    Metric,
+    ModelStatistics,
+    Setting,
+    index_from,
+    parse_metrics,
+    settings_from,
+    statistics_from,
+)
+from .errors import ResponseError
+from .exchange import Exchange, Repeat, T
+from .httpwire import HttpReply, json_of, route
+from .protocol import called
+
+__all__ = ["HttpAdmin", "metrics_exchange", "model_path"]
+
+
+def model_path(name: str, version: str) -> str:
+    path = "/models/" + quote(name, safe="")
+    return path + ("/versions/" + quote(version, safe="") if version else "")
+
+
+class HttpAdmin:
+    """Args: prefix: the path that stands before ``/v2``, for servers behind a proxy."""
+
+    def __init__(self, prefix: str = "") -> None:
+        self._root = prefix.rstrip("/") + "/v2"
+
+    def statistics(self, name: str, version: str) -> Exchange[tuple[ModelStatistics, ...]]:
+        path = (model_path(name, version) if name else "/models") + "/stats"
+        return self.read(
+            f"reading the statistics of {called(name, version)}", path, statistics_from
+        )
+
+    def index(self, ready: bool) -> Exchange[tuple[IndexEntry, ...]]:
+        what = "reading the index of the model repository"
+        return self.write(what, "/repository/index", {"ready": ready}, index_from, Repeat.ALWAYS)
+
+    def load(self, name: str, config: str, files: Mapping[str, bytes]) -> Exchange[None]:
+        parameters: dict[str, Any] = {"config": config} if config else {}
+        parameters |= {f"file:{k}": base64.b64encode(v).decode() for k, v in files.items()}
+        path = f"/repository/models/{quote(name, safe='')}/load"
+        return self.write(f"loading model '{name}'", path, {"parameters": parameters}, _nothing)
+
+    def unload(self, name: str, dependents: bool) -> Exchange[None]:
+        path = f"/repository/models/{quote(name, safe='')}/unload"
+        request = {"parameters": {"unload_dependents": dependents}}
+        return self.write(f"unloading model '{name}'", path, request, _nothing)
+
+    def trace_settings(
+        self, model: str, changes: Mapping[str, Any]
+    ) -> Exchange[dict[str, Setting]]:
+        path = (model_path(model, "") if model else "") + "/trace/setting"
+        return self._settings("trace", path, changes)
+
+    def log_settings(self, changes: Mapping[str, Any]) -> Exchange[dict[str, Setting]]:
+        return self._settings("log", "/logging", changes)
+
+    def register_memory(self, name: str, key: str, size: int) -> Exchange[None]:
+        path = f"/systemsharedmemory/region/{quote(name, safe='')}/register"
+        request = {"key": key, "offset": 0, "byte_size": size}
+        return self.write("registering shared memory", path, request, _nothing)
+
+    def unregister_memory(self, name: str) -> Exchange[None]:
+        path = f"/systemsharedmemory/region/{quote(name, safe='')}/unregister"
+        return self.write("unregistering shared memory", path, {}, _nothing, Repeat.ALWAYS)
+
+    def read(self, what: str, path: str, parse: Callable[[Any], T]) -> Exchange[T]:
+        """A GET below /v2 whose reply is JSON."""
+        return Exchange(what, route("GET", self._root + path), (), _json_reader(what, parse))
+
+    def write(
+        self,
+        what: str,
+        path: str,
+        request: Mapping[str, Any],
+        parse: Callable[[Any], T],
+        repeat: Repeat = Repeat.UNEXECUTED,
+    ) -> Exchange[T]:
+        """A POST of JSON below /v2 whose reply is JSON."""
+        body = json.dumps(request).encode()
+        line = route("POST", self._root + path, "Content-Type: application/json\r\n", len(body))
+        return Exchange(what, line, (body,), _json_reader(what, parse), repeat)
+
+    def _settings(
+        self, kind: str, path: str, changes: Mapping[str, Any]
+    ) -> Exchange[dict[str, Setting]]:
+        if changes:
+            return self.write(f"changing the {kind} settings", path, changes, settings_from)
+        return self.read(f"reading the {kind} settings", path, settings_from)
+
+
+def metrics_exchange(path: str) -> Exchange[tuple[Metric, ...]]:
+    """Reading the Prometheus metrics, which have an address of their own."""
+    what = "reading the metrics"
+
+    def read(reply: HttpReply) -> tuple[Metric, ...]:
+        error = reply.error(what)
+        if error is not None:
+            raise error
+        return parse_metrics(reply.text())
+
+    return Exchange(what, route("GET", path or "/metrics"), (), read)
+
+
+def _json_reader(what: str, parse: Callable[[Any], T]) -> Callable[[HttpReply], T]:
+    def read(reply: HttpReply) -> T:
+        value = json_of(reply, what)
+        try:
+            return parse(value)
+        except (KeyError, TypeError, ValueError, AttributeError) as exc:
+            raise ResponseError(f"{what}: unexpected reply {reply.text()[:200]!r}") from exc
+
+    return read
+
+
+def _nothing(value: Any) -> None:
+    return None
