@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tritonsmith_generator.serve import Server
+from tritonsmith_generator.serve.base import ServerBase
 
 # Inherited by every process that a test starts, however far down.
 _MARK = f"TRITONSMITH_TEST_RUN={uuid.uuid4().hex}"
@@ -19,7 +20,15 @@ _MARK = f"TRITONSMITH_TEST_RUN={uuid.uuid4().hex}"
 # Left by what ran before.
 _OLD_REGIONS = {region.name for region in Path("/dev/shm").glob("tritonsmith_*")}
 
+_DOCKER = pytest.mark.docker
+
 StartServer = Callable[..., Server]
+StartAnyServer = Callable[..., ServerBase]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--image", help="docker tests: an image instead of one that is built here")
+    parser.addoption("--gpus", default="none", help="docker tests: all, none, or numbers")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -44,6 +53,46 @@ def start_server() -> Iterator[StartServer]:
 
     def start(repository: Path, **options: Any) -> Server:
         server = Server(repository, **options)
+        started.append(server)
+        return server.start().wait_ready()
+
+    yield start
+    for server in started:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def docker_options(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Any]]:
+    """Arguments of ``DockerServer`` that fit this machine. Skips where there is no engine."""
+    from support.docker_engine import build_stand_in, network_for, running_engine
+
+    with running_engine() as client:
+        folder = tmp_path_factory.mktemp("docker")
+        model = folder / "models" / "none" / "1"
+        model.mkdir(parents=True)
+        image = request.config.getoption("--image")
+        yield {
+            "image": image or build_stand_in(client, folder / "models", folder / "context"),
+            "gpus": request.config.getoption("--gpus"),
+            "network": network_for(client),
+        }
+
+
+@pytest.fixture(scope="session", params=["embedded", pytest.param("docker", marks=_DOCKER)])
+def start_any_server(request: pytest.FixtureRequest) -> Iterator[StartAnyServer]:
+    """As ``start_server``, once for the embedded server and once for a container."""
+    options: dict[str, Any] = {}
+    make: Callable[..., ServerBase] = Server
+    if request.param == "docker":
+        from tritonsmith_generator.serve.docker import DockerServer
+
+        make, options = DockerServer, request.getfixturevalue("docker_options")
+    started: list[ServerBase] = []
+
+    def start(repository: Path, **more: Any) -> ServerBase:
+        server = make(repository, **options, **more)
         started.append(server)
         return server.start().wait_ready()
 

@@ -16,8 +16,10 @@ import tritonclient.grpc as grpc
 from onnx import TensorProto, helper
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
+from tritonsmith_client import Client
 from tritonsmith_client.dtypes import DATA_TYPES, DataType
 from tritonsmith_generator.serve import Server
+from tritonsmith_generator.serve.base import ServerBase
 
 Arrays = dict[str, "np.ndarray[Any, Any]"]
 
@@ -25,7 +27,8 @@ _MATMUL = 'input {{ name: "x" data_type: TYPE_FP32 dims: [{dims}] }}'
 
 
 @pytest.fixture(scope="module")
-def server(module_repository: Any, make_graph: Any, start_server: Callable[..., Server]) -> Server:
+def filled(module_repository: Any, make_graph: Any) -> Path:
+    """A repository with all the models of these tests."""
     repository = module_repository
     for dtype in DATA_TYPES:
         repository.add_identity(f"identity_{dtype.wire.lower()}", dtype.config, dtype.onnx)
@@ -65,7 +68,13 @@ dynamic_batching { max_queue_delay_microseconds: 200000 }
     repository.add("picky", _divider(), _PICKY)
     repository.add("tuned", _divider(), _PICKY + _TUNED)
     repository.add("optional", _with_default(), _OPTIONAL)
-    return start_server(repository.path)
+    path: Path = repository.path
+    return path
+
+
+@pytest.fixture(scope="module")
+def server(filled: Path, start_any_server: Callable[..., ServerBase]) -> ServerBase:
+    return start_any_server(filled)
 
 
 def _counter() -> onnx.ModelProto:
@@ -147,7 +156,7 @@ instance_group { kind: KIND_CPU }
 
 
 @pytest.fixture(scope="module")
-def client(server: Server) -> Iterator[grpc.InferenceServerClient]:
+def client(server: ServerBase) -> Iterator[grpc.InferenceServerClient]:
     with grpc.InferenceServerClient(server.grpc_url.removeprefix("grpc://")) as made:
         yield made
 
@@ -199,6 +208,17 @@ def test_every_data_type_comes_back_bit_by_bit(
         assert [text.decode() for text in got.reshape(-1)] == list(sent.reshape(-1))
     else:
         assert got.dtype == dtype.numpy
+        assert got.tobytes() == sent.tobytes()
+
+
+@pytest.mark.parametrize("dtype", DATA_TYPES, ids=str)
+def test_every_data_type_comes_back_over_http(server: ServerBase, dtype: DataType) -> None:
+    sent = _values(dtype, (3, 5))
+    with Client(server.http_url) as client:
+        got = client.model(f"identity_{dtype.wire.lower()}")(sent)["y"]
+    if dtype.wire == "BYTES":
+        assert [text.decode() for text in got.reshape(-1)] == list(sent.reshape(-1))
+    else:
         assert got.tobytes() == sent.tobytes()
 
 

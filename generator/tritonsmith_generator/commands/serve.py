@@ -20,13 +20,14 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from tritonsmith_generator.errors import HostError, InputError, ServerError
+from tritonsmith_generator.errors import HostError, InputError, ServerError, UsageError
 
 if TYPE_CHECKING:
-    from tritonsmith_generator.serve import LogLine, Server
+    from tritonsmith_generator.serve import LogLine
+    from tritonsmith_generator.serve.base import ServerBase
 
 _COLORS = {"warning": "yellow", "error": "red", "fatal": "bold red", "output": "dim"}
-_ERRORS = {error.exit_code: error for error in (InputError, HostError, ServerError)}
+_ERRORS = {error.exit_code: error for error in (InputError, UsageError, HostError, ServerError)}
 
 
 def serve(
@@ -53,6 +54,27 @@ def serve(
             help="Environment (venv, or folder of packages) for the models' Python",
         ),
     ] = None,
+    docker: Annotated[
+        bool, typer.Option("--docker", help="Serve in a container instead, NVIDIA's by default")
+    ] = False,
+    release: Annotated[
+        str | None, typer.Option(help="docker: the release of NVIDIA's image, such as 26.10")
+    ] = None,
+    image: Annotated[str | None, typer.Option(help="docker: another image instead")] = None,
+    gpus: Annotated[
+        str | None,
+        typer.Option(help="docker: all, none, or numbers such as 0,1 (all there are if not given)"),
+    ] = None,
+    network: Annotated[
+        str, typer.Option(help="docker: bridge publishes the ports, host needs no docker network")
+    ] = "bridge",
+    shm_size: Annotated[
+        str, typer.Option(help="docker: size of /dev/shm, where Python models keep their tensors")
+    ] = "1g",
+    client_shm: Annotated[
+        bool,
+        typer.Option("--client-shm", help="docker: let clients here register shared memory"),
+    ] = False,
     ready_file: Annotated[
         Path | None,
         typer.Option(
@@ -69,7 +91,7 @@ def serve(
         bool, typer.Option("--verbose", "-v", help="Show all of the server's output")
     ] = False,
 ) -> None:
-    """Serve a model repository with the embedded tritonserver.
+    """Serve a model repository with the embedded tritonserver, or with docker.
 
     In a script: 'gen-repo serve REPO --detach > server.json', and later kill the pid in it.
     Ctrl-C and SIGTERM stop the server; the exit code is 4 if it ended by itself.
@@ -77,23 +99,30 @@ def serve(
     if detach:
         _detach(ready_file)
         return
-    from tritonsmith_generator.serve import Server
-
     console = Console(stderr=True, highlight=False)
     with contextlib.ExitStack() as stack:
         interrupted = stack.enter_context(_signals_as_interrupts())
-        progress = stack.enter_context(_making_the_environment(console))
-        server = Server(
-            repository,
-            models=models or None,
-            http_port=http_port,
-            grpc_port=grpc_port,
-            metrics_port=metrics_port,
-            host=host,
-            server_env=server_env,
-            on_log=lambda line: _show(console, line, verbose),
-            on_progress=progress,
-        )
+        common: dict[str, Any] = {
+            "models": models or None,
+            "http_port": http_port,
+            "grpc_port": grpc_port,
+            "metrics_port": metrics_port,
+            "host": host,
+            "on_log": lambda line: _show(console, line, verbose),
+            "on_progress": stack.enter_context(_progress_bar(console)),
+        }
+        for_docker = {"release": release, "image": image, "gpus": gpus}
+        server: ServerBase
+        if docker:
+            more = {"network": network, "shm_size": shm_size, "client_shm": client_shm}
+            server = _docker_server(repository, common | for_docker | more)
+        else:
+            given = [f"--{name}" for name, value in for_docker.items() if value is not None]
+            if given:
+                raise UsageError(f"{', '.join(given)}: only with --docker")
+            from tritonsmith_generator.serve import Server
+
+            server = Server(repository, server_env=server_env, **common)
         try:
             with server:
                 _announce(server)
@@ -105,7 +134,17 @@ def serve(
             console.print(f"Stopped ({interrupted()}); nothing is left running.")
 
 
-def _facts(server: Server) -> dict[str, Any]:
+def _docker_server(repository: Path, options: dict[str, Any]) -> ServerBase:
+    try:
+        from tritonsmith_generator.serve.docker import DockerServer
+    except ModuleNotFoundError as exc:
+        raise HostError(
+            "--docker needs the Python package 'docker': pip install 'tritonsmith[docker]'"
+        ) from exc
+    return DockerServer(repository, **options)
+
+
+def _facts(server: ServerBase) -> dict[str, Any]:
     return {
         "grpc": server.grpc_url,
         "http": server.http_url,
@@ -116,7 +155,7 @@ def _facts(server: Server) -> dict[str, Any]:
     }
 
 
-def _announce(server: Server) -> None:
+def _announce(server: ServerBase) -> None:
     table = Table("model", "version", box=None, header_style="bold", pad_edge=False)
     for name, versions in server.versions().items():
         table.add_row(escape(name), ", ".join(versions))
@@ -138,7 +177,7 @@ def _show(console: Console, line: LogLine, verbose: bool) -> None:
 
 
 @contextlib.contextmanager
-def _making_the_environment(console: Console) -> Iterator[Callable[[str, float], None]]:
+def _progress_bar(console: Console) -> Iterator[Callable[[str, float], None]]:
     """A progress bar that appears with the first report and goes with the last."""
     bar = Progress(
         SpinnerColumn(),
@@ -152,7 +191,7 @@ def _making_the_environment(console: Console) -> Iterator[Callable[[str, float],
 
     def report(text: str, done: float) -> None:
         bar.start()
-        bar.update(task, description=f"first use: {escape(text)}", completed=done)
+        bar.update(task, description=escape(text), completed=done)
         if done >= 1.0:
             bar.stop()
 
