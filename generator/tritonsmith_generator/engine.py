@@ -34,13 +34,21 @@ __all__ = [
 
 @dataclass(frozen=True)
 class EngineRequest:
-    """One build. ``plan`` is the file to write; its folder exists."""
+    """One build.
+
+    Attributes:
+        plan: the file to write; its folder exists.
+        profiles: the shapes of the inputs.
+        values: for each profile, the values (not the shapes) of those inputs that say shapes to
+            the model, such as the target of a Reshape. Models without such inputs need none.
+    """
 
     library: Library
     onnx: Path
     plan: Path
     profiles: tuple[Profile, ...] = ()
     options: BuilderOptions = BuilderOptions()
+    values: tuple[Profile, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,6 @@ from tritonsmith_generator.engine import (
 )
 from tritonsmith_generator.enginelayers import EngineLayers, engine_layers
 from tritonsmith_generator.errors import HostError, InputError, TritonsmithError
-from tritonsmith_generator.profiles import Profile
 from tritonsmith_generator.signature import Signature, Tensor
 from tritonsmith_generator.tensorrt_config import builder_config
 from tritonsmith_generator.tensorrt_hooks import (
@@ -60,8 +59,7 @@ def build(request: EngineRequest, emit: Emit) -> EngineReport:
     config = builder_config(trt, release, builder, request.options)
     if builder_options.has(release, "IBuilderConfig.progress_monitor"):
         config.progress_monitor = progress_monitor(trt, emit)
-    for profile in request.profiles:
-        _add_profile(builder, config, profile)
+    _add_profiles(builder, network, config, request)
     # Not earlier: a parser made while a recorder is set crashes when it is destroyed (RTX 1.7).
     builder.error_recorder = errors = error_recorder(trt)
     emit(Progress(ROOT_PHASE, None, 0, None, "start"))
@@ -203,12 +201,29 @@ def _load_plugins(trt: Any, builder: Any, plugins: tuple[Path, ...]) -> None:
             raise InputError(f"plugin library {plugin} does not load: {said}")
 
 
-def _add_profile(builder: Any, config: Any, shapes: Profile) -> None:
-    profile = builder.create_optimization_profile()
-    for name, shape in shapes.items():
-        profile.set_shape(name, shape.min, shape.opt, shape.max)
-    if config.add_optimization_profile(profile) < 0:
-        raise InputError(f"TensorRT takes no such profile: {dict(shapes)}")
+def _add_profiles(builder: Any, network: Any, config: Any, request: EngineRequest) -> None:
+    inputs = [network.get_input(index) for index in range(network.num_inputs)]
+    valued = [tensor.name for tensor in inputs if tensor.is_shape_tensor]
+    values = request.values or ({},) * len(request.profiles)
+    if valued and not request.values:
+        raise InputError(
+            f"the values of {', '.join(valued)} decide the shapes of other tensors: TensorRT has "
+            "to know their min, opt and max for each profile. Give them, or fix them in the model"
+        )
+    profiles = request.profiles or ({},) * len(values)
+    if len(values) != len(profiles):
+        raise InputError(f"there are {len(profiles)} profiles and values for {len(values)} of them")
+    for shapes, known in zip(profiles, values, strict=True):
+        profile = builder.create_optimization_profile()
+        for name, shape in shapes.items():
+            if name not in valued:
+                profile.set_shape(name, shape.min, shape.opt, shape.max)
+        for name in valued:
+            if name not in known:
+                raise InputError(f"a profile lacks min, opt and max of the values of '{name}'")
+            profile.set_shape_input(name, known[name].min, known[name].opt, known[name].max)
+        if config.add_optimization_profile(profile) < 0:
+            raise InputError(f"TensorRT takes no such profile: {dict(shapes)} {dict(known)}")
 
 
 def _build_failure(release: Release, request: EngineRequest, errors: Any) -> TritonsmithError:

@@ -231,6 +231,16 @@ def test_a_dynamic_model_without_a_profile_names_the_inputs(tmp_path: Path) -> N
     assert_refused(build, InputError, "no profile", "ids: INT64[batch, seq]")
 
 
+def test_an_input_whose_values_are_a_shape(tmp_path: Path) -> None:
+    shapes: Profile = {"x": ShapeRange((1,), (6,), (12,)), "target": ShapeRange((2,), (2,), (2,))}
+    build = request(models.reshaping(tmp_path / "m.onnx"), tmp_path, shapes)
+    assert_refused(build, InputError, "the values of target decide the shapes of other tensors")
+    assert_refused(replace(build, values=({},)), InputError, "the values of 'target'")
+    values: Profile = {"target": ShapeRange((1, 1), (2, 3), (12, 12))}
+    report = build_engine(replace(build, values=(values,)))
+    assert report.signature.output("y").dims == (-1, -1)
+
+
 X = Tensor("x", from_wire("FP32"), ("batch", 3, "width"))
 
 

@@ -88,3 +88,13 @@ def double_input(path: Path) -> Path:
     """DOUBLE ``x`` [4], which TensorRT takes as FLOAT."""
     nodes = [helper.make_node("Neg", ["x"], ["n"]), helper.make_node("Cast", ["n"], ["y"], to=1)]
     return save(path, nodes, {"x": (TensorProto.DOUBLE, [4])}, ["y"])
+
+
+def reshaping(path: Path) -> Path:
+    """FLOAT ``x`` [n], given the shape that INT64 ``target`` [2] says."""
+    nodes = [helper.make_node("Reshape", ["x", "target"], ["y"])]
+    inputs: dict[str, tuple[int, list[int | str]]] = {
+        "x": (TensorProto.FLOAT, ["n"]),
+        "target": (TensorProto.INT64, [2]),
+    }
+    return save(path, nodes, inputs, ["y"])
