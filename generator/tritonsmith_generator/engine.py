@@ -50,6 +50,11 @@ class EngineRequest:
     options: BuilderOptions = BuilderOptions()
     values: tuple[Profile, ...] = ()
 
+    @property
+    def unfinished(self) -> Path:
+        """Where the plan is written before it takes its name."""
+        return self.plan.with_name(f".{self.plan.name}.unfinished")
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -123,7 +128,7 @@ def build_engine(
         InputError: the model, a profile or an option does not suit this TensorRT.
         HostError: TensorRT or what it needs is missing, memory ran out, or the build crashed.
 
-    When this raises, there is no file at ``request.plan``.
+    The file at ``request.plan`` is written whole or not touched.
     """
     _check_files(request)
     check_values(request.options)
@@ -135,9 +140,8 @@ def build_engine(
             what=f"the engine build of {request.onnx.name}",
             timeout=timeout,
         )
-    except BaseException:
-        request.plan.unlink(missing_ok=True)
-        raise
+    finally:
+        request.unfinished.unlink(missing_ok=True)
 
 
 def unsupported_nodes(library: Library, onnx: Path) -> tuple[UnsupportedNode, ...]:

@@ -70,7 +70,7 @@ def build(request: EngineRequest, emit: Emit) -> EngineReport:
     seconds = time.monotonic() - began
     if request.options.timing_cache is not None:
         merge_timing_cache(config, request.options.timing_cache)
-    _write(plan, request.plan)
+    _write(plan, request)
     gpus = devices.gpus()
     return EngineReport(
         library=request.library,
@@ -248,8 +248,15 @@ def _inspect(trt: Any, plan: Any) -> EngineLayers | None:
     return engine_layers(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
 
 
-def _write(plan: Any, path: Path) -> None:
-    with path.open("wb") as file:
-        file.write(memoryview(plan))
-        file.flush()
-        os.fsync(file.fileno())
+def _write(plan: Any, request: EngineRequest) -> None:
+    try:
+        with request.unfinished.open("wb") as file:
+            file.write(memoryview(plan))
+            file.flush()
+            os.fsync(file.fileno())
+        request.unfinished.replace(request.plan)
+    except OSError as exc:
+        raise HostError(
+            f"cannot write {request.plan} ({plan.nbytes} bytes): {exc.strerror}. "
+            "Free space there, or choose another folder"
+        ) from exc

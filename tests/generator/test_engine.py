@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import resource
 import signal
 import subprocess
 import sys
@@ -53,6 +54,7 @@ def assert_refused(build: EngineRequest, kind: type[Exception], *texts: str) -> 
     for text in texts:
         assert text in str(caught.value)
     assert not list(build.plan.parent.glob("*.plan*"))
+    assert not list(build.plan.parent.glob(".*"))
 
 
 def test_a_static_model_with_progress(tmp_path: Path) -> None:
@@ -282,6 +284,26 @@ def test_a_library_that_is_not_installed(tmp_path: Path) -> None:
         pytest.skip("tensorrt is installed here")
     build = replace(request(models.LIGHT / "light_squeezenet.onnx", tmp_path), library="tensorrt")
     assert_refused(build, HostError, "pip install 'tritonsmith[tensorrt]'")
+
+
+def test_a_failed_build_leaves_the_plan_that_was_there(tmp_path: Path) -> None:
+    build = request(models.two_layers(tmp_path / "m.onnx"), tmp_path, batches(1, 4, 8))
+    build.plan.write_text("of an earlier build")
+    with pytest.raises(InputError):
+        build_engine(replace(build, profiles=()))
+    assert build.plan.read_text() == "of an earlier build"
+    assert build_engine(build).plan_bytes == build.plan.stat().st_size
+
+
+def test_a_full_disk_leaves_no_half_plan(tmp_path: Path) -> None:
+    """A limit on the size of files, which the child inherits, stands for a full disk."""
+    build = request(models.two_layers(tmp_path / "m.onnx"), tmp_path, batches(1, 4, 8))
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        assert_refused(build, HostError, "cannot write", "File too large")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
 
 
 def test_ctrl_c_stops_the_build_and_leaves_nothing(tmp_path: Path) -> None:
