@@ -57,17 +57,21 @@ def engine_layers(text: str) -> EngineLayers:
 
 
 def prove_precision(layers: EngineLayers, precision: Precision) -> None:
-    """Raises InputError if an engine asked for in a lower precision computes in another."""
-    known = {name: count for name, count in layers.precisions.items() if name != "unknown"}
-    if precision not in _SHARES or "unknown" in layers.precisions or not known:
+    """Raises InputError if an engine asked for in a lower precision computes in another.
+
+    Layers of unknown precision get the benefit of the doubt.
+    """
+    total = sum(layers.precisions.values())
+    if precision not in _SHARES or not total:
         return
-    share = known.get(precision, 0) / sum(known.values())
-    if share == 0 or share < _SHARES[precision]:
-        found = ", ".join(f"{count} in {name}" for name, count in known.items())
+    possible = layers.precisions.get(precision, 0) + layers.precisions.get("unknown", 0)
+    if possible == 0 or possible / total < _SHARES[precision]:
+        found = ", ".join(f"{count} in {name}" for name, count in layers.precisions.items())
+        most = max(layers.precisions, key=layers.precisions.__getitem__)
         raise InputError(
             f"precision {precision} was asked for, but the engine's layers compute otherwise: "
             f"{found}. TensorRT found other kernels quicker, or the conversion changed too "
-            f"little: ask for {max(known, key=known.__getitem__)}, or read the pass's report"
+            f"little: ask for {most}, or read the pass's report"
         )
 
 

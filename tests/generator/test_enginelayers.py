@@ -81,5 +81,10 @@ def test_a_graph_that_the_inspector_does_not_open_proves_nothing() -> None:
     prove_precision(found, "fp16")
 
 
+def test_one_graph_that_is_not_opened_does_not_excuse_fifty_layers() -> None:
+    with pytest.raises(InputError, match="fp16 was asked for"):
+        prove_precision(EngineLayers({}, {"fp32": 53, "unknown": 1}), "fp16")
+
+
 def test_full_precision_needs_no_proof() -> None:
     prove_precision(EngineLayers({}, {"fp16": 9}), "fp32")

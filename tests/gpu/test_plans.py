@@ -108,7 +108,6 @@ def test_precision(model: Any, precision: Precision, tmp_path: Path, figure: Fig
     layers = report.engine_layers
     assert layers is not None and layers.kinds
     if name == "resnet50":  # TensorRT may find a small network quicker in another precision
-        assert "unknown" not in layers.precisions
         prove_precision(layers, precision)
 
     runner = PlanRunner("tensorrt", tmp_path / "model.plan")
