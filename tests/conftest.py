@@ -42,8 +42,12 @@ def leave_nothing() -> Iterator[None]:
 
 @pytest.fixture
 def wait_until_gone() -> Callable[[], None]:
-    """Call it to fail if a server's process or shared memory does not go away."""
-    return _wait_until_gone
+    """Call it to fail if what began in this test, of a server, does not go away.
+
+    Servers that other tests share may go on running.
+    """
+    before = _left()
+    return lambda: _wait_until_gone(before)
 
 
 @pytest.fixture(scope="session")
@@ -101,9 +105,13 @@ def start_any_server(request: pytest.FixtureRequest) -> Iterator[StartAnyServer]
         server.stop()
 
 
-def _wait_until_gone(seconds: float = 20.0) -> None:
+def _left() -> frozenset[str]:
+    return frozenset(_server_processes() + _shared_memory())
+
+
+def _wait_until_gone(before: frozenset[str] = frozenset(), seconds: float = 20.0) -> None:
     deadline = time.monotonic() + seconds
-    while left := _server_processes() + _shared_memory():
+    while left := _left() - before:
         assert time.monotonic() < deadline, f"left behind: {left}"
         time.sleep(0.1)
 
