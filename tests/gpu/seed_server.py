@@ -25,7 +25,7 @@ def main() -> None:
         version = "{}.{}".format(*sys.version_info[:2])
         shutil.copytree(source / "backends" / "python", home / "backends" / version)
 
-    make_once(cache_folder() / environment._WHEEL.replace("==", "-"), make)
+    make_once(cache_folder() / environment.WHEEL.replace("==", "-"), make)
 
 
 if __name__ == "__main__":
