@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
+import docker
 import docker.errors
 import requests
 
@@ -25,13 +26,18 @@ _log = logging.getLogger(__name__)
 
 
 class ContainerRun:
-    """A started container. When it ends, or its owner does, it is removed."""
+    """A started container. When it ends, or its owner does, it is removed, the client closed."""
 
-    def __init__(self, container: Any, on_log: Callable[[LogLine], None] | None) -> None:
+    def __init__(
+        self,
+        client: docker.DockerClient,
+        container: Any,
+        on_log: Callable[[LogLine], None] | None,
+    ) -> None:
         self.log: collections.deque[LogLine] = collections.deque(maxlen=_KEPT_LINES)
         self.ended = threading.Event()
         self.fate = ""
-        self._container = container
+        self._client, self._container = client, container
         self._on_log = on_log
         self._guard = subprocess.Popen(
             [sys.executable, "-m", "tritonsmith_generator.serve.containerguard", container.id],
@@ -91,6 +97,8 @@ class ContainerRun:
             self._guard.stdin.write(b"done\n")
             self._guard.stdin.close()
         self._guard.wait()
+        reader.join()
+        self._client.close()
         self.ended.set()
 
     def _wait(self) -> int:

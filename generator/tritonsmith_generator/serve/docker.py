@@ -7,6 +7,7 @@ with DockerServer("model_repository", release="26.10", gpus="all") as server:
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 from collections.abc import Callable, Iterable, Sequence
@@ -14,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import docker
 from docker.types import DeviceRequest, Mount, Ulimit
 
 from tritonsmith_generator import devices
@@ -103,7 +103,6 @@ class DockerServer(ServerBase):
         chosen = gpus or ("all" if devices.gpus() else "none")
         self._how = Container(chosen, network, shm_size, client_shm)
         self._extra_args = tuple(extra_args)
-        self._client: docker.DockerClient | None = None
         self.image: Image | None = None
 
     @property
@@ -116,11 +115,11 @@ class DockerServer(ServerBase):
     def _prepare(self) -> None:
         models = read_models(self._repository, self._models)
         self._serve_or_skip(models, leave_out(models, container_reason(self._how.gpus != "none")))
-        self._client = self._client or connect()
-        self.image = ensure_image(self._client, self._image_name, self._on_progress)
+        with contextlib.closing(connect()) as client:
+            self.image = ensure_image(client, self._image_name, self._on_progress)
 
     def _launch(self) -> Running:
-        assert self._client is not None and self.image is not None
+        assert self.image is not None
         on_host = self._how.network == "host"
         wanted = self._wanted_ports
         if on_host:
@@ -139,16 +138,15 @@ class DockerServer(ServerBase):
         models = (model.path for model in self._served.values())
         arguments["user"] = _user([self._repository, *models])
         name = f"tritonsmith-{os.getpid()}-{secrets.token_hex(4)}"
-        with refusals(f"run {self.image.name}"):
-            container = self._client.containers.create(self.image.id, name=name, **arguments)
-            try:
-                container.start()
-                if not on_host:
-                    self._ports = _published(container)
-            except BaseException:
-                container.remove(force=True)
-                raise
-        return ContainerRun(container, self._on_log)
+        with contextlib.ExitStack() as undo, refusals(f"run {self.image.name}"):
+            client = undo.enter_context(contextlib.closing(connect()))
+            container = client.containers.create(self.image.id, name=name, **arguments)
+            undo.callback(container.remove, force=True)
+            container.start()
+            if not on_host:
+                self._ports = _published(container)
+            undo.pop_all()
+        return ContainerRun(client, container, self._on_log)
 
     def _mounts(self) -> list[Mount]:
         """The repository, or just the models that are served if some are left out."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -55,12 +56,13 @@ def connect() -> docker.DockerClient:
     """A client of the engine that DOCKER_HOST names, or the usual one. Raises HostError."""
     address = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
     try:
-        client = docker.from_env(timeout=60)
-        client.ping()
-    except (docker.errors.DockerException, requests.RequestException) as exc:
+        if address.startswith("unix://"):  # docker's own client leaks the socket if this fails
+            with socket.socket(socket.AF_UNIX) as sock:
+                sock.connect(address.removeprefix("unix://"))
+        return docker.from_env(timeout=60, version="auto")
+    except (OSError, docker.errors.DockerException) as exc:
         reason = next((_HINTS[type(e)] for e in _chain(exc) if type(e) in _HINTS), str(exc))
         raise HostError(f"No Docker Engine at {address}: {reason}") from exc
-    return client
 
 
 def _chain(exc: BaseException | None) -> Iterator[BaseException]:
