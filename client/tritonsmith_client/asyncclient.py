@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from types import EllipsisType, TracebackType
 from typing import Any
@@ -12,6 +13,7 @@ from .asyncmodel import AsyncModel
 from .asyncrunner import AsyncRunner, AsyncTransport
 from .balance import Balancer
 from .clientcore import ClientCore
+from .errors import TritonError
 from .exchange import Exchange, T
 from .httpadmin import metrics_exchange
 from .link import TLS, HeaderSource, Link, make_link
@@ -20,6 +22,8 @@ from .retry import Retry
 from .values import ServerMetadata
 
 __all__ = ["AsyncClient"]
+
+_FAREWELL = 2.0  # seconds for telling the server to forget shared memory
 
 
 class AsyncClient:
@@ -42,11 +46,12 @@ class AsyncClient:
         tls: TLS | None = None,
         compression: str | None = None,
         resolve: bool = False,
+        shared_memory: str = "off",
         retry: Retry = Retry(),  # noqa: B008  # a frozen value
         workers: int = 32,
     ) -> None:
         addresses = parse_urls(url)
-        self._core = ClientCore(addresses, timeout, retry)
+        self._core = ClientCore(addresses, timeout, retry, shared_memory)
 
         def connect(address: Address) -> AsyncTransport:
             return _transport(make_link(address, headers, tls, compression))
@@ -124,6 +129,9 @@ class AsyncClient:
 
     async def close(self) -> None:
         """See `Client.close`."""
+        if self._core.sharing is not None:
+            with contextlib.suppress(TritonError):
+                await self._runner.run(self._core.farewell(), self._core.deadline(_FAREWELL))
         await self._runner.close()
 
     async def __aenter__(self) -> AsyncClient:

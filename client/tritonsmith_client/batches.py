@@ -54,4 +54,4 @@ def join(results: Sequence[Result], sizes: Sequence[int]) -> Result:
                 f"the parts of a batch for model '{first.model_name}' cannot be joined: "
                 f"output '{name}': {exc}"
             ) from exc
-    return Result(outputs, first.model_name, first.model_version, first.id, first.parameters)
+    return first.holding(outputs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from types import EllipsisType, TracebackType
 from typing import Any
@@ -10,6 +11,7 @@ from .address import Address, parse_urls
 from .admin import IndexEntry, Metric, ModelStatistics, Setting
 from .balance import Balancer
 from .clientcore import ClientCore
+from .errors import TritonError
 from .exchange import Exchange, T
 from .httpadmin import metrics_exchange
 from .link import TLS, HeaderSource, Link, make_link
@@ -20,6 +22,8 @@ from .runner import Runner, Transport
 from .values import ServerMetadata
 
 __all__ = ["Client"]
+
+_FAREWELL = 2.0  # seconds for telling the server to forget shared memory
 
 
 class Client:
@@ -38,6 +42,8 @@ class Client:
         tls: certificates for ``grpcs://`` and ``https://``; the system's authorities if None.
         compression: ``"gzip"`` or ``"deflate"``, both ways. Slower except over slow networks.
         resolve: look the name up and let all its addresses take turns, as for a headless service.
+        shared_memory: ``"auto"`` sends large tensors through shared memory where the server is on
+            this host and allows it. Whoever can call the server could then read them there.
         retry: when to send again; ``Retry(attempts=1)`` never does.
         workers: threads for ``submit`` and ``map``, started as they are needed.
 
@@ -55,11 +61,12 @@ class Client:
         tls: TLS | None = None,
         compression: str | None = None,
         resolve: bool = False,
+        shared_memory: str = "off",
         retry: Retry = Retry(),  # noqa: B008  # a frozen value
         workers: int = 32,
     ) -> None:
         addresses = parse_urls(url)
-        self._core = ClientCore(addresses, timeout, retry)
+        self._core = ClientCore(addresses, timeout, retry, shared_memory)
 
         def connect(address: Address) -> Transport:
             return _transport(make_link(address, headers, tls, compression))
@@ -168,6 +175,9 @@ class Client:
 
     def close(self) -> None:
         """Closes the connections; a later call raises ClosedError."""
+        if self._core.sharing is not None:
+            with contextlib.suppress(TritonError):
+                self._runner.run(self._core.farewell(), self._core.deadline(_FAREWELL))
         self._runner.close()
 
     def __enter__(self) -> Client:

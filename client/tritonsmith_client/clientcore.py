@@ -17,6 +17,7 @@ from .modelcore import ModelCore, read_signature
 from .options import check_timeout
 from .protocol import WireProtocol, called
 from .retry import Retry, attempts
+from .sharing import Sharing, possible
 
 __all__ = ["ClientCore"]
 
@@ -24,8 +25,16 @@ __all__ = ["ClientCore"]
 class ClientCore:
     """Everything about a client except its connection."""
 
-    def __init__(self, addresses: Sequence[Address], timeout: float | None, retry: Retry) -> None:
+    def __init__(
+        self,
+        addresses: Sequence[Address],
+        timeout: float | None,
+        retry: Retry,
+        shared_memory: str = "off",
+    ) -> None:
         check_timeout(timeout)
+        if shared_memory not in ("off", "auto"):
+            raise InputError(f"shared_memory is {shared_memory!r}; it must be 'auto' or 'off'")
         address = addresses[0]
         self._host = address.host
         self.name = ", ".join(map(str, addresses))
@@ -34,6 +43,9 @@ class ClientCore:
         self.protocol: WireProtocol = (
             GrpcProtocol() if address.protocol == "grpc" else HttpProtocol(address.path)
         )
+
+        one_host = len(addresses) == 1 and possible(address)
+        self.sharing = Sharing(self.protocol) if shared_memory == "auto" and one_host else None
 
     def budget(self, timeout: float | EllipsisType | None = ...) -> float | None:
         """Seconds for a call; ``...`` stands for the client's own."""
@@ -53,6 +65,11 @@ class ClientCore:
         except (UnavailableError, DeadlineExceededError):
             return False
 
+    def farewell(self) -> Flow[None]:
+        """What there is to say to the server before the connections are closed."""
+        if self.sharing is not None:
+            yield from self.sharing.close()
+
     def model(self, name: str, version: str, deadline: Deadline) -> Flow[ModelCore]:
         if not name:
             raise InputError("the model's name is empty")
@@ -61,7 +78,7 @@ class ClientCore:
                 f"version {version!r} of model '{name}' is no number; '' takes the newest"
             )
         signature = yield from read_signature(self.protocol, name, version, self.retry, deadline)
-        return ModelCore(self.protocol, name, version, self.retry, signature)
+        return ModelCore(self.protocol, name, version, self.retry, signature, self.sharing)
 
     def load(
         self, name: str, config: Mapping[str, Any] | None, files: Mapping[str, bytes] | None

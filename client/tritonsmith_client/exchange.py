@@ -112,6 +112,11 @@ class InferCall:
     id: str = ""
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
 
+    @property
+    def shared_outputs(self) -> frozenset[str]:
+        """The outputs that are to be written to shared memory."""
+        return frozenset(o.name for o in self.outputs if "shared_memory_region" in o.parameters)
+
 
 @dataclass(frozen=True)
 class Prepared:

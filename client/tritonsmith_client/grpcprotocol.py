@@ -58,7 +58,9 @@ class GrpcProtocol(GrpcAdmin):
     def prepare(self, call: InferCall, repeat: Repeat) -> Prepared:
         what = f"inference with {called(call.model, call.version)}"
         route = SERVICE + "ModelInfer"
-        return Prepared(what, route, request_framing(call), ResponseReader().read, repeat)
+        return Prepared(
+            what, route, request_framing(call), ResponseReader(call.shared_outputs).read, repeat
+        )
 
     def streamed(self, exchange: Exchange[Result]) -> Exchange[Result | None]:
         def read(data: bytes) -> Result | None:

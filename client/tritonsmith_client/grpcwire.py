@@ -99,7 +99,9 @@ class ResponseReader:
     Safe to share between threads: the layout is replaced as a whole.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, shared: frozenset[str] = frozenset()) -> None:
+        """Args: shared: the outputs whose bytes are in shared memory."""
+        self._shared = shared
         self._layout: _Layout | None = None
 
     def read(self, data: bytes) -> Result:
@@ -107,7 +109,7 @@ class ResponseReader:
         layout = self._layout
         if layout is None or not layout.fits(data):
             try:
-                layout = _parse(data)
+                layout = _parse(data, self._shared)
             except UnicodeDecodeError as exc:
                 raise ResponseError("a name in the reply is no UTF-8") from exc
             if layout is None:
@@ -118,14 +120,13 @@ class ResponseReader:
             name: array_from_wire(data, start, size, dtype, shape, name)
             for name, dtype, shape, start, size in layout.outputs
         }
-        head = layout.head
-        return Result(outputs, head.model_name, head.model_version, head.id, head.parameters)
+        return layout.head.holding(outputs)
 
 
-def _parse(data: bytes) -> _Layout | None:
+def _parse(data: bytes, shared: frozenset[str]) -> _Layout | None:
     """None where the tensors are not raw bytes."""
     text = {1: "", 2: "", 3: ""}
-    metas: list[tuple[str, str, tuple[int, ...], Mapping[str, Parameter]]] = []
+    metas: list[tuple[str, str, tuple[int, ...]]] = []
     raws: list[tuple[int, int]] = []
     parameters: dict[str, Parameter] = {}
     for field, kind, start, length in protobuf.fields(data, 0, len(data)):
@@ -142,27 +143,24 @@ def _parse(data: bytes) -> _Layout | None:
             parameters.update(parameters_from_wire(data, start, start + length))
         elif field in text:
             text[field] = data[start : start + length].decode()
-    in_body = [m for m in metas if "shared_memory_region" not in m[3]]
-    if len(in_body) < len(metas) and len(raws) == len(metas):
-        # Outputs in shared memory leave an empty entry.
-        raws = [r for r, m in zip(raws, metas, strict=True) if "shared_memory_region" not in m[3]]
-    if len(raws) != len(in_body):
+    if len(raws) != len(metas):
         raise ResponseError(
-            f"the reply describes {len(in_body)} outputs and holds the bytes of {len(raws)}"
+            f"the reply describes {len(metas)} outputs and holds the bytes of {len(raws)}"
         )
-    outputs = [
-        (name, data_type(wire, name), shape, start, size)
-        for (name, wire, shape, _), (start, size) in zip(in_body, raws, strict=True)
-    ]
-    return _Layout(data, Result({}, text[1], text[2], text[3], parameters), outputs)
+    outputs: list[_Output] = []
+    elsewhere: dict[str, tuple[DataType, tuple[int, ...]]] = {}
+    for (name, wire, shape), (start, size) in zip(metas, raws, strict=True):
+        if name in shared:  # an output in shared memory leaves an empty entry
+            elsewhere[name] = (data_type(wire, name), shape)
+        else:
+            outputs.append((name, data_type(wire, name), shape, start, size))
+    head = Result({}, text[1], text[2], text[3], parameters, elsewhere)
+    return _Layout(data, head, outputs)
 
 
-def _output_meta(
-    data: bytes, start: int, end: int
-) -> tuple[str, str, tuple[int, ...], Mapping[str, Parameter]] | None:
+def _output_meta(data: bytes, start: int, end: int) -> tuple[str, str, tuple[int, ...]] | None:
     name = wire = ""
     shape: list[int] = []
-    parameters: dict[str, Parameter] = {}
     for field, kind, at, length in protobuf.fields(data, start, end):
         if field == 3:
             shape += protobuf.varints(data, at, at + length) if kind == 2 else [at]
@@ -172,11 +170,9 @@ def _output_meta(
             name = data[at : at + length].decode()
         elif field == 2:
             wire = data[at : at + length].decode()
-        elif field == 4:
-            parameters.update(parameters_from_wire(data, at, at + length))
         elif field == 5:
             return None
-    return name, wire, tuple(shape), parameters
+    return name, wire, tuple(shape)
 
 
 def parameters_from_wire(data: bytes, start: int, end: int) -> dict[str, Parameter]:

@@ -127,8 +127,10 @@ class _Layout:
 class ResponseReader:
     """Reads inference replies; remembers what the last JSON meant. Safe to share by threads."""
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, shared: frozenset[str] = frozenset()) -> None:
+        """Args: shared: the outputs whose bytes are in shared memory."""
         self._what = what
+        self._shared = shared
         self._layout: _Layout | None = None
 
     def read(self, reply: HttpReply) -> Result:
@@ -141,7 +143,7 @@ class ResponseReader:
         head = bytes(body[:length])
         layout = self._layout
         if layout is None or layout.json != head:
-            layout = _parse(head, self._what)
+            layout = _parse(head, self._what, self._shared)
             if not layout.given:
                 self._layout = layout
         end = length + sum(size for *_, size in layout.outputs)
@@ -152,10 +154,7 @@ class ResponseReader:
         outputs = dict(layout.given)
         for name, dtype, shape, start, size in layout.outputs:
             outputs[name] = array_from_wire(body, length + start, size, dtype, shape, name)
-        head_of = layout.result
-        return Result(
-            outputs, head_of.model_name, head_of.model_version, head_of.id, head_of.parameters
-        )
+        return layout.result.holding(outputs)
 
 
 def _header_length(reply: HttpReply, what: str) -> int:
@@ -170,13 +169,14 @@ def _header_length(reply: HttpReply, what: str) -> int:
     return int(text)
 
 
-def _parse(head: bytes, what: str) -> _Layout:
+def _parse(head: bytes, what: str, shared: frozenset[str]) -> _Layout:
     try:
         reply = json.loads(head)
         if "error" in reply:  # with status 200: Triton's generate extension does that
             raise from_http_status(500, str(reply["error"]), what)
         outputs: list[_Output] = []
         given: dict[str, Array] = {}
+        elsewhere: dict[str, tuple[DataType, tuple[int, ...]]] = {}
         start = 0
         for output in reply.get("outputs", ()):
             name, shape = str(output["name"]), tuple(int(axis) for axis in output["shape"])
@@ -188,7 +188,9 @@ def _parse(head: bytes, what: str) -> _Layout:
                     raise ValueError(size)
                 outputs.append((name, dtype, shape, start, size))
                 start += size
-            elif "shared_memory_region" not in parameters:
+            elif name in shared:
+                elsewhere[name] = (dtype, shape)
+            else:
                 given[name] = _from_json(output["data"], dtype, shape)
         result = Result(
             {},
@@ -196,6 +198,7 @@ def _parse(head: bytes, what: str) -> _Layout:
             str(reply.get("model_version", "")),
             str(reply.get("id", "")),
             reply.get("parameters") or {},
+            elsewhere,
         )
     except (ValueError, KeyError, TypeError, AttributeError) as exc:
         raise ResponseError(f"{what}: the reply is malformed: {head[:200]!r}") from exc

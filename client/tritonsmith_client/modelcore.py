@@ -4,41 +4,25 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from .batches import batch_size, join, parts
-from .checks import bind, check_classes, check_outputs, check_tensors
+from .checks import bind, check_tensors
 from .deadline import Deadline
-from .dtypes import DataType
-from .errors import InputError, InvalidArgumentError
-from .exchange import (
-    Exchange,
-    Flow,
-    Gather,
-    InferCall,
-    InputTensor,
-    Prepared,
-    Repeat,
-    RequestedOutput,
-)
+from .errors import InputError, InternalError, InvalidArgumentError, NotFoundError
+from .exchange import Exchange, Flow, Gather
 from .options import Options
 from .protocol import WireProtocol
+from .requests import Ready, RequestBuilder, Signature
 from .retry import Retry, attempts
-from .tensors import Array, wire_buffer
-from .values import ModelConfig, ModelMetadata, Result
+from .sharing import Sharing, collect, fill, learn, worth_sharing
+from .tensors import Array
+from .values import Result
 
-__all__ = ["ModelCore", "Signature", "read_signature"]
+__all__ = ["ModelCore", "read_signature"]
 
-_PLANS = 256
-
-
-@dataclass(frozen=True)
-class Signature:
-    """What the server said about a model; calls are checked against it."""
-
-    metadata: ModelMetadata
-    config: ModelConfig
+# What the server says when a region is not registered, or too small for an output.
+_NOT_SHARED = (InvalidArgumentError, NotFoundError, InternalError)
 
 
 def read_signature(
@@ -49,19 +33,6 @@ def read_signature(
     return Signature(metadata, config)
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """A checked combination of options, names, data types and shapes.
-
-    Attributes:
-        prepared: the request without its bytes; None where it depends on the tensors' contents,
-            as the sizes of strings do.
-    """
-
-    types: dict[str, DataType]
-    prepared: Prepared | None
-
-
 class ModelCore:
     """Checks, builds and retries requests to one version of one model.
 
@@ -69,14 +40,24 @@ class ModelCore:
     """
 
     def __init__(
-        self, protocol: WireProtocol, name: str, version: str, retry: Retry, signature: Signature
+        self,
+        protocol: WireProtocol,
+        name: str,
+        version: str,
+        retry: Retry,
+        signature: Signature,
+        sharing: Sharing | None = None,
     ) -> None:
         self.name = name
         self.version = version
         self._protocol = protocol
         self._retry = retry
-        self.signature = signature
-        self._plans: dict[Any, _Plan] = {}
+        self._sharing = sharing
+        self._builder = RequestBuilder(protocol, name, version, signature)
+
+    @property
+    def signature(self) -> Signature:
+        return self._builder.signature
 
     def describe(self) -> str:
         """The model in one line, for a repr."""
@@ -96,21 +77,6 @@ class ModelCore:
             result = yield from self._once(args, named, options, deadline)
         return into(result, options.out) if options.out else result
 
-    def _once(
-        self, args: tuple[Any, ...], named: Mapping[str, Any], options: Options, deadline: Deadline
-    ) -> Flow[Result]:
-        signature = self.signature
-        arrays = bind(signature.metadata, args, named)
-        limit = signature.config.max_batch_size
-        if not (limit and options.split and batch_size(arrays) > limit) or options.sequence:
-            exchange = self._request(signature, arrays, options)
-            return (yield from attempts(exchange, self._retry, deadline))
-        check_tensors(signature.metadata, signature.config, arrays, limit=sys.maxsize)
-        pieces = parts(arrays, limit)
-        exchanges = [self._request(signature, piece, options) for piece in pieces]
-        results = yield Gather([attempts(e, self._retry, deadline) for e in exchanges])
-        return join(results, [batch_size(piece) for piece in pieces])
-
     def stream(
         self, args: tuple[Any, ...], named: Mapping[str, Any], options: Options
     ) -> Exchange[Result | None]:
@@ -120,80 +86,82 @@ class ModelCore:
             InputError: something does not fit.
             UnsupportedError: the protocol has no streams.
         """
-        arrays = bind(self.signature.metadata, args, named)
-        return self._protocol.streamed(self._request(self.signature, arrays, options))
+        builder = self._builder
+        ready = builder.ready(bind(builder.signature.metadata, args, named), options)
+        return self._protocol.streamed(builder.inline(ready, options))
 
     def _refresh(self, deadline: Deadline) -> Flow[bool]:
         """Reads the signature again; True if it has changed."""
-        before = self.signature
         now = yield from read_signature(
             self._protocol, self.name, self.version, self._retry, deadline
         )
-        if now == before:
+        if now == self.signature:
             return False
-        self._plans = {}
-        self.signature = now
+        self._builder = RequestBuilder(self._protocol, self.name, self.version, now)
         return True
 
-    def _request(
-        self, signature: Signature, arrays: dict[str, Array], options: Options
-    ) -> Exchange[Result]:
-        plans = self._plans
-        described = tuple([(name, a.dtype, a.shape) for name, a in arrays.items()])
-        key = (described, options.key())
-        plan = plans.get(key) if options.sequence is None else None
-        if plan is None:
-            plan = self._plan(signature, arrays, options)
-            if len(plans) >= _PLANS:
-                plans.clear()
-            if not options.id and options.sequence is None:
-                plans[key] = plan
-        types = plan.types
-        wire = [wire_buffer(array, types[name], name) for name, array in arrays.items()]
-        prepared = plan.prepared
-        if prepared is None:
-            sizes = [size for _, size in wire]
-            prepared = self._prepare(arrays, types, sizes, options)
-        affinity = None if options.sequence is None else options.sequence.id
-        return prepared.exchange([buffer for buffer, _ in wire], options.headers, affinity)
+    def _once(
+        self, args: tuple[Any, ...], named: Mapping[str, Any], options: Options, deadline: Deadline
+    ) -> Flow[Result]:
+        builder = self._builder
+        metadata, config = builder.signature.metadata, builder.signature.config
+        arrays = bind(metadata, args, named)
+        limit = config.max_batch_size
+        if limit and options.split and options.sequence is None and batch_size(arrays) > limit:
+            check_tensors(metadata, config, arrays, limit=sys.maxsize)
+            pieces = parts(arrays, limit)
+            flows = [self._send(builder, piece, options, deadline) for piece in pieces]
+            results = yield Gather(flows)
+            return join(results, [batch_size(piece) for piece in pieces])
+        return (yield from self._send(builder, arrays, options, deadline))
 
-    def _plan(self, signature: Signature, arrays: dict[str, Array], options: Options) -> _Plan:
-        types = check_tensors(signature.metadata, signature.config, arrays)
-        check_outputs(signature.metadata, options.outputs)
-        if options.classes:
-            check_classes(signature.metadata, options.outputs)
-        if any(dtype.wire == "BYTES" for dtype in types.values()):
-            return _Plan(types, None)
-        sizes = [array.nbytes for array in arrays.values()]
-        return _Plan(types, self._prepare(arrays, types, sizes, options))
-
-    def _prepare(
+    def _send(
         self,
+        builder: RequestBuilder,
         arrays: dict[str, Array],
-        types: dict[str, DataType],
-        sizes: list[int],
         options: Options,
-    ) -> Prepared:
-        call = InferCall(
-            self.name,
-            self.version,
-            tuple(
-                InputTensor(name, types[name].wire, array.shape, size)
-                for (name, array), size in zip(arrays.items(), sizes, strict=True)
-            ),
-            self._requested(options),
-            options.id,
-            options.wire_parameters(),
-        )
-        repeat = Repeat.UNEXECUTED if options.sequence is None else Repeat.NEVER
-        return self._protocol.prepare(call, repeat)
+        deadline: Deadline,
+    ) -> Flow[Result]:
+        """One request, through shared memory where that works."""
+        ready = builder.ready(arrays, options)
+        sharing = self._sharing
+        plan = ready.plan
+        learning = sharing is not None and not sharing.off and not plan.inline and options.may_share
+        if learning and plan.outputs and worth_sharing(sum(ready.sizes), plan.outputs):
+            shared = yield from self._share(builder, ready, options, deadline)
+            if shared is not None:
+                return shared
+        exchange = builder.inline(ready, options)
+        result: Result = yield from attempts(exchange, self._retry, deadline)
+        if learning:
+            plan.outputs = learn(result)
+        return result
 
-    def _requested(self, options: Options) -> tuple[RequestedOutput, ...]:
-        names = options.outputs
-        if not options.classes:
-            return tuple(RequestedOutput(name) for name in names)
-        names = names or tuple(tensor.name for tensor in self.signature.metadata.outputs)
-        return tuple(RequestedOutput(name, {"classification": options.classes}) for name in names)
+    def _share(
+        self, builder: RequestBuilder, ready: Ready, options: Options, deadline: Deadline
+    ) -> Flow[Result | None]:
+        """A request through shared memory; None where it has to be sent with its bytes inside."""
+        sharing, plan = self._sharing, ready.plan
+        assert sharing is not None and plan.outputs is not None
+        leased = yield from sharing.lease(ready.sizes, plan.outputs, deadline)
+        if leased is None:
+            return None
+        lease, placement = leased
+        fill(lease, placement, ready.wire)
+        exchange = builder.shared(ready, options, lease.region.name, placement)
+        try:
+            result = yield from attempts(exchange, self._retry, deadline)
+        except _NOT_SHARED:
+            # A server that was started anew, or an output that has grown. What the model itself
+            # refuses will fail again with its bytes inside, and then it is the answer.
+            sharing.failed()
+            plan.outputs, plan.inline = None, plan.failed
+            plan.failed = True
+            return None
+        lease.done = True
+        plan.failed = False
+        sharing.worked()
+        return collect(lease, placement, result)
 
 
 def into(result: Result, out: Mapping[str, Array]) -> Result:
@@ -213,4 +181,4 @@ def into(result: Result, out: Mapping[str, Array]) -> Result:
             )
         array[...] = given
         outputs[name] = array
-    return Result(outputs, result.model_name, result.model_version, result.id, result.parameters)
+    return result.holding(outputs)

@@ -65,6 +65,11 @@ class Options:
     out: Mapping[str, Array] = field(default_factory=dict)
     sequence: SequenceStep | None = None
 
+    @property
+    def may_share(self) -> bool:
+        """Whether the request may travel through shared memory."""
+        return not self.classes and self.sequence is None
+
     def wire_parameters(self) -> dict[str, Parameter]:
         """The request's parameters on the wire. Raises InputError for what has no place there."""
         for name, value in self.parameters.items():

@@ -15,6 +15,7 @@ __all__ = [
     "Buffer",
     "array_at",
     "array_from_wire",
+    "array_over",
     "data_type",
     "flat_view",
     "wire_buffer",
@@ -99,18 +100,28 @@ def _elements(shape: tuple[int, ...]) -> int:
 
 
 class _Owned:
-    """Lends memory to numpy; the array keeps this object, and so the message, alive."""
+    """Lends memory to numpy; the array keeps this object, and so the owner, alive."""
 
-    __slots__ = ("__array_interface__", "_message")
+    __slots__ = ("__array_interface__", "_owner")
 
-    def __init__(self, message: object, address: int, size: int) -> None:
-        self._message = message
+    def __init__(self, owner: object, address: int, size: int) -> None:
+        self._owner = owner
         self.__array_interface__ = {
             "version": 3,
             "shape": (size,),
             "typestr": "|u1",
             "data": (address, False),
         }
+
+
+def array_over(owner: object, address: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """A writable array on memory that is there as long as its owner is."""
+    size = _elements(shape) * dtype.itemsize
+    if not size:
+        return np.empty(shape, dtype)
+    lent: Any = _Owned(owner, address, size)
+    array: Array = np.asarray(lent).view(dtype).reshape(shape)
+    return array
 
 
 def array_at(message: bytes | memoryview, start: int, count: int, dtype: np.dtype[Any]) -> Array:
@@ -131,6 +142,4 @@ def array_at(message: bytes | memoryview, start: int, count: int, dtype: np.dtyp
     if view.nbytes < _COPY_BELOW:
         copied: Array = view.copy()
         return copied
-    owned: Any = _Owned(message, view.__array_interface__["data"][0], view.nbytes)
-    array: Array = np.asarray(owned).view(dtype)
-    return array
+    return array_over(message, view.__array_interface__["data"][0], (count,), dtype)

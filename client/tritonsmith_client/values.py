@@ -113,7 +113,7 @@ class Result(Mapping[str, "np.ndarray[Any, Any]"]):
         parameters: what the server added to the response.
     """
 
-    __slots__ = ("_outputs", "id", "model_name", "model_version", "parameters")
+    __slots__ = ("_outputs", "elsewhere", "id", "model_name", "model_version", "parameters")
 
     def __init__(
         self,
@@ -122,8 +122,10 @@ class Result(Mapping[str, "np.ndarray[Any, Any]"]):
         model_version: str = "",
         id: str = "",
         parameters: Mapping[str, Parameter] | None = None,
+        elsewhere: Mapping[str, tuple[DataType, tuple[int, ...]]] | None = None,
     ) -> None:
         self._outputs = outputs
+        self.elsewhere = {} if elsewhere is None else elsewhere  # in shared memory, if at all
         self.model_name = model_name
         self.model_version = model_version
         self.id = id
@@ -137,6 +139,12 @@ class Result(Mapping[str, "np.ndarray[Any, Any]"]):
             raise UnknownOutputError(
                 f"the result of model '{self.model_name}' has no output '{name}'; it has: {given}"
             ) from None
+
+    def holding(self, outputs: Mapping[str, np.ndarray[Any, Any]]) -> Result:
+        """The same result with other outputs."""
+        return Result(
+            outputs, self.model_name, self.model_version, self.id, self.parameters, self.elsewhere
+        )
 
     def classes(self, name: str) -> list[list[Class]]:
         """A classification that was asked for with ``using(classes=k)``: k entries a row.

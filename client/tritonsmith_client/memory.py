@@ -1,0 +1,153 @@
+"""Shared memory of this host: regions, and leases of them that end with the arrays on them."""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import secrets
+from collections import deque
+from pathlib import Path
+
+import numpy as np
+
+from .dtypes import DataType
+from .tensors import Array, Buffer, array_over
+
+__all__ = ["Lease", "Region", "RegionPool"]
+
+_FOLDER = Path("/dev/shm")
+_ALIGNMENT = 64
+_SMALLEST = 1 << 18
+
+
+class Region:
+    """A block of shared memory. Its name disappears with `unlink`, the memory with the object."""
+
+    def __init__(self, size: int) -> None:
+        """Raises OSError where there is no shared memory, or not enough of it."""
+        self.name = f"tritonsmith_client_{os.getpid()}_{secrets.token_hex(8)}"
+        self.size = size
+        path = _FOLDER / self.name
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(descriptor, 0, size)  # a full /dev/shm is an error now, not SIGBUS
+            flags = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
+            self._map = mmap.mmap(descriptor, size, flags)
+        except BaseException:
+            self.unlink()
+            raise
+        finally:
+            os.close(descriptor)
+        self.bytes: Array = np.frombuffer(self._map, np.uint8)
+        self.address = int(self.bytes.__array_interface__["data"][0])
+
+    @property
+    def key(self) -> str:
+        return "/" + self.name
+
+    def unlink(self) -> None:
+        """Takes the name away; whoever has mapped the region keeps it."""
+        with contextlib.suppress(OSError):
+            (_FOLDER / self.name).unlink()
+
+
+class RegionPool:
+    """Regions that are registered with the server and not in use. Threads may share it."""
+
+    def __init__(self, limit: int) -> None:
+        """Args: limit: bytes of all regions together, those in use included."""
+        self._limit = limit
+        self._used = 0
+        self._idle: dict[int, deque[Region]] = {}  # by size; append and pop are atomic
+        self._names: set[str] = set()  # those that the server knows
+        self._old: set[str] = set()  # those that it may know
+
+    def take(self, size: int) -> Region | None:
+        """An idle region of at least this size, if there is one."""
+        try:
+            return self._idle[_rounded(size)].pop()
+        except (KeyError, IndexError):
+            return None
+
+    def make(self, size: int) -> Region | None:
+        """A new region; None where memory or the limit is used up."""
+        size = _rounded(size)
+        if self._used + size > self._limit:
+            return None
+        try:
+            region = Region(size)
+        except OSError:
+            return None
+        self._used += size
+        self._names.add(region.name)
+        return region
+
+    def give_back(self, region: Region) -> None:
+        if region.name not in self._names:  # the server has been told to forget it
+            self.drop(region)
+            return
+        self._idle.setdefault(region.size, deque()).append(region)
+
+    def drop(self, region: Region) -> None:
+        """Forgets a region that may still be written to: it is never used again.
+
+        The server is told at the end only, as it may not survive that while it writes.
+        """
+        self._used -= region.size
+
+    def drain(self) -> list[str]:
+        """Empties the pool; the names that the server may know, of regions in use as well."""
+        self.reset()
+        names, self._old = list(self._old), set()
+        return names
+
+    def reset(self) -> None:
+        """No region is used again: the server may have forgotten them."""
+        self._old |= self._names
+        self._names.clear()
+        for regions in list(self._idle.values()):
+            while regions:
+                self._used -= regions.pop().size
+
+
+class Lease:
+    """A region for one request and for the arrays of its result.
+
+    It goes back to the pool when the last of them is gone, but only if the server is done with it.
+    """
+
+    def __init__(self, pool: RegionPool, region: Region) -> None:
+        self._pool = pool
+        self.region = region
+        self.done = False  # set once the server has answered and so writes no more
+        self._end = 0
+
+    def place(self, size: int) -> int:
+        """Reserves so many bytes; where they start."""
+        start = self._end
+        self._end = aligned(start + size)
+        return start
+
+    def write(self, buffer: Buffer, start: int, size: int) -> None:
+        if size:
+            self.region.bytes[start : start + size] = np.frombuffer(buffer, np.uint8)
+
+    def array(self, start: int, shape: tuple[int, ...], dtype: DataType) -> Array:
+        """An array on the region, which keeps the lease."""
+        return array_over(self, self.region.address + start, shape, dtype.numpy)
+
+    def __del__(self) -> None:
+        if self.done:
+            self._pool.give_back(self.region)
+        else:
+            self._pool.drop(self.region)
+
+
+def aligned(size: int) -> int:
+    return -(-size // _ALIGNMENT) * _ALIGNMENT
+
+
+def _rounded(size: int) -> int:
+    """Sizes come in powers of two, so that regions fit again."""
+    return max(_SMALLEST, 1 << (size - 1).bit_length())

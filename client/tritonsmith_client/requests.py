@@ -1,0 +1,184 @@
+"""From bound arrays to requests: checked once for each set of shapes, then only filled in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .checks import check_classes, check_outputs, check_tensors
+from .dtypes import DataType
+from .exchange import Exchange, InferCall, InputTensor, Prepared, Repeat, RequestedOutput
+from .options import Options
+from .protocol import WireProtocol
+from .sharing import OutputSizes, Placement
+from .tensors import Array, Buffer, wire_buffer
+from .values import ModelConfig, ModelMetadata, Result
+
+__all__ = ["Ready", "RequestBuilder", "Signature"]
+
+_PLANS = 256
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What the server said about a model; calls are checked against it."""
+
+    metadata: ModelMetadata
+    config: ModelConfig
+
+
+@dataclass
+class _Plan:
+    """A checked combination of options, names, data types and shapes.
+
+    Attributes:
+        prepared: the request without its bytes; None where it depends on the tensors' contents,
+            as the sizes of strings do.
+        shared: the same for each region of shared memory and place of the outputs in it.
+        outputs: the sizes of the outputs of the last such request; None before the first.
+        failed: shared memory failed for the last of these requests.
+        inline: it failed twice and is not tried again.
+    """
+
+    types: dict[str, DataType]
+    prepared: Prepared | None
+    shared: dict[Any, Prepared]
+    outputs: OutputSizes | None = None
+    failed: bool = False
+    inline: bool = False
+
+
+@dataclass(frozen=True)
+class Ready:
+    """Arrays that fit a model, as they go over the wire."""
+
+    plan: _Plan
+    arrays: Mapping[str, Array]
+    wire: list[tuple[Buffer, int]]
+
+    @property
+    def sizes(self) -> list[int]:
+        return [size for _, size in self.wire]
+
+
+class RequestBuilder:
+    """Requests to one version of one model with one signature. Threads may share it."""
+
+    def __init__(
+        self, protocol: WireProtocol, name: str, version: str, signature: Signature
+    ) -> None:
+        self.signature = signature
+        self._protocol = protocol
+        self._name = name
+        self._version = version
+        self._plans: dict[Any, _Plan] = {}
+
+    def ready(self, arrays: dict[str, Array], options: Options) -> Ready:
+        """Checks arrays. Raises InputError for what does not fit."""
+        plan = self._plan(arrays, options)
+        types = plan.types
+        wire = [wire_buffer(array, types[name], name) for name, array in arrays.items()]
+        return Ready(plan, arrays, wire)
+
+    def inline(self, ready: Ready, options: Options) -> Exchange[Result]:
+        """The request with its tensors inside."""
+        prepared = ready.plan.prepared
+        if prepared is None:
+            prepared = self._prepare(ready.arrays, ready.plan.types, ready.sizes, options)
+        affinity = None if options.sequence is None else options.sequence.id
+        buffers = [buffer for buffer, _ in ready.wire]
+        return prepared.exchange(buffers, options.headers, affinity)
+
+    def shared(
+        self, ready: Ready, options: Options, region: str, placement: Placement
+    ) -> Exchange[Result]:
+        """The request whose tensors lie in shared memory."""
+        plan = ready.plan
+        # Where inputs lie follows from the plan, but for strings.
+        key = (region, *placement.outputs.items()) if plan.prepared is not None else None
+        prepared = None if key is None else plan.shared.get(key)
+        if prepared is None:
+            call = self._shared_call(ready, options, region, placement)
+            prepared = self._protocol.prepare(call, Repeat.UNEXECUTED)
+            if len(plan.shared) >= _PLANS:
+                plan.shared.clear()
+            if key is not None:
+                plan.shared[key] = prepared
+        return prepared.exchange((), options.headers)
+
+    def _plan(self, arrays: dict[str, Array], options: Options) -> _Plan:
+        described = tuple([(name, a.dtype, a.shape) for name, a in arrays.items()])
+        key = (described, options.key())
+        once = options.sequence is not None or bool(options.id)  # never the same request again
+        plan = None if once else self._plans.get(key)
+        if plan is None:
+            plan = self._new_plan(arrays, options)
+            if not once:
+                if len(self._plans) >= _PLANS:
+                    self._plans.clear()
+                self._plans[key] = plan
+        return plan
+
+    def _new_plan(self, arrays: Mapping[str, Array], options: Options) -> _Plan:
+        metadata, config = self.signature.metadata, self.signature.config
+        types = check_tensors(metadata, config, arrays)
+        check_outputs(metadata, options.outputs)
+        if options.classes:
+            check_classes(metadata, options.outputs)
+        if any(dtype.wire == "BYTES" for dtype in types.values()):
+            return _Plan(types, None, {})
+        sizes = [array.nbytes for array in arrays.values()]
+        return _Plan(types, self._prepare(arrays, types, sizes, options), {})
+
+    def _prepare(
+        self,
+        arrays: Mapping[str, Array],
+        types: Mapping[str, DataType],
+        sizes: list[int],
+        options: Options,
+    ) -> Prepared:
+        inputs = tuple(
+            InputTensor(name, types[name].wire, array.shape, size)
+            for (name, array), size in zip(arrays.items(), sizes, strict=True)
+        )
+        repeat = Repeat.UNEXECUTED if options.sequence is None else Repeat.NEVER
+        return self._protocol.prepare(self._call(inputs, self._wanted(options), options), repeat)
+
+    def _shared_call(
+        self, ready: Ready, options: Options, region: str, placement: Placement
+    ) -> InferCall:
+        types, where = ready.plan.types, placement.inputs
+        inputs = tuple(
+            InputTensor(
+                name, types[name].wire, array.shape, size, placement.parameters(region, start, size)
+            )
+            for (name, array), (start, size) in zip(ready.arrays.items(), where, strict=True)
+        )
+        outputs = tuple(
+            RequestedOutput(
+                name,
+                placement.parameters(region, *placement.outputs[name])
+                if name in placement.outputs
+                else {},
+            )
+            for name in options.outputs
+            or [tensor.name for tensor in self.signature.metadata.outputs]
+        )
+        return self._call(inputs, outputs, options)
+
+    def _call(
+        self,
+        inputs: tuple[InputTensor, ...],
+        outputs: tuple[RequestedOutput, ...],
+        options: Options,
+    ) -> InferCall:
+        parameters = options.wire_parameters()
+        return InferCall(self._name, self._version, inputs, outputs, options.id, parameters)
+
+    def _wanted(self, options: Options) -> tuple[RequestedOutput, ...]:
+        names = options.outputs
+        if not options.classes:
+            return tuple(RequestedOutput(name) for name in names)
+        names = names or tuple(tensor.name for tensor in self.signature.metadata.outputs)
+        return tuple(RequestedOutput(name, {"classification": options.classes}) for name in names)
