@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -12,12 +13,13 @@ from tritonsmith_generator.accuracy import GateReport, Limits, gate
 from tritonsmith_generator.builder_options import Precision
 from tritonsmith_generator.errors import InputError
 from tritonsmith_generator.passes.base import Array, Arrays
+from tritonsmith_generator.passes.bisection import Part, find
 from tritonsmith_generator.passes.emulate import emulate
 from tritonsmith_generator.passes.recipe import Executor, Options, Recipe, for_precision
 from tritonsmith_generator.passes.runner import PassesReport, run
 from tritonsmith_generator.reference import Reference
 
-__all__ = ["Converted", "Search", "answers", "convert", "smallest"]
+__all__ = ["Converted", "Search", "answers", "convert"]
 
 # Conversions that one search may cost.
 TRIALS = 32
@@ -51,7 +53,7 @@ class Converted:
     passes: PassesReport
     gate: GateReport
     folder: Path
-    kept: tuple[str, ...] = ()
+    kept: Part = ()
     trials: int = 1
 
 
@@ -77,7 +79,7 @@ def convert(
     base = run(_recipe(search).prepare, search.model, workdir)
     tried: list[Converted] = []
 
-    def attempt(kept: tuple[str, ...]) -> bool:
+    def attempt(kept: Part) -> bool:
         on_trial(len(tried), len(kept))
         folder = workdir / f"trial{len(tried):02d}"
         folder.mkdir()
@@ -86,7 +88,16 @@ def convert(
 
     if attempt(()) or not fallback:
         return tried[0]
-    kept = smallest(_candidates(search, tried[0].passes, base.model), _or_not(attempt), TRIALS - 1)
+    holds = _or_not(attempt)
+
+    def error(part: Part) -> float:
+        before = len(tried)
+        if part:
+            holds(part)
+        converted = not part or len(tried) > before
+        return _error(tried[-1].gate) if converted else math.inf
+
+    kept = find(_candidates(search, tried[0].passes, base.model), error, holds, TRIALS - 1)
     best = tried[0] if kept is None else next(one for one in tried if one.kept == kept)
     for one in tried:
         if one is not best:
@@ -94,7 +105,7 @@ def convert(
     return replace(best, trials=len(tried))
 
 
-def _recipe(search: Search, kept: tuple[str, ...] = ()) -> Recipe:
+def _recipe(search: Search, kept: Part = ()) -> Recipe:
     options = replace(search.options, keep=(*search.options.keep, *kept))
     return for_precision(search.precision, search.library, search.version, options)
 
@@ -102,7 +113,7 @@ def _recipe(search: Search, kept: tuple[str, ...] = ()) -> Recipe:
 def _attempt(
     search: Search,
     base: PassesReport,
-    kept: tuple[str, ...],
+    kept: Part,
     wanted: Sequence[Arrays],
     folder: Path,
 ) -> Converted:
@@ -113,10 +124,16 @@ def _attempt(
     return Converted(passes, verdict, folder, kept)
 
 
-def _or_not(attempt: Callable[[tuple[str, ...]], bool]) -> Callable[[tuple[str, ...]], bool]:
+def _error(report: GateReport) -> float:
+    """The largest relative L2 error; infinite for NaN and infinity on one side."""
+    found = report.outputs.values()
+    return max(math.inf if m.non_finite else m.relative_l2 for m in found)
+
+
+def _or_not(attempt: Callable[[Part], bool]) -> Callable[[Part], bool]:
     """Keeping so much that nothing is left to convert is an error, and no solution."""
 
-    def passes(kept: tuple[str, ...]) -> bool:
+    def passes(kept: Part) -> bool:
         try:
             return attempt(kept)
         except InputError:
@@ -125,7 +142,7 @@ def _or_not(attempt: Callable[[tuple[str, ...]], bool]) -> Callable[[tuple[str, 
     return passes
 
 
-def _candidates(search: Search, done: PassesReport, base: Path) -> tuple[str, ...]:
+def _candidates(search: Search, done: PassesReport, base: Path) -> Part:
     """The nodes that were converted, in the graph's order."""
     left_alone = {name for report in done.reports for name in report.kept}
     quantized = search.precision in ("int8", "fp8", "int4")
@@ -136,38 +153,3 @@ def _candidates(search: Search, done: PassesReport, base: Path) -> tuple[str, ..
         if node.name not in left_alone
         and (node.op_type in _QUANTIZED if quantized else node.op_type != "Constant")
     )
-
-
-def smallest(
-    candidates: Sequence[str], passes: Callable[[tuple[str, ...]], bool], trials: int
-) -> tuple[str, ...] | None:
-    """A small part of the candidates for which ``passes`` holds; None if none was found.
-
-    Halves are tried, then quarters and what is left without each of them, and so on, until
-    nothing can be left out or the trials are used up: then the smallest part found by then.
-    """
-    budget = iter(range(trials))
-
-    def holds(part: tuple[str, ...]) -> bool:
-        return bool(part) and next(budget, None) is not None and passes(part)
-
-    best: tuple[str, ...] | None = None
-    current, pieces = tuple(candidates), 2
-    while True:
-        parts = _cut(current, pieces)
-        rests = [tuple(c for c in current if c not in part) for part in parts]
-        found = next((p for p in (*parts, *(rests if pieces > 2 else ())) if holds(p)), None)
-        if found is not None:
-            best = current = found
-            pieces = 2 if found in parts else max(pieces - 1, 2)
-        elif pieces < len(current):
-            pieces = min(pieces * 2, len(current))
-        else:
-            return best
-        if len(current) == 1:
-            return best
-
-
-def _cut(whole: tuple[str, ...], pieces: int) -> list[tuple[str, ...]]:
-    size = -(-len(whole) // pieces)
-    return [whole[i : i + size] for i in range(0, len(whole), size)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ import pytest
 
 from tritonsmith_generator.accuracy import LIMITS, Limits
 from tritonsmith_generator.errors import InputError
-from tritonsmith_generator.passes import Options
-from tritonsmith_generator.passes.fallback import Search, convert, smallest
+from tritonsmith_generator.passes import Options, Samples
+from tritonsmith_generator.passes.bisection import largest_shares, smallest
+from tritonsmith_generator.passes.fallback import Search, convert
 
 Write = Callable[..., Path]
 
@@ -99,3 +101,50 @@ def test_bisection_finds_what_is_needed_within_its_bound(culprits: set[int]) -> 
     found = smallest(names, counted, 12)
     assert next(few) <= 12
     assert found is None or needed <= set(found)
+
+
+def test_the_largest_shares_of_an_error_are_found() -> None:
+    """Everything adds to the error, a few much more than the others."""
+    names = [f"n{i}" for i in range(100)]
+    squares = dict.fromkeys(names, 1e-6) | {"n7": 1e-3, "n8": 2e-3, "n60": 5e-3}
+    trials = itertools.count()
+
+    def error(part: tuple[str, ...]) -> float:
+        if part:
+            next(trials)
+        return math.sqrt(sum(square for name, square in squares.items() if name not in part))
+
+    def passes(part: tuple[str, ...]) -> bool:
+        return error(part) <= 0.012
+
+    found = largest_shares(names, error, passes, 31)
+    assert next(trials) <= 31
+    assert found is not None
+    assert {"n7", "n8", "n60"} <= set(found)
+    assert len(found) <= 6
+    assert largest_shares(names, error, lambda part: False, 31) is None
+
+
+def test_int8_keeps_the_layers_that_cost_most(write: Write, tmp_path: Path) -> None:
+    """One layer's input has an outlier that leaves the others hardly a step of INT8."""
+    graph = """g (float[b,8] x) => (float[b,8] y) <float[8,8] w, float[8,8] v, float[8] outlier> {
+        a = MatMul(x, w)  c = Tanh(a)  d = MatMul(c, w)  e = Tanh(d)
+        f = Mul(e, outlier)  h = MatMul(f, v)  i = Tanh(h)  y = MatMul(i, w) }"""
+    outlier = np.ones(8, np.float32)
+    outlier[0] = 5000
+    v = W["w"].copy()
+    v[0] = 0  # the outlier plays no role, but for the scale that it forces on the others
+    model = write(graph, {**W, "v": v, "outlier": outlier})
+    np.savez(tmp_path / "s.npz", x=np.concatenate([sample["x"] for sample in SAMPLES]))
+    result = convert(
+        search(
+            model,
+            precision="int8",
+            limits=LIMITS["int8"],
+            options=Options(samples=Samples(str(tmp_path / "s.npz"))),
+        ),
+        tmp_path,
+    )
+    assert result.gate.passed
+    assert result.kept == ("MatMul_3",)
+    assert result.passes.reports[-1].dequantize == 4  # three inputs, and the weight they share
