@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from tritonsmith_generator.errors import HostError, InputError
 
@@ -53,6 +53,9 @@ class BuilderOptions:
         dla_core: run on this deep-learning accelerator.
         compute_capabilities: GPUs that a TensorRT for RTX plan is made for, e.g. ``("8.6",)``.
     """
+
+    # The spec reads its ``builder`` into this: a key that isn't one is an error there.
+    __pydantic_config__: ClassVar[Mapping[str, str]] = {"extra": "forbid"}
 
     precision: Precision = "fp32"
     tf32: bool | None = None

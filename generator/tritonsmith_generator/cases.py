@@ -50,30 +50,38 @@ class Case:
 
 
 def record_cases(
-    model: Path, proto: onnx.ModelProto, signature: Signature, shaping: Shaping
+    model: Path,
+    proto: onnx.ModelProto,
+    signature: Signature,
+    shaping: Shaping,
+    samples: Sequence[Mapping[str, Any]] = (),
 ) -> tuple[Case, ...]:
-    """Ask ONNX Runtime at the smallest and the usual shapes of every profile.
+    """Ask ONNX Runtime about the samples; without any, at the corners of every profile.
 
-    Inputs are random with a fixed seed: standard normal floats, integers below what the graph
-    looks up with them. Raises InputError if the model fails there, or if its rows depend on each
-    other although axis 0 was taken for the batch.
+    Those are its smallest and its usual shapes, with random inputs of a fixed seed: standard
+    normal floats, integers below what the graph looks up with them. Raises InputError if the
+    model fails, or if its rows depend on each other although axis 0 was taken for the batch.
     """
     reference = Reference(model)
-    bounds = _lookup_bounds(proto)
     names = [tensor.name for tensor in signature.outputs]
-    cases = []
+    corners = tuple(_corner_inputs(proto, signature, shaping))
+    asked = [dict(sample) for sample in samples] or corners
+    cases = tuple(Case(inputs, reference(inputs, names)) for inputs in asked)
+    if shaping.max_batch_size > 1:
+        _refuse_dependent_rows(reference, Case(corners[-1], reference(corners[-1], names)), shaping)
+    return cases
+
+
+def _corner_inputs(
+    proto: onnx.ModelProto, signature: Signature, shaping: Shaping
+) -> Iterator[Arrays]:
+    bounds = _lookup_bounds(proto)
     for seed, shapes in enumerate(_corners(shaping)):
         random = np.random.default_rng(seed)
-        inputs = {
-            tensor.name: _random(
-                random, tensor.dtype, shapes[tensor.name], bounds.get(tensor.name, 2)
-            )
-            for tensor in signature.inputs
+        yield {
+            t.name: _random(random, t.dtype, shapes[t.name], bounds.get(t.name, 2))
+            for t in signature.inputs
         }
-        cases.append(Case(inputs, reference(inputs, names)))
-    if shaping.max_batch_size > 1:
-        _refuse_dependent_rows(reference, cases[-1], shaping)
-    return tuple(cases)
 
 
 def largest_difference(got: Mapping[str, Any], want: Mapping[str, Any]) -> float:

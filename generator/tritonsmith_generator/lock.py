@@ -50,8 +50,9 @@ class LockedModel:
     """One model as it was published.
 
     ``key`` stands for everything that the model's files follow from, ``artifact`` for what its
-    version's files follow from. ``sources`` and ``files`` are by path; the latter relative to the
-    model's folder. ``tools`` are the versions of what built it.
+    version's files follow from. ``precision`` and ``limit`` (relative L2; None is the precision's
+    default) say how near its answers are to the original's. ``sources`` and ``files`` are by
+    path, relative to the source's folder and to the model's; ``tools`` are versions.
     """
 
     key: str
@@ -59,6 +60,8 @@ class LockedModel:
     target: str
     version: int
     source: str
+    precision: str = "fp32"
+    limit: float | None = None
     sources: Mapping[str, FileRecord] = field(default_factory=dict)
     files: Mapping[str, FileRecord] = field(default_factory=dict)
     tools: Mapping[str, str] = field(default_factory=dict)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tritonsmith_generator.artifact import build_artifact
 from tritonsmith_generator.cachefolder import cache_folder
-from tritonsmith_generator.cases import case_path, record_cases, served_cases, write_cases
+from tritonsmith_generator.cases import Case, case_path, record_cases, served_cases, write_cases
 from tritonsmith_generator.config import render_config
-from tritonsmith_generator.engine import EngineReport, EngineRequest, Progress, build_engine
+from tritonsmith_generator.conversion import convert_model, samples_of
 from tritonsmith_generator.errors import HostError, InputError
 from tritonsmith_generator.events import Event, OnEvent
 from tritonsmith_generator.inspection import CONFIG_NAME
@@ -24,23 +24,28 @@ from tritonsmith_generator.passes.tidy import Tidy
 from tritonsmith_generator.precheck import Checked, precheck
 from tritonsmith_generator.profiles import Shaping, derive_shaping
 from tritonsmith_generator.repository import Change, Content, compare, publish
-from tritonsmith_generator.serve.cache import make_once
 from tritonsmith_generator.settings import config_for, served_signature
-from tritonsmith_generator.signature import Signature
 
 if TYPE_CHECKING:
     from tritonsmith_generator.pipeline import Job
 
 __all__ = ["Built", "build_model"]
 
+# Batches of the user's samples that are kept as cases.
+_SAMPLES = 8
+
 
 @dataclass(frozen=True)
 class Built:
-    """What was published, or would be; ``entry`` is the lock's new record."""
+    """What was published, or would be.
+
+    ``notes`` says what passes and builder did; ``entry`` is the lock's new record.
+    """
 
     version: int
     changes: tuple[Change, ...]
     warnings: tuple[str, ...]
+    notes: tuple[str, ...]
     entry: LockedModel | None
 
 
@@ -64,24 +69,27 @@ def build_model(
     tell("precheck", str(job.source))
     checked = precheck(job.source, job.target.name)
     shaping = derive_shaping(checked.signature, job.spec)
-    served = served_signature(checked.signature, job.target)
-    config, notes = config_for(job.name, job.target, served, shaping, job.spec)
+    expected = served_signature(checked.signature, job.target)
+    config_for(job.name, job.target, expected, shaping, job.spec)  # wrong settings fail early
     with _work_folder() as work:
         file = _tidy(checked, work)
         tell("cases", "asking ONNX Runtime for reference answers")
-        cases = record_cases(file.path, file.proto, checked.signature, shaping)
-        artifact = _artifact(job, file, checked.signature, shaping, dry_run, tell)
-        number = _version(job, repository / job.name, locked, artifact)
-        cases_name = str(case_path(Path(), number))
+        cases = _cases(job, file, checked, shaping)
+        conversion = convert_model(job, file, cases, work, tell)
+        artifact = build_artifact(job, conversion, shaping, dry_run, tell)
+        served = artifact.served(expected)
+        config, notes = config_for(job.name, job.target, served, shaping, job.spec)
+        number = _version(job, repository / job.name, locked, artifact.files)
         files: dict[str, Content] = {
-            **{f"{number}/{name}": content for name, content in artifact.items()},
-            cases_name: write_cases(served_cases(cases, served)),
+            **{f"{number}/{name}": content for name, content in artifact.files.items()},
+            str(case_path(Path(), number)): write_cases(served_cases(cases, served)),
             CONFIG_NAME: render_config(config, notes, _header(job)).encode(),
         }
         changes = compare(repository, job.name, files, locked.files if locked else {})
         _refuse_conflicts(changes, force)
+        done = (*conversion.notes, *artifact.notes)
         if dry_run:
-            return Built(number, changes, checked.warnings, None)
+            return Built(number, changes, checked.warnings, done, None)
         tell("publish", f"version {number}")
         publish(repository, job.name, files)
     folder = repository / job.name
@@ -90,92 +98,26 @@ def build_model(
         artifact=job.artifact_key,
         target=job.target.name,
         version=number,
+        precision=job.spec.precision,
+        limit=job.spec.accuracy.limit,
         source=job.spec.onnx or job.spec.torch or "",
         sources=job.sources,
         files={name: FileRecord.of(folder / name) for name in files},
         tools=job.tools,
     )
-    return Built(number, changes, checked.warnings, entry)
+    return Built(number, changes, checked.warnings, done, entry)
+
+
+def _cases(job: Job, file: OnnxFile, checked: Checked, shaping: Shaping) -> tuple[Case, ...]:
+    samples = samples_of(job, job.spec.accuracy.samples)
+    given = list(samples.read(checked.signature)) if samples is not None else []
+    return record_cases(file.path, file.proto, checked.signature, shaping, given[:_SAMPLES])
 
 
 def _tidy(checked: Checked, work: Path) -> OnnxFile:
     if not checked.untidy:
         return checked.file
     return read(Tidy().apply(checked.file.path, work).model)
-
-
-Tell = Callable[[str, str, float | None], None]
-
-
-def _artifact(
-    job: Job, file: OnnxFile, signature: Signature, shaping: Shaping, dry_run: bool, tell: Tell
-) -> Mapping[str, Content]:
-    """The files of the version directory, by name. A dry run has no plan that wasn't built."""
-    if not job.target.compiled:
-        folder = file.path.parent
-        weights = {name: folder / name for name in file.external}
-        return {job.target.filename: file.path, **weights}
-    home = cache_folder("plans") / job.artifact_key
-    plan = home / job.target.filename
-    if dry_run and not plan.exists():
-        return {job.target.filename: b""}
-    make_once(home, lambda new: _compile(job, file, signature, shaping, new, tell))
-    return {job.target.filename: plan}
-
-
-def _compile(
-    job: Job, file: OnnxFile, signature: Signature, shaping: Shaping, folder: Path, tell: Tell
-) -> None:
-    done = _Fraction()
-
-    def on_progress(progress: Progress) -> None:
-        tell("plan", progress.phase, done.after(progress))
-
-    request = EngineRequest(
-        library="tensorrt_rtx" if job.target.name == "tensorrt_rtx" else "tensorrt",
-        onnx=file.path,
-        plan=folder / job.target.filename,
-        profiles=shaping.profiles,
-    )
-    tell("plan", "starting the builder", None)
-    report = build_engine(request, on_progress)
-    _refuse_other_signature(served_signature(signature, job.target), report)
-    about = {"library": report.library, "version": report.version, "seconds": report.seconds}
-    (folder / "report.json").write_text(json.dumps({**about, "layers": report.layers}))
-
-
-def _refuse_other_signature(meant: Signature, report: EngineReport) -> None:
-    """The config is written from the ONNX file; a plan that differs from it would not load."""
-    built = {t.name: t for t in (*report.signature.inputs, *report.signature.outputs)}
-    for tensor in (*meant.inputs, *meant.outputs):
-        engine = built.get(tensor.name)
-        if engine is None:
-            raise InputError(f"TensorRT dropped '{tensor.name}', which no node uses: remove it")
-        if engine.dtype != tensor.dtype:
-            raise InputError(
-                f"'{tensor.name}' is {tensor.dtype} in the model, but {engine.dtype} in the plan "
-                f"of {report.library} {report.version}: export the model with {engine.dtype}"
-            )
-
-
-class _Fraction:
-    """How much is done, from TensorRT's nested phases: each one fills a step of the one around."""
-
-    def __init__(self) -> None:
-        self._open: dict[str, tuple[int, int | None]] = {}
-
-    def after(self, progress: Progress) -> float | None:
-        if progress.state == "finish":
-            self._open.pop(progress.phase, None)
-        else:
-            self._open[progress.phase] = (progress.step, progress.steps)
-        fraction, step_size = 0.0, 1.0
-        for step, steps in self._open.values():
-            if not steps:
-                break
-            step_size /= steps
-            fraction += step_size * min(step, steps)
-        return min(fraction, 1.0) if self._open else None
 
 
 def _version(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Collection, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -28,6 +29,12 @@ from tritonsmith_generator.targets import TargetKind, release_of, resolve
 __all__ = ["Job", "ModelResult", "build"]
 
 
+# What the files of a version depend on, apart from the source's bytes and the tools.
+_MAKING = frozenset(
+    {"precision", "shapes", "keep", "calibration", "simplify", "sparse", "builder", "accuracy"}
+)
+
+
 @dataclass(frozen=True)
 class ModelResult:
     """How it went for one model. ``error`` is set exactly when the status is "failed"."""
@@ -38,18 +45,24 @@ class ModelResult:
     version: int = 0
     changes: tuple[Change, ...] = ()
     warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     seconds: float = 0.0
     error: TritonsmithError | None = None
 
 
 @dataclass(frozen=True)
 class Job:
-    """One model to build, with everything that its result follows from."""
+    """One model to build, with everything that its result follows from.
+
+    ``folder`` is where the spec's paths start; ``sources`` are the files that are read, by path
+    relative to the model file's folder.
+    """
 
     name: str
     spec: ModelSpec
     target: TargetKind
     source: Path
+    folder: Path
     sources: Mapping[str, FileRecord] = field(repr=False)
     tools: Mapping[str, str]
 
@@ -57,16 +70,22 @@ class Job:
     def artifact_key(self) -> str:
         """Stands for the bytes of the version directory."""
         batching = self.spec.batching
-        compiled = {
-            "options": self.spec.model_dump(mode="json", include={"precision", "shapes"}),
+        made = {
+            "options": self.spec.model_dump(mode="json", include=set(_MAKING)),
             "batch": batching and batching.max,
             "tools": dict(self.tools),
         }
         return _hash(
             target=self.target.name,
             bytes={name: record.sha256 for name, record in self.sources.items()},
-            compiled=compiled if self.target.compiled else None,
+            made=made if self.target.compiled or self._converted else None,
         )
+
+    @property
+    def _converted(self) -> bool:
+        """Whether passes make another graph of the source."""
+        spec = self.spec
+        return spec.precision not in ("fp32", "tf32") or spec.simplify or spec.sparse
 
     @property
     def key(self) -> str:
@@ -124,14 +143,14 @@ def build(
 def _job(name: str, spec: ModelSpec, folder: Path, locked: LockedModel | None) -> Job:
     target = resolve(spec)
     source = _source(name, spec, folder)
-    sources = _sources(source, locked)
+    sources = _sources(source, _sample_files(spec, folder), locked)
     _refuse_other_bytes(spec, source, sources)
     release = release_of(target)
     tools = {package: version(package) for package in ("tritonsmith", "onnx", "onnxruntime")}
     if release is not None:
         tools[release.library] = str(release)
         tools["gpu"] = ", ".join(sorted({gpu.compute_capability for gpu in devices.gpus()}))
-    return Job(name, spec, target, source, sources, tools)
+    return Job(name, spec, target, source, folder, sources, tools)
 
 
 def _refuse_other_bytes(spec: ModelSpec, source: Path, sources: Mapping[str, FileRecord]) -> None:
@@ -161,17 +180,29 @@ def _from(folder: Path, factory: str) -> str:
     return str(folder / factory) if ".py:" in factory else factory
 
 
-def _sources(source: Path, locked: LockedModel | None) -> Mapping[str, FileRecord]:
-    """The model's files by name; hashed only if they changed since the lock was written."""
+def _sample_files(spec: ModelSpec, folder: Path) -> tuple[Path, ...]:
+    """The samples that lie in files: a change in them is a change of the model."""
+    given = (spec.calibration, spec.accuracy.samples)
+    paths = [folder / source for source in given if source is not None]
+    inside = [sorted(path.rglob("*.npy")) if path.is_dir() else [path] for path in paths]
+    return tuple(path for files in inside for path in files if path.is_file())
+
+
+def _sources(
+    source: Path, samples: tuple[Path, ...], locked: LockedModel | None
+) -> Mapping[str, FileRecord]:
+    """The files that are read, by name; hashed only if they changed since the lock was written."""
+    home = source.parent
     known = locked.sources if locked is not None else {}
-    if source.name in known and all(r.still(source.parent / name) for name, r in known.items()):
+    wanted = {source.name, *(os.path.relpath(path, home) for path in samples)}
+    if wanted <= set(known) and all(record.still(home / name) for name, record in known.items()):
         return known
     from tritonsmith_generator.onnxfile import read
 
-    file = read(source)
+    files = (*read(source).files, *samples)
     return {
-        str(path.relative_to(source.parent)): FileRecord.of(path)
-        for path in file.files
+        os.path.relpath(path, home): FileRecord.of(path)
+        for path in files
         if path.is_file()  # precheck says what is wrong with a missing one
     }
 
@@ -193,6 +224,7 @@ def _update(
         built.version,
         built.changes,
         built.warnings,
+        built.notes,
     )
     return result, None if dry_run else built.entry
 

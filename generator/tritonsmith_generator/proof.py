@@ -5,7 +5,6 @@ Each answer is compared, tensor by tensor, with ONNX Runtime's own answer, recor
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,8 +16,11 @@ from typing import Any
 import numpy as np
 
 from tritonsmith_client import Client, TritonError
+from tritonsmith_generator.accuracy import gate, limits_for
 from tritonsmith_generator.cases import Case, case_path, largest_difference, load_cases
 from tritonsmith_generator.inspection import InspectedModel, inspect_model, model_folders
+from tritonsmith_generator.lock import LockedModel, read_lock
+from tritonsmith_generator.reference import Arrays
 from tritonsmith_generator.serve import Server
 
 __all__ = ["Proven", "prove"]
@@ -26,9 +28,6 @@ __all__ = ["Proven", "prove"]
 PROTOCOLS = ("grpc", "http")
 # Latency is the median of so many calls, after the cases themselves have warmed the model up.
 _CALLS = 21
-# The largest allowed difference, relative to the largest magnitude of the reference output.
-# FP32 kernels differ from machine to machine in the last bits.
-TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -60,6 +59,7 @@ def prove(
 
     Raises HostError or ServerError where the server doesn't start or a model doesn't load.
     """
+    lock = read_lock(repository)
     models = [inspect_model(folder) for folder in model_folders(repository)]
     on_progress("starting tritonserver")
     server = Server(
@@ -79,14 +79,20 @@ def prove(
                 if model.name in server.skipped:
                     results.append(Proven(model, skipped=server.skipped[model.name]))
                 else:
-                    results.append(_prove_model(repository / model.name, model, clients))
+                    folder, locked = repository / model.name, lock.models.get(model.name)
+                    results.append(_prove_model(folder, model, locked, clients))
             return tuple(results)
         finally:
             for client in clients.values():
                 client.close()
 
 
-def _prove_model(folder: Path, model: InspectedModel, clients: Mapping[str, Client]) -> Proven:
+def _prove_model(
+    folder: Path,
+    model: InspectedModel,
+    locked: LockedModel | None,
+    clients: Mapping[str, Client],
+) -> Proven:
     path = case_path(folder, model.versions[-1])
     if not path.exists():
         return Proven(model, problem=f"no recorded cases ({path.name} is missing): build again")
@@ -100,9 +106,9 @@ def _prove_model(folder: Path, model: InspectedModel, clients: Mapping[str, Clie
                 answer = handle(case.inputs)
             except TritonError as exc:
                 return Proven(model, len(cases), problem=f"case {number} over {protocol}: {exc}")
-            got = {name: answer[name] for name in case.outputs}
+            got = {name: np.asarray(answer[name]) for name in case.outputs}
             worst = max(worst, largest_difference(got, case.outputs))
-            problem = _problem(got, case)
+            problem = _problem(got, case, locked)
             if problem:
                 where = f"case {number} over {protocol}"
                 return Proven(model, len(cases), difference=worst, problem=f"{where}: {problem}")
@@ -111,29 +117,23 @@ def _prove_model(folder: Path, model: InspectedModel, clients: Mapping[str, Clie
     return Proven(model, len(cases), latency, worst)
 
 
-def _problem(got: Mapping[str, Any], case: Case) -> str | None:
+def _problem(got: Arrays, case: Case, locked: LockedModel | None) -> str | None:
     for name, want in case.outputs.items():
-        have = np.asarray(got[name])
+        have = got[name]
         if have.dtype != want.dtype or have.shape != want.shape:
             return (
                 f"output '{name}' is {have.dtype}{list(have.shape)}, the reference is "
                 f"{want.dtype}{list(want.shape)}"
             )
-        difference = largest_difference({name: have}, {name: want})
-        allowed = TOLERANCE * _magnitude(want)
-        if difference > allowed:
-            return (
-                f"output '{name}' differs from ONNX Runtime's answer by {difference:.3g}, "
-                f"allowed is {allowed:.3g}"
-            )
-    return None
-
-
-def _magnitude(array: np.ndarray[Any, Any]) -> float:
-    if array.dtype.kind in "OSUb" or not array.size:
-        return 0.0
-    largest = float(np.nanmax(np.abs(array.astype(np.float64)), initial=0.0))
-    return largest if math.isfinite(largest) else 1.0
+        if want.dtype.kind in "OSU" and not np.array_equal(have, want):
+            return f"output '{name}' holds other strings than ONNX Runtime's answer"
+    precision = locked.precision if locked is not None else "fp32"
+    limits = limits_for(precision, locked.limit if locked is not None else None)
+    numbers = {name: array for name, array in case.outputs.items() if array.dtype.kind not in "OSU"}
+    if not numbers:
+        return None
+    failures = gate([numbers], [{name: got[name] for name in numbers}], limits, precision).failures
+    return "; ".join(map(str, failures)) or None
 
 
 def _median_ms(call: Callable[[], Any]) -> float:

@@ -16,12 +16,12 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from tritonsmith_generator.builder_options import BuilderOptions, Precision
 from tritonsmith_generator.errors import InputError
 
 __all__ = ["Batching", "Instances", "ModelSpec", "Shapes", "Spec", "Target", "load_spec"]
 
 Target = Literal["auto", "onnxruntime", "tensorrt", "tensorrt_rtx"]
-Precision = Literal["fp32", "tf32", "fp16", "bf16", "int8", "fp8", "int4"]
 Sizes = tuple[Annotated[int, Field(ge=0)], ...]
 
 # Triton takes a folder's name for the model's name; these characters are safe in paths and URLs.
@@ -63,22 +63,34 @@ class Instances(_Strict):
 class Accuracy(_Strict):
     """What the recorded cases are made from, and how far an answer may be off.
 
-    ``samples`` is a ``.npz`` file with one array per input, axis 0 being the sample.
-    ``limit`` is the largest allowed relative L2 error, without unit.
+    ``samples`` is a ``.npz`` file with one array per input (axis 0 is the sample), a folder of
+    ``.npy`` files or ``package.module:function``; ``limit`` the largest allowed relative L2 error,
+    without unit; ``fallback`` whether nodes may stay in FP32 so that the limit is kept.
     """
 
-    samples: Path | None = None
+    samples: str | None = None
     limit: Annotated[float, Field(gt=0)] | None = None
+    fallback: bool = True
 
 
 class ModelSpec(_Strict):
-    """One model: where it comes from and how it is to be served."""
+    """One model: where it comes from, how it is converted and how it is to be served.
+
+    ``keep`` names nodes that stay in FP32 (names, operators or outputs, with ``*``);
+    ``calibration`` is where int8 and fp8 measure ranges, ``accuracy.samples`` by default;
+    ``builder`` holds TensorRT's own options; ``config`` any field of ModelConfig, merged last.
+    """
 
     onnx: str | None = None
     torch: str | None = None
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     target: Target = "auto"
     precision: Precision = "fp32"
+    keep: tuple[str, ...] = ()
+    calibration: str | None = None
+    simplify: bool = False
+    sparse: bool = False
+    builder: BuilderOptions = BuilderOptions()
     shapes: tuple[Mapping[str, Shapes], ...] = ()
     batching: Batching | None = Batching()
     instances: Instances = Instances()
@@ -91,6 +103,16 @@ class ModelSpec(_Strict):
         if (self.onnx is None) == (self.torch is None):
             raise ValueError("a model needs either onnx: FILE or torch: package.module:factory")
         return self
+
+    @field_validator("builder")
+    @classmethod
+    def _not_set_twice(cls, builder: BuilderOptions) -> BuilderOptions:
+        if builder.precision != "fp32" or builder.timing_cache is not None:
+            raise ValueError(
+                "'precision' is a key of the model itself, and the timing cache is kept by "
+                "gen-repo: leave both out of 'builder'"
+            )
+        return builder
 
     @field_validator("shapes", mode="before")
     @classmethod
@@ -177,7 +199,7 @@ def _describe(path: Path, root: yaml.Node, error: Any) -> str:
     """One pydantic error as: file, line, key, what is wrong, what is allowed."""
     line, keys = _locate(root, error["loc"])
     message = error["msg"].removeprefix("Value error, ")
-    if error["type"] == "extra_forbidden":
+    if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         allowed = _allowed(keys[:-1])
         near = difflib.get_close_matches(str(keys[-1]), allowed, n=1)
         hint = f"; did you mean '{near[0]}'?" if near else ""
@@ -212,9 +234,10 @@ def _refuse_repeated_keys(path: Path, root: yaml.Node) -> None:
 
 
 # The models by the path of keys that leads to them; "*" stands for any key or index.
-_SCHEMA: dict[tuple[str, ...], type[BaseModel]] = {
+_SCHEMA: dict[tuple[str, ...], type[BaseModel] | type[BuilderOptions]] = {
     (): Spec,
     ("models", "*"): ModelSpec,
+    ("models", "*", "builder"): BuilderOptions,
     ("models", "*", "batching"): Batching,
     ("models", "*", "instances"): Instances,
     ("models", "*", "accuracy"): Accuracy,
@@ -231,7 +254,7 @@ def _allowed(keys: tuple[str, ...]) -> list[str]:
             want in ("*", got) for want, got in zip(pattern, keys, strict=True)
         ):
             extra = ["defaults"] if model is Spec else []
-            return extra + list(model.model_fields)
+            return extra + list(model.__annotations__)
     return []
 
 

@@ -212,6 +212,8 @@ def _print(results: tuple[ModelResult, ...], repository: Path, dry_run: bool) ->
             console.print(
                 f"[yellow]warning[/] {escape(result.name)}: {escape(warning)}", soft_wrap=True
             )
+        for note in result.notes:
+            console.print(f"[dim]{escape(result.name)}: {escape(note)}[/]", soft_wrap=True)
         for change in result.changes if dry_run else ():
             console.print(f"  {change.action:9} {escape(change.path)}")
         if result.error is not None:
@@ -236,6 +238,7 @@ def _as_dict(result: ModelResult) -> dict[str, Any]:
         "version": result.version,
         "files": {change.path: change.action for change in result.changes},
         "warnings": list(result.warnings),
+        "notes": list(result.notes),
         "seconds": round(result.seconds, 3),
         "error": None if result.error is None else str(result.error),
     }

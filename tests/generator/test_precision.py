@@ -1,0 +1,167 @@
+"""Precision through the front door: converted, measured, compiled, and refused where it fails."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+from support import bad_models as models
+from support.command import GenRepo, Outcome
+
+from tritonsmith_generator.cases import case_path, load_cases
+
+MODELS = Path(__file__).parents[2] / "model_repository"
+
+
+@pytest.fixture
+def samples(tmp_path: Path) -> Path:
+    path = tmp_path / "samples.npz"
+    np.savez(path, input=np.random.default_rng(0).random((32, 784), np.float32))
+    return path
+
+
+def spec(tmp_path: Path, options: str, source: Path = MODELS / "simplenet.onnx") -> None:
+    (tmp_path / "models.yaml").write_text(f"models: {{m: {{onnx: '{source}', {options}}}}}\n")
+
+
+def built(outcome: Outcome) -> dict[str, Any]:
+    assert outcome.code == 0, outcome
+    (model,) = json.loads(outcome.out)
+    return dict(model)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "fp16", "bf16", "int8"])
+def test_plans_of_every_precision(
+    precision: str, gen_repo: GenRepo, tmp_path: Path, samples: Path
+) -> None:
+    spec(tmp_path, f"target: tensorrt_rtx, precision: {precision}, calibration: samples.npz")
+    model = built(gen_repo("models.yaml", "-o", "repository", "--json"))
+    notes = " ".join(model["notes"])
+    assert "plan: " in notes
+    if precision not in ("fp32", "tf32"):
+        assert "accuracy of 'output': relative L2" in notes
+        assert "lowered" in notes
+    assert (tmp_path / "repository/m/1/model.plan").stat().st_size > 100_000
+    assert gen_repo("check", "repository").code == 0
+
+
+def test_the_graph_that_onnx_runtime_serves_is_lowered(
+    gen_repo: GenRepo, tmp_path: Path, samples: Path
+) -> None:
+    for number, precision in enumerate(("fp32", "fp16", "int8"), start=1):
+        spec(
+            tmp_path,
+            f"target: onnxruntime, precision: {precision}, accuracy: {{samples: samples.npz}}",
+        )
+        assert built(gen_repo("models.yaml", "-o", "repository", "--json"))["version"] == number
+    sizes, operators = [], []
+    for version in (1, 2, 3):
+        path = tmp_path / f"repository/m/{version}/model.onnx"
+        sizes.append(path.stat().st_size)
+        operators.append({node.op_type for node in onnx.load(path).graph.node})
+    assert sizes[1] < 0.6 * sizes[0]
+    assert "QuantizeLinear" in operators[2] and "QuantizeLinear" not in operators[1]
+    assert gen_repo("check", "repository").code == 0
+
+
+def test_the_users_samples_become_the_cases(
+    gen_repo: GenRepo, tmp_path: Path, samples: Path
+) -> None:
+    spec(tmp_path, "target: onnxruntime, accuracy: {samples: samples.npz}")
+    built(gen_repo("models.yaml", "-o", "repository", "--json"))
+    cases = load_cases(case_path(tmp_path / "repository/m", 1))
+    recorded = np.concatenate([case.inputs["input"] for case in cases])
+    assert np.array_equal(recorded, np.load(samples)["input"])
+    np.savez(samples, input=np.zeros((1, 784), np.float32))
+    assert built(gen_repo("models.yaml", "-o", "repository", "--json"))["status"] == "built"
+
+
+def overflowing() -> onnx.ModelProto:
+    """Between the first two layers the values are beyond FP16's largest number."""
+    names = ("large", "small", "plain")
+    weights = [
+        numpy_helper.from_array(np.full((4, 4), value, np.float32), name)
+        for name, value in zip(names, (1e5, 1e-5, 0.1), strict=True)
+    ]
+    tensors = ("x", "h", "g", "y")
+    nodes = [
+        helper.make_node("MatMul", [tensors[i], name], [tensors[i + 1]], f"by_{name}")
+        for i, name in enumerate(names)
+    ]
+    return models.model(nodes, weights=weights)
+
+
+def test_a_failed_gate_publishes_nothing_and_names_what_to_try(
+    gen_repo: GenRepo, tmp_path: Path
+) -> None:
+    source = models.saved(overflowing())(tmp_path)
+    spec(tmp_path, "target: onnxruntime, precision: fp16, accuracy: {fallback: false}", source)
+    outcome = gen_repo("models.yaml", "-o", "repository")
+    assert outcome.code == 1
+    assert "fp16 is not accurate enough: output 'y'" in outcome.err
+    assert "try precision: " in outcome.err
+    assert not (tmp_path / "repository").exists()
+
+
+def test_the_fallback_keeps_what_overflows_in_fp32(gen_repo: GenRepo, tmp_path: Path) -> None:
+    source = models.saved(overflowing())(tmp_path)
+    spec(tmp_path, "target: onnxruntime, precision: fp16", source)
+    notes = built(gen_repo("models.yaml", "-o", "repository", "--json"))["notes"]
+    (kept,) = [note for note in notes if note.startswith("kept in FP32 so that")]
+    # by_large stays in FP32 by itself: its weights are beyond FP16.
+    assert "by_small" in kept and "by_plain" not in kept
+
+
+def test_layers_that_the_user_keeps_in_fp32(gen_repo: GenRepo, tmp_path: Path) -> None:
+    source = models.saved(overflowing())(tmp_path)
+    options = "target: onnxruntime, precision: fp16, accuracy: {fallback: false}"
+    spec(tmp_path, f"{options}, keep: [by_large, by_small]", source)
+    notes = built(gen_repo("models.yaml", "-o", "repository", "--json"))["notes"]
+    assert not any(note.startswith("kept in FP32 so that") for note in notes)
+    assert any("2 nodes kept in FP32" in note for note in notes), notes
+
+
+# what is wrong: (the spec's part, the message)
+REFUSED = {
+    "int8 without samples": ("target: onnxruntime, precision: int8", "samples"),
+    "bf16 in ONNX Runtime": ("target: onnxruntime, precision: bf16", "has no precision bf16"),
+    "keep without a pass": ("target: onnxruntime, keep: ['layers*']", "keep has no effect"),
+    "samples that are not there": (
+        "target: onnxruntime, accuracy: {samples: none.npz}",
+        "none.npz: not a readable .npz file",
+    ),
+    "an option of another release": (
+        "target: tensorrt_rtx, builder: {timing_cache: here}",
+        "the timing cache is kept by gen-repo",
+    ),
+    "an unknown option": (
+        "target: tensorrt_rtx, builder: {optimisation_level: 3}",
+        "builder.optimisation_level: unknown key; did you mean 'optimization_level'?",
+    ),
+    "an option that RTX ignores": (
+        "target: tensorrt_rtx, builder: {hardware_compatibility: ampere_plus}",
+        "hardware_compatibility",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_cannot_be(kind: str, gen_repo: GenRepo, tmp_path: Path) -> None:
+    options, message = REFUSED[kind]
+    spec(tmp_path, options)
+    outcome = gen_repo("models.yaml", "-o", "repository")
+    assert (outcome.code, message in outcome.err) == (1, True), outcome
+    assert not (tmp_path / "repository").exists()
+
+
+def test_builder_options_reach_the_plan(gen_repo: GenRepo, tmp_path: Path) -> None:
+    """Too little workspace: the build fails, and says so."""
+    spec(tmp_path, "target: tensorrt_rtx, builder: {memory_pools: {workspace: 0}}")
+    outcome = gen_repo("models.yaml", "-o", "repository")
+    assert outcome.code != 0
+    assert "workspace" in outcome.err
