@@ -112,6 +112,7 @@ def compose_files(
         "command": list(SERVER_COMMAND),
         "max_body_mb": _MAX_BODY_MB,
         "secrets": "/run/secrets",
+        "scratch": "/tmp",
         "listen": 8443,
         "triton_http": "triton:8000",
         "triton_grpc": "triton:8001",
