@@ -93,7 +93,7 @@ class AsyncGrpcTransport:
         return grpc.aio.insecure_channel(link.address.target, options)
 
     def _metadata(self, exchange: Exchange[Any]) -> Headers:
-        return self._link.headers + self._link.call_headers(exchange.headers)
+        return self._link.metadata(exchange.headers)
 
 
 def _is_cancelled() -> bool:

@@ -28,7 +28,7 @@ def bind(
     Raises:
         InputError: too many values, an unknown name, or one that is given twice.
     """
-    by_name = {tensor.name: tensor for tensor in metadata.inputs}
+    by_name = metadata.input_by_name
     given: dict[str, Any] = {}
     if len(args) == 1 and isinstance(args[0], Mapping):
         given.update(args[0])
@@ -50,7 +50,10 @@ def bind(
                 f"its inputs are: {_listed(metadata.inputs)}",
                 name,
             )
-    return {name: as_array(value, by_name[name]) for name, value in given.items()}
+    return {
+        name: value if type(value) is np.ndarray else as_array(value, by_name[name])
+        for name, value in given.items()
+    }
 
 
 def as_array(value: Any, tensor: TensorMetadata) -> Array:
@@ -87,7 +90,7 @@ def check_tensors(
             f"given: {', '.join(arrays) or 'nothing'}",
             missing[0].name,
         )
-    by_name = {tensor.name: tensor for tensor in metadata.inputs}
+    by_name = metadata.input_by_name
     types = {name: _check_dtype(by_name[name], array) for name, array in arrays.items()}
     for name, array in arrays.items():
         _check_shape(by_name[name], array.shape, metadata.name, config)

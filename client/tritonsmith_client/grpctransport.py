@@ -66,7 +66,7 @@ class GrpcTransport:
         call = calls.get(route) if self._pid == os.getpid() else None
         if call is None:
             call = self._make_call(route)
-        metadata = self._link.headers + self._link.call_headers(exchange.headers)
+        metadata = self._link.metadata(exchange.headers)
         body = b"".join(exchange.body)
         try:
             if isinstance(deadline, CancellableDeadline):
@@ -85,7 +85,7 @@ class GrpcTransport:
 
     def stream(self, exchange: Exchange[T], timeout: float | None) -> Iterator[T]:
         """The replies to one request; the timeout is for each of them. Raises TritonError."""
-        metadata = self._link.headers + self._link.call_headers(exchange.headers)
+        metadata = self._link.metadata(exchange.headers)
         with self._lock:
             start = self._open().stream_stream(exchange.route)
         call = start(iter([b"".join(exchange.body)]), metadata=metadata)

@@ -13,7 +13,7 @@ import numpy as np
 from .dtypes import DataType
 from .errors import ResponseError, TritonError, from_http_status
 from .exchange import Exchange, InferCall, RequestedOutput, T
-from .tensors import Array, Buffer, array_from_wire, data_type
+from .tensors import Array, Buffer, array_at, array_from_wire, data_type
 from .values import Parameter, Result
 
 __all__ = ["HttpReply", "ResponseReader", "compressed", "infer_request", "json_of", "route"]
@@ -122,6 +122,17 @@ class _Layout:
     result: Result
     outputs: list[_Output]
     given: dict[str, Array]
+    size: int
+
+    def read(self, body: memoryview, length: int) -> Result:
+        """A body of this layout, which has been checked; length: of its JSON."""
+        outputs = {
+            name: array_at(body, length + start, size // dtype.numpy.itemsize, dtype.numpy).reshape(
+                shape
+            )
+            for name, dtype, shape, start, size in self.outputs
+        }
+        return self.result.holding(outputs)
 
 
 class ResponseReader:
@@ -135,25 +146,25 @@ class ResponseReader:
 
     def read(self, reply: HttpReply) -> Result:
         """Raises the error that the reply stands for, or ResponseError."""
-        error = reply.error(self._what)
-        if error is not None:
+        if reply.status != 200 and (error := reply.error(self._what)) is not None:
             raise error
         body = reply.body
         length = _header_length(reply, self._what)
         head = bytes(body[:length])
-        layout = self._layout
-        if layout is None or layout.json != head:
-            layout = _parse(head, self._what, self._shared)
-            if not layout.given:
-                self._layout = layout
-        end = length + sum(size for *_, size in layout.outputs)
-        if end != body.nbytes:
+        known = self._layout
+        if known is not None and known.json == head and length + known.size == body.nbytes:
+            return known.read(body, length)
+        layout = _parse(head, self._what, self._shared)
+        if length + layout.size != body.nbytes:
             raise ResponseError(
-                f"{self._what}: the reply announces {end} bytes and has {body.nbytes}"
+                f"{self._what}: the reply announces {length + layout.size} bytes and has "
+                f"{body.nbytes}"
             )
         outputs = dict(layout.given)
         for name, dtype, shape, start, size in layout.outputs:
             outputs[name] = array_from_wire(body, length + start, size, dtype, shape, name)
+        if not layout.given and all(dtype.wire != "BYTES" for _, dtype, *_ in layout.outputs):
+            self._layout = layout
         return layout.result.holding(outputs)
 
 
@@ -202,7 +213,7 @@ def _parse(head: bytes, what: str, shared: frozenset[str]) -> _Layout:
         )
     except (ValueError, KeyError, TypeError, AttributeError) as exc:
         raise ResponseError(f"{what}: the reply is malformed: {head[:200]!r}") from exc
-    return _Layout(head, result, outputs, given)
+    return _Layout(head, result, outputs, given, start)
 
 
 def _from_json(data: Any, dtype: DataType, shape: tuple[int, ...]) -> Array:

@@ -77,6 +77,12 @@ class Link:
         """The headers of one call, without the fixed ones."""
         return headers if self.hook is None else (*headers, *headers_of(self.hook()))
 
+    def metadata(self, headers: Headers) -> Headers:
+        """All headers of one call, for gRPC."""
+        if self.hook is None and not headers:
+            return self.headers
+        return self.headers + self.call_headers(headers)
+
 
 def make_link(
     address: Address,

@@ -124,9 +124,10 @@ class ModelCore:
     ) -> Flow[Result]:
         """One request, through shared memory where that works."""
         ready = builder.ready(arrays, options)
-        sharing = self._sharing
-        plan = ready.plan
-        learning = sharing is not None and not sharing.off and not plan.inline and options.may_share
+        sharing, plan = self._sharing, ready.plan
+        if sharing is None:
+            return (yield from attempts(builder.inline(ready, options), self._retry, deadline))
+        learning = not sharing.off and not plan.inline and options.may_share
         if learning and plan.outputs and worth_sharing(sum(ready.sizes), plan.outputs):
             shared = yield from self._share(builder, ready, options, deadline)
             if shared is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from types import EllipsisType
 from typing import Any
 
@@ -92,6 +93,7 @@ class Options:
             result["sequence_end"] = self.sequence.end
         return result
 
+    @cached_property
     def key(self) -> tuple[object, ...]:
         """What of this shows in a request's head."""
         typed = tuple((name, type(v), v) for name, v in self.parameters.items())
@@ -114,6 +116,8 @@ def changed(options: Options, **given: Any) -> Options:
     for name, least in (("priority", 0), ("classes", 0), ("queue_timeout", 0)):
         if changes.get(name, least) < least:
             raise InputError(f"{name} is {changes[name]!r}; it must not be below {least}")
+    if "parameters" in changes:
+        changes["parameters"] = dict(changes["parameters"])
     result = replace(options, **changes)
     result.wire_parameters()
     return result

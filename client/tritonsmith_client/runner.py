@@ -39,11 +39,15 @@ class Runner:
 
     def run(self, flow: Flow[T], deadline: Deadline) -> T:
         """Does what a flow asks for until it returns."""
+        send = self.transport.send
         try:
             action = next(flow)
             while True:
                 try:
-                    value = self._do(action, deadline)
+                    if type(action) is Exchange:
+                        value = send(action, deadline)
+                    else:
+                        value = self._do(action, deadline)
                 except TritonError as error:
                     action = flow.throw(error)
                 else:
@@ -74,10 +78,9 @@ class Runner:
         self._parts.close()
 
     def _do(self, action: Action, deadline: Deadline) -> Any:
-        if isinstance(action, Exchange):
-            return self.transport.send(action, deadline)
         if isinstance(action, Sleep):
             return _sleep(action.seconds, deadline)
+        assert isinstance(action, Gather)
         return self._gather(action, deadline)
 
     def _gather(self, action: Gather, deadline: Deadline) -> list[Any]:

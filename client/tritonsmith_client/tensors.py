@@ -133,6 +133,9 @@ def array_at(message: bytes | memoryview, start: int, count: int, dtype: np.dtyp
     if not count:
         return np.empty(0, dtype)
     view = np.frombuffer(message, dtype, count, start)
+    if count * dtype.itemsize < _COPY_BELOW and type(message) is bytes and _LITTLE_ENDIAN:
+        small: Array = view.copy()
+        return small
     if not _LITTLE_ENDIAN:
         swapped: Array = view.byteswap()
         return swapped

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,10 @@ class ModelMetadata:
     platform: str
     inputs: tuple[TensorMetadata, ...]
     outputs: tuple[TensorMetadata, ...]
+
+    @cached_property
+    def input_by_name(self) -> dict[str, TensorMetadata]:
+        return {tensor.name: tensor for tensor in self.inputs}
 
 
 @dataclass(frozen=True)
