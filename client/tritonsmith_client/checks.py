@@ -10,6 +10,7 @@ import numpy as np
 
 from .dtypes import DataType, from_numpy
 from .errors import InputError
+from .interop import as_numpy
 from .tensors import Array
 from .values import ModelConfig, ModelMetadata, TensorMetadata
 
@@ -60,6 +61,9 @@ def as_array(value: Any, tensor: TensorMetadata) -> Array:
     """Arrays are taken as they are; lists and numbers become arrays of the input's data type."""
     if isinstance(value, np.ndarray):
         return value
+    foreign = as_numpy(value, tensor.name)
+    if foreign is not None:
+        return foreign
     try:
         return np.asarray(value, dtype=tensor.dtype.numpy)
     except (TypeError, ValueError, OverflowError) as exc:

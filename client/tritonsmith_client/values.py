@@ -167,6 +167,18 @@ class Result(Mapping[str, "np.ndarray[Any, Any]"]):
                 "ask for one with using(classes=3)"
             ) from exc
 
+    def torch(self) -> dict[str, Any]:
+        """The outputs as torch tensors, without copies; those that hold strings are left out."""
+        from .interop import to_torch
+
+        return to_torch(self)
+
+    def frame(self) -> Any:
+        """The outputs as a pandas DataFrame with a row for each item of the batch."""
+        from .interop import to_frame
+
+        return to_frame(self)
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._outputs)
 
