@@ -19,6 +19,7 @@ __all__ = ["HttpResponseReader"]
 
 _HEAD_LIMIT = 65536
 _ALIGNMENT = 64
+_ALIGN_FROM = 16384
 _Head = tuple[int, dict[str, str]]
 
 
@@ -210,7 +211,9 @@ def _is_length(text: str) -> bool:
 
 
 def _aligned(length: int, json_length: str) -> memoryview:
-    """Memory for a body whose tensors, which follow the JSON, start at a multiple of 64."""
+    """Memory for a body. Where it is large, the tensors behind the JSON start at a multiple of 64."""
+    if length < _ALIGN_FROM:  # to copy a small unaligned array later costs less than this
+        return memoryview(bytearray(length))
     try:
         memory = np.empty(length + 2 * _ALIGNMENT, np.uint8)
     except (MemoryError, ValueError) as exc:

@@ -80,7 +80,7 @@ def test_compressed_bodies(compress: object) -> None:
 def test_tensors_start_at_a_multiple_of_64() -> None:
     for json in range(1, 130):
         data = response(
-            f"Inference-Header-Content-Length: {json}", "Content-Length: 1000", body=bytes(1000)
+            f"Inference-Header-Content-Length: {json}", "Content-Length: 20000", body=bytes(20000)
         )
         reply = feed(HttpResponseReader(), data, [3, 40])
         assert reply is not None

@@ -1,0 +1,228 @@
+"""The ``tritonsmith`` command: infer, bench, models, health and watch, with nothing but the client.
+
+Exit codes: 1 not healthy, 2 the user's arguments or inputs, 4 the server.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import Client, InputError, TritonError
+from .arguments import read_inputs, summarize
+from .loadtest import Load, Report, run_load
+
+__all__ = ["main"]
+
+_INTERRUPTED = 130  # what a shell reports for a program ended by Ctrl-C
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options) or 0)
+    except InputError as error:
+        print(f"tritonsmith: {error}", file=sys.stderr)
+        return 2
+    except TritonError as error:
+        print(f"tritonsmith: {error}", file=sys.stderr)
+        return 4
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="tritonsmith", description="Talk to a Triton server.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run: Any, text: str) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=text, description=text)
+        made.add_argument("--url", default="grpc://localhost:8001", help="grpc(s):// or http(s)://")
+        made.add_argument("--timeout", type=float, default=60.0, help="seconds for each call")
+        made.add_argument("--json", action="store_true", help="print JSON")
+        made.set_defaults(run=run)
+        return made
+
+    infer = command("infer", _infer, "call a model once")
+    infer.add_argument("--output", type=Path, help="write each output here as NAME.npy")
+    bench = command("bench", _bench, "measure how fast a model answers")
+    bench.add_argument("--concurrency", type=int, default=1, help="callers at a time")
+    bench.add_argument("--rate", type=float, default=0.0, help="calls a second, if not as many ...")
+    bench.add_argument("--seconds", type=float, default=5.0)
+    bench.add_argument("--processes", type=int, default=1, help="clients in processes of their own")
+    bench.add_argument("--shared-memory", choices=("auto", "off"), default="off")
+    bench.add_argument("--plot", type=Path, help="write a histogram here, as SVG")
+    for made in (infer, bench):
+        made.add_argument("model")
+        made.add_argument("--version", default="", help="the newest if left out")
+        made.add_argument(
+            "--input", action="append", default=[], metavar="NAME=FILE.npy|random[:2x3]"
+        )
+        made.add_argument("--seed", type=int, default=0, help="other random inputs")
+    command("models", _models, "list the models of the server's repository")
+    health = command("health", _health, "say whether the server, and models, are ready")
+    health.add_argument("models", nargs="*")
+    health.add_argument("--wait", type=float, default=0.0, help="seconds to wait until they are")
+    watch = command("watch", _watch, "show what the models do, again and again")
+    watch.add_argument("--every", type=float, default=2.0, help="seconds")
+    watch.add_argument("--times", type=int, default=0, help="how often; until Ctrl-C if left out")
+    return parser
+
+
+def _infer(options: argparse.Namespace) -> None:
+    with Client(options.url, timeout=options.timeout) as client:
+        model = client.model(options.model, options.version)
+        inputs = read_inputs(model.metadata, options.input, options.seed)
+        start = time.perf_counter()
+        result = model(inputs)
+        milliseconds = (time.perf_counter() - start) * 1e3
+    if options.output is not None:
+        _write(options.output, dict(result))
+    outputs = [summarize(name, array) for name, array in result.items()]
+    if options.json:
+        said = {"model": result.model_name, "version": result.model_version}
+        said |= {"milliseconds": round(milliseconds, 3)}  # type: ignore[dict-item]  # for JSON
+        print(json.dumps(said | {"outputs": [dataclasses.asdict(o) for o in outputs]}))
+        return
+    print(f"{result.model_name} version {result.model_version}: {milliseconds:.1f} ms")
+    rows: list[tuple[str, ...]] = [
+        ("output", "dtype", "shape", "min", "mean", "max", "first values")
+    ]
+    for o in outputs:
+        numbers = ("-" if n is None else f"{n:.4g}" for n in (o.min, o.mean, o.max))
+        first = " ".join(f"{v:.4g}" if isinstance(v, float) else str(v) for v in o.first)
+        rows.append((o.name, o.dtype, "x".join(map(str, o.shape)), *numbers, first))
+    _table(rows)
+
+
+def _write(folder: Path, outputs: dict[str, Any]) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, array in outputs.items():
+            text = array.dtype.kind == "O"
+            np.save(
+                folder / f"{name.replace('/', '_')}.npy", array.astype(bytes) if text else array
+            )
+    except OSError as exc:
+        raise InputError(f"the outputs cannot be written to {folder}: {exc}") from exc
+
+
+def _bench(options: argparse.Namespace) -> None:
+    with Client(options.url, timeout=options.timeout) as client:
+        metadata = client.model(options.model, options.version).metadata
+    settings = {"timeout": options.timeout, "shared_memory": options.shared_memory}
+    load = Load(
+        options.url,
+        options.model,
+        read_inputs(metadata, options.input, options.seed),
+        options.version,
+        options.concurrency,
+        options.rate,
+        options.seconds,
+        processes=options.processes,
+        options=settings,
+    )
+    report = run_load(load)
+    if options.plot is not None:
+        from .plot import histogram_svg
+
+        title = f"{options.model}: {report.throughput:.0f} answers a second"
+        try:
+            options.plot.write_text(histogram_svg(report, title))
+        except OSError as exc:
+            raise InputError(f"the plot cannot be written to {options.plot}: {exc}") from exc
+    if options.json:
+        print(json.dumps(_figures(report)))
+        return
+    for name, value in _figures(report).items():
+        print(f"{name:>12}  {value:.3f}" if isinstance(value, float) else f"{name:>12}  {value}")
+    _bars(report)
+
+
+def _figures(report: Report) -> dict[str, Any]:
+    shares = {f"p{share}_ms": round(report.percentile(share), 3) for share in (50, 90, 99)}
+    return {
+        "per_second": round(report.throughput, 2),
+        **shares,
+        "answers": len(report.latencies),
+        "errors": dict(report.errors),
+        "seconds": round(report.seconds, 2),
+    }
+
+
+def _bars(report: Report) -> None:
+    bars = report.histogram(12)
+    most = max((count for _, count in bars), default=0)
+    for bound, count in bars:
+        print(f"{bound:>9.2f} ms  {'#' * round(50 * count / most)}")
+
+
+def _models(options: argparse.Namespace) -> None:
+    with Client(options.url, timeout=options.timeout) as client:
+        entries = client.index()
+    if options.json:
+        print(json.dumps([dataclasses.asdict(entry) for entry in entries]))
+        return
+    rows = [("model", "version", "state", "reason")]
+    _table(rows + [(e.name, e.version, e.state or "not loaded", e.reason) for e in entries])
+
+
+def _health(options: argparse.Namespace) -> int:
+    with Client(options.url, timeout=options.timeout) as client:
+        if options.wait > 0:
+            client.wait_ready(options.wait, models=options.models)
+        found = {"live": client.live(), "ready": client.ready()}
+        found |= {name: client.model_ready(name) for name in options.models}
+    if options.json:
+        print(json.dumps(found))
+    else:
+        _table([(name, "yes" if well else "no") for name, well in found.items()])
+    return 0 if all(found.values()) else 1
+
+
+def _watch(options: argparse.Namespace) -> None:
+    if options.every <= 0:
+        raise InputError(f"--every is {options.every:g}; it must be above 0")
+    with Client(options.url, timeout=options.timeout) as client:
+        before = {(s.name, s.version): s for s in client.statistics()}
+        count = 0
+        while not options.times or count < options.times:
+            time.sleep(options.every)
+            count += 1
+            rows: list[tuple[str, ...]] = [
+                ("model", "version", "per second", "queue ms", "compute ms", "failed")
+            ]
+            now = {(s.name, s.version): s for s in client.statistics()}
+            for key, model in now.items():
+                old = before.get(key, model)
+                served = model.inference_count - old.inference_count
+                spent = [
+                    f"{model.durations[name].average_ms:.3f}" for name in ("queue", "compute_infer")
+                ]
+                failed = str(model.durations["fail"].count)
+                rows.append((*key, f"{served / options.every:.1f}", *spent, failed))
+            before = now
+            if options.json:
+                print(json.dumps([dict(zip(rows[0], row, strict=True)) for row in rows[1:]]))
+            else:
+                _table(rows)
+            sys.stdout.flush()
+
+
+def _table(rows: Sequence[Sequence[str]]) -> None:
+    widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
+    for row in rows:
+        print("  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)).rstrip())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,86 @@
+"""The ``tritonsmith`` command against the real server."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from tritonsmith_client.__main__ import main
+from tritonsmith_client.loadtest import Report
+from tritonsmith_generator.serve import Server
+
+Capture = pytest.CaptureFixture[str]
+
+
+def test_infer(url: str, capsys: Capture, tmp_path: Path) -> None:
+    np.save(tmp_path / "left.npy", np.full((2, 16), 5, np.int32))
+    left = f"INPUT0={tmp_path}/left.npy"
+    arguments = ["infer", "add_sub", "--url", url, "--input", left, "--input", "INPUT1=random:2x16"]
+    assert main([*arguments, "--output", str(tmp_path / "out"), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert {o["name"] for o in said["outputs"]} == {"SUM", "DIFF"}
+    total = np.load(tmp_path / "out" / "SUM.npy") + np.load(tmp_path / "out" / "DIFF.npy")
+    assert (total == 10).all()
+    assert main(arguments) == 0
+    assert "add_sub version 1" in capsys.readouterr().out
+
+
+def test_models_and_health(url: str, server: Server, capsys: Capture) -> None:
+    assert main(["models", "--url", url, "--json"]) == 0
+    assert {m["name"] for m in json.loads(capsys.readouterr().out)} == set(server.models)
+    assert main(["models", "--url", url]) == 0
+    assert "READY" in capsys.readouterr().out
+    assert main(["health", "--url", url, "text", "--wait", "5"]) == 0
+    assert main(["health", "--url", url, "nope", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["nope"] is False
+
+
+@pytest.mark.parametrize("more", [[], ["--processes", "2"], ["--rate", "50"]], ids=str)
+def test_bench(url: str, capsys: Capture, tmp_path: Path, more: list[str]) -> None:
+    plot = tmp_path / "plot.svg"
+    arguments = ["bench", "plain", "--url", url, "--concurrency", "2", "--seconds", "0.5"]
+    assert main([*arguments, *more, "--json", "--plot", str(plot)]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["answers"] >= 10 and said["errors"] == {}
+    assert 0 < said["p50_ms"] <= said["p90_ms"] <= said["p99_ms"]
+    assert said["per_second"] == pytest.approx(said["answers"] / said["seconds"], rel=0.2)
+    if "--rate" in more:
+        assert said["per_second"] < 60
+    assert ElementTree.fromstring(plot.read_text()).tag.endswith("svg")
+    assert main([*arguments, *more]) == 0
+    assert "#" in capsys.readouterr().out
+
+
+def test_watch(url: str, capsys: Capture) -> None:
+    assert main(["watch", "--url", url, "--every", "0.1", "--times", "2", "--json"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    assert "text" in [row["model"] for row in json.loads(lines[0])]
+
+
+MISTAKES = {
+    "an unknown model": (["infer", "nope"], 4, "'nope'"),
+    "an unknown input": (["infer", "text", "--input", "x=random"], 2, "no input 'x'"),
+    "no server": (["models", "--url", "http://127.0.0.1:9"], 4, "no connection"),
+    "no concurrency": (["bench", "plain", "--concurrency", "0"], 2, "at least 1"),
+    "no pause": (["watch", "--every", "0"], 2, "above 0"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "code", "message"), MISTAKES.values(), ids=MISTAKES)
+def test_mistakes(url: str, capsys: Capture, arguments: list[str], code: int, message: str) -> None:
+    with_url = arguments if "--url" in arguments else [*arguments, "--url", url]
+    assert main(with_url) == code
+    assert message in capsys.readouterr().err
+
+
+def test_percentiles() -> None:
+    report = Report(tuple(float(n) for n in range(1, 101)), {}, 10.0)
+    assert [report.percentile(s) for s in (0, 50, 90, 99, 100)] == [1, 50, 90, 99, 100]
+    assert report.throughput == 10
+    assert sum(count for _, count in report.histogram(7)) == 99
+    assert Report((), {}, 1.0).histogram(5) == []
