@@ -299,8 +299,6 @@ class _Scope:
             if name in made:
                 self._rename(name, self.job.fresh(f"{name}_{self.job.half.name.lower()}"))
                 self._add_cast(self.held[name, self.job.half.onnx], name, FLOAT)
-            elif self.outer and name not in self.constants:
-                value.name = self.get(name, FLOAT)
         nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in self.nodes]
         del self.graph.node[:]
         self.graph.node.extend(nodes)

@@ -12,9 +12,6 @@ __all__ = ["STANDARD", "Operator", "operator"]
 
 STANDARD = frozenset({"", "ai.onnx"})
 
-# Inputs that TensorRT reads as FP32 although ONNX allows half: Resize's region of interest.
-_FP32_INPUTS = frozenset({("Resize", 1)})
-
 
 class Operator:
     """An operator of the standard set at one opset."""
@@ -25,8 +22,6 @@ class Operator:
 
     def input_takes(self, index: int, type_name: str) -> bool:
         """Whether input ``index`` may be of a type, e.g. ``"tensor(float16)"``."""
-        if (self._schema.name, index) in _FP32_INPUTS:
-            return False
         return self._takes(_formal(self._schema.inputs, index), type_name)
 
     def output_takes(self, index: int, type_name: str) -> bool:

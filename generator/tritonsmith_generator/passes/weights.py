@@ -124,7 +124,9 @@ def read(path: Path) -> Model:
     for tensor in onnxfile.tensors(model.graph):
         if onnxfile.external(tensor) and tensor.name not in model.weights:
             onnx.external_data_helper.load_external_data_for_tensor(tensor, str(path.parent))
-            tensor.data_location = TensorProto.DEFAULT
+            tensor.data_location = (
+                TensorProto.DEFAULT
+            )  # older releases of onnx leave both as they were
             del tensor.external_data[:]
     _forget_weight_inputs(model.proto)
     # A copy without the weights: the parsed protobuf would keep their memory until the end.

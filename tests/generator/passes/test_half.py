@@ -52,7 +52,8 @@ GRAPHS = {
         h = MatMul(x, w)  i = Mul(h, k)  y = Add(i, two) }""",
     "casts": """g (float[b,8] x) => (float[b,8] y, int64[b,8] z) <float[8,8] w> {
         h = MatMul(x, w)  p = Greater(h, x)  q = Cast<to = 1>(p)  r = Cast<to = 10>(h)
-        s = Cast<to = 1>(r)  t = Mul(s, q)  y = Cast<to = 1>(t)  z = Cast<to = 7>(y) }""",
+        s = Cast<to = 1>(r)  i = Mul(h, q)  t = Mul(s, i)
+        y = Cast<to = 1>(t)  z = Cast<to = 7>(y) }""",
     "resize": """g (float[b,8] x) => (float[b,1,4,8] y) <float[0] roi,
         float[4] scales = {1.0, 1.0, 2.0, 2.0}, int64[4] shape = {-1, 1, 2, 4}> {
         i = Reshape(x, shape)  y = Resize<mode = "linear">(i, roi, scales) }""",
@@ -83,6 +84,8 @@ GRAPHS = {
             body = l (float[1,8] state, float[8] row) => (float[1,8] next, float[1,8] out) {
                 k = MatMul(state, w)  m = Add(k, row)  next = Tanh(m)  out = Identity(next) }
             >(s, x) }""",
+    "fp32 only": """g (float[b,8] x) => (float[b,8] y) <float[8,8] w> {
+        h = MatMul(x, w)  i = Celu(h)  y = MatMul(i, w) }""",
     "layer norm": """g (float[b,8] x) => (float[b,8] y) <float[8,8] w, float[8] s, float[8] t> {
         h = MatMul(x, w)  y = LayerNormalization<axis = -1, epsilon = 0.00001>(h, s, t) }""",
 }
@@ -281,6 +284,43 @@ def test_both_branches_may_use_the_same_names(write: Write, apply: Apply) -> Non
     result = apply(Fp16(), model)
     for c in (True, False):
         assert off_by(model, result.model, {"x": X, "c": np.array(c)}) < 3e-3
+
+
+def test_operators_that_onnx_has_in_fp32_only_are_kept(write: Write, apply: Apply) -> None:
+    graph = """g (float[1,n,4] boxes, float[1,1,n] scores) => (int64[m,3] y) <
+        int64 most = {9}, float iou = {0.5}> {
+        s = Sigmoid(scores)  y = NonMaxSuppression(boxes, s, most, iou) }"""
+    model = write(graph)
+    result = apply(Fp16(), model)
+    assert result.report.kept == {"NonMaxSuppression_1": "ONNX has no FP16 form of it in opset 18"}
+    boxes = rng.random((1, 9, 4)).astype(np.float32)
+    scores = np.linspace(-1, 1, 9, dtype=np.float32)[None, None]
+    assert off_by(model, result.model, {"boxes": boxes, "scores": scores}) == 0
+
+
+def test_a_cast_in_a_body_reads_what_was_never_rounded(write: Write, apply: Apply) -> None:
+    graph = """g (float[b,8] x, bool c) => (float[b,8] y, int64[b,8] z) {
+        y, z = If(c) <
+            then_branch = t () => (float[b,8] a, int64[b,8] d) {
+                a = Relu(x)  d = Cast<to = 7>(x) },
+            else_branch = e () => (float[b,8] a, int64[b,8] d) {
+                a = Neg(x)  d = Cast<to = 7>(x) }> }"""
+    result = apply(Fp16(), write(graph))
+    x = np.full((1, 8), 2049, np.float32)  # 2048 in FP16
+    assert reference.run(result.model, {"x": x, "c": np.array(True)})["z"].max() == 2049
+
+
+def test_a_kept_node_in_a_body_reads_what_was_never_rounded(write: Write, apply: Apply) -> None:
+    graph = """g (float[b,8] x, bool c) => (float[b,8] y, float[b,8] z) {
+        y, z = If(c) <
+            then_branch = t () => (float[b,8] a, float[b,8] d) { a = Relu(x)  d = Tanh(x) },
+            else_branch = e () => (float[b,8] a, float[b,8] d) { a = Neg(x)  d = Abs(x) }> }"""
+    model = write(graph)
+    result = apply(Fp16(keep=("Tanh",)), model)
+    inputs = {"x": X, "c": np.array(True)}
+    want, got = reference.run(model, inputs), reference.run(result.model, inputs)
+    np.testing.assert_array_equal(got["z"], want["z"])
+    assert not np.array_equal(got["y"], want["y"])
 
 
 def test_recurrent_layers_are_refused_in_bf16_with_the_reason(write: Write, apply: Apply) -> None:

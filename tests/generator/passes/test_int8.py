@@ -14,7 +14,7 @@ from tritonsmith_generator import onnxfile, reference
 from tritonsmith_generator.accuracy import measure
 from tritonsmith_generator.errors import InputError
 from tritonsmith_generator.passes import Options, Samples, for_precision, run
-from tritonsmith_generator.passes.int8 import Int8
+from tritonsmith_generator.passes.int8 import OPERATORS, Int8
 
 Array = np.ndarray[Any, Any]
 Write = Callable[..., Path]
@@ -91,6 +91,9 @@ def test_int8_is_near_fp32_and_what_tensorrt_takes(
         scale = stored[node.input[1]]
         half = library == "tensorrt_rtx"
         assert scale.data_type == (TensorProto.FLOAT16 if half else TensorProto.FLOAT)
+    for node in proto.graph.node:
+        if any(name.endswith("DequantizeLinear_Output") for name in node.input):
+            assert node.op_type in OPERATORS, "a quantized LayerNormalization"
     assert {o.domain for o in proto.opset_import} == {""}
     assert result.reports[-1].dequantize == len([n for n in quantizers if n.op_type[0] == "D"])
     if half:
