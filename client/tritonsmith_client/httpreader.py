@@ -211,7 +211,7 @@ def _is_length(text: str) -> bool:
 
 
 def _aligned(length: int, json_length: str) -> memoryview:
-    """Memory for a body. Where it is large, the tensors behind the JSON start at a multiple of 64."""
+    """Memory for a body; in a large one, the tensors behind the JSON start at a multiple of 64."""
     if length < _ALIGN_FROM:  # to copy a small unaligned array later costs less than this
         return memoryview(bytearray(length))
     try:
