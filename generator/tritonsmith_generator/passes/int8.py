@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+import onnxruntime
 from onnxruntime.quantization import (
     CalibrationMethod,
     QuantFormat,
@@ -38,6 +39,9 @@ __all__ = ["Int8"]
 OPERATORS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 ASKED_FOR = "asked for"
+
+# ONNX Runtime's log levels; the second is its default, which cannot be asked for.
+_ORT_ERROR, _ORT_WARNING = 3, 2
 
 # Weights per channel need an axis on DequantizeLinear, which it has from this opset on.
 PER_CHANNEL_OPSET = 13
@@ -177,10 +181,12 @@ def _quiet() -> Iterator[None]:
     root = logging.getLogger()
     before = root.level
     root.setLevel(logging.ERROR)
+    onnxruntime.set_default_logger_severity(_ORT_ERROR)
     try:
         yield
     finally:
         root.setLevel(before)
+        onnxruntime.set_default_logger_severity(_ORT_WARNING)
 
 
 @contextmanager

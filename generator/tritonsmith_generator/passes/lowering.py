@@ -232,7 +232,7 @@ class _Scope:
         if node.output[0] in self.exact:
             return "positions are computed in FP32"
         if scale := self.lossy.get(node.output[0]):
-            return f"the scale '{scale}' is too small for {job.half.name}"
+            return f"the scale '{scale}' is out of {job.half.name}'s range"
         for name in node.input:
             constant = self._find_constant(name)
             if constant and constant.fit is Fit.TOO_LARGE:
@@ -244,12 +244,13 @@ class _Scope:
         return maker.constants.get(name) if maker else None
 
     def _loses_scale(self, node: onnx.NodeProto) -> bool:
-        """Whether a scale is off by more than 1 % in half precision (below its normal range)."""
+        """Whether a scale is off by more than 1 % in half precision: too small or too large."""
         constant = self.constants.get(node.input[1])
         if constant is None:
             return False
         scale = np.asarray(constant.load(), np.float32)
-        low = scale.astype(DTYPES[self.job.half]).astype(np.float32)
+        with np.errstate(over="ignore"):
+            low = scale.astype(DTYPES[self.job.half]).astype(np.float32)
         return bool((np.abs(low - scale) > 0.01 * np.abs(scale)).any())
 
     def _convert_bodies(self, node: onnx.NodeProto) -> None:

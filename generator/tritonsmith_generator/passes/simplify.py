@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,11 +107,12 @@ def _random(signature: Signature) -> Iterator[Arrays]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """onnxslim logs what it does."""
+    """onnxslim prints and logs what it did."""
     log = logging.getLogger("onnxslim")
     before = log.level
     log.setLevel(logging.ERROR)
     try:
-        yield
+        with redirect_stdout(io.StringIO()):
+            yield
     finally:
         log.setLevel(before)
