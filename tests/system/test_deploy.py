@@ -28,6 +28,7 @@ from tritonsmith_generator.deploy import (
 )
 from tritonsmith_generator.errors import InputError
 from tritonsmith_generator.serve import Server
+from tritonsmith_generator.serve.base import ServerBase
 
 
 def _program(name: str) -> str:
@@ -189,10 +190,14 @@ _TOKEN = {"authorization": "Bearer secret-1"}
 
 @pytest.fixture(scope="module")
 def front(
-    module_repository: Any, tmp_path_factory: pytest.TempPathFactory, running: Any
-) -> Iterator[tuple[int, Path]]:
+    module_repository: Any,
+    tmp_path_factory: pytest.TempPathFactory,
+    running: Any,
+    start_any_server: Callable[..., ServerBase],
+) -> tuple[int, Path]:
     """The front's port and the certificate to trust, with a real server behind it."""
-    module_repository.add_add_sub("add_sub")
+    if not (module_repository.path / "add_sub").exists():
+        module_repository.add_add_sub("add_sub")
     deployment = Deployment(module_repository.path, "image")
     tmp_path = tmp_path_factory.mktemp("front")
     nginx, openssl = _program("nginx"), _program("openssl")
@@ -207,20 +212,20 @@ def front(
         capture_output=True,
     )
     (secrets / "token.conf").write_text('"Bearer secret-1" 1;\n')
-    with Server(deployment.repository) as server:
-        values = {
-            "secrets": secrets,
-            "scratch": scratch,
-            "listen": f"127.0.0.1:{port}",
-            "triton_http": server.http_url.removeprefix("http://"),
-            "triton_grpc": server.grpc_url.removeprefix("grpc://"),
-        }
-        conf = tmp_path / "nginx.conf"
-        conf.write_text(compose_files(deployment, values)["nginx.conf"])
-        running([nginx, "-c", str(conf), "-p", str(scratch), "-g", "daemon off;"])
-        trusted = ssl.create_default_context(cafile=str(secrets / "server.crt"))
-        _until(lambda: _get(port, "/v2/health/ready", _TOKEN, tls=trusted)[0] == 200)
-        yield port, secrets / "server.crt"
+    server = start_any_server(deployment.repository)
+    values = {
+        "secrets": secrets,
+        "scratch": scratch,
+        "listen": f"127.0.0.1:{port}",
+        "triton_http": server.http_url.removeprefix("http://"),
+        "triton_grpc": server.grpc_url.removeprefix("grpc://"),
+    }
+    conf = tmp_path / "nginx.conf"
+    conf.write_text(compose_files(deployment, values)["nginx.conf"])
+    running([nginx, "-c", str(conf), "-p", str(scratch), "-g", "daemon off;"])
+    trusted = ssl.create_default_context(cafile=str(secrets / "server.crt"))
+    _until(lambda: _get(port, "/v2/health/ready", _TOKEN, tls=trusted)[0] == 200)
+    return port, secrets / "server.crt"
 
 
 def _sum(client: Client) -> list[float]:

@@ -30,11 +30,12 @@ Options = dict[str, Any]
 
 @pytest.fixture
 def engine(docker_options: Options) -> Iterator[docker.DockerClient]:
-    """The engine. After the test no container of ours may be left on it."""
+    """The engine. After the test no container of the test's may be left on it."""
     client = connect()
+    before = _containers(client)
     yield client
     deadline = time.monotonic() + 20
-    while left := client.containers.list(all=True, filters={"label": "tritonsmith=serve"}):
+    while left := _containers(client) - before:
         assert time.monotonic() < deadline, f"left behind: {left}"
         time.sleep(0.1)
     client.close()
@@ -52,6 +53,13 @@ def small_repository(repository: Any) -> Path:
 def served(small_repository: Path, docker_options: Options, engine: Any) -> Iterator[DockerServer]:
     with DockerServer(small_repository, **docker_options) as server:
         yield server
+
+
+def _containers(client: docker.DockerClient) -> set[str]:
+    found = client.containers.list(
+        all=True, filters={"label": "tritonsmith=serve"}, ignore_removed=True
+    )
+    return {str(container.id) for container in found}
 
 
 def _sum(server: DockerServer) -> list[float]:
@@ -78,6 +86,28 @@ def test_the_container_may_do_as_little_as_possible(served: DockerServer, engine
     assert b"Read-only file system" in written.output
     written = container.exec_run(["python3", "-c", "open('/opt/x', 'w')"])
     assert b"Read-only file system" in written.output or b"Permission denied" in written.output
+
+
+def test_a_release_means_nvidias_image(
+    small_repository: Path, docker_options: Options, engine: Any
+) -> None:
+    """Run for real; where NVIDIA's image is not here, the stand-in has its name for a moment."""
+    name = "nvcr.io/nvidia/tritonserver:26.10-py3"
+    stand_in = not any(name in image.tags for image in engine.images.list())
+    if stand_in:
+        engine.images.get(docker_options["image"]).tag(name)
+    options = {k: v for k, v in docker_options.items() if k != "image"}
+    try:
+        with DockerServer(small_repository, release="26.10", **options) as server:
+            assert _sum(server) == [4.0] * 4
+            assert server.image is not None
+            assert server.image.name == name
+            assert server.image.id.startswith("sha256:")
+            ran = engine.containers.get(server.container).attrs
+        assert ran["Config"]["Cmd"][:2] == ["tritonserver", "--model-repository=/models"]
+    finally:
+        if stand_in:
+            engine.images.remove(name)
 
 
 def test_it_stops_and_starts_again(

@@ -184,7 +184,6 @@ def container_arguments(
         "ulimits": [Ulimit(name="stack", soft=_STACK, hard=_STACK)],
         "environment": {"HOME": "/tmp"},
         "labels": {"tritonsmith": "serve"},
-        "init": True,
     }
     if not how.client_shm:
         arguments["shm_size"] = how.shm_size

@@ -32,11 +32,12 @@ _GLIBC = (2, 35)  # the wheel is built for manylinux_2_35
 _DOCKER_INSTEAD = "Serve with docker instead: gen-repo serve REPO --docker"
 
 _PROBE = """
-import json, sys, sysconfig
+import json, os, sys, sysconfig
 get = sysconfig.get_config_var
+base = os.path.join(sys.base_prefix, "bin", "python%d.%d" % sys.version_info[:2])
 own = {"", sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")}
 print(json.dumps({
-    "executable": getattr(sys, "_base_executable", None) or sys.executable,
+    "executable": base if os.path.exists(base) else sys.executable,
     "version": "%d.%d" % sys.version_info[:2],
     "folders": [get("LIBDIR"), sys.base_prefix + "/lib", get("LIBPL"),
                 "/usr/lib/" + (get("MULTIARCH") or ""), "/usr/lib64", "/usr/lib"],
