@@ -91,9 +91,10 @@ class Int4:
         skipped = tuple(name for name, count in channels.items() if count % block)
         if len(skipped) == len(channels):
             found = ", ".join(f"{name}: {count}" for name, count in list(channels.items())[:5])
+            why = f"blocks of {block} divide no layer's input channels ({found})"
             raise InputError(
-                f"nothing can be quantized to INT4: blocks of {block} divide no layer's input "
-                f"channels ({found or 'there is no Gemm or MatMul with a constant weight'}); "
+                "nothing can be quantized to INT4: "
+                f"{why if channels else 'there is no Gemm or MatMul with a constant weight'}; "
                 "use precision int8"
             )
         options = {
