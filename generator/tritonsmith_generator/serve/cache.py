@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -81,6 +80,8 @@ def _files(folder: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _lock(path: Path) -> Iterator[None]:
+    import fcntl  # Unix only; the docker server, which needs no lock, runs elsewhere, too
+
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -208,6 +208,8 @@ def _user(folders: Iterable[Path]) -> str:
 
     Raises HostError if only root can read them.
     """
+    if not hasattr(os, "getuid"):  # Windows: docker itself makes the files readable
+        return f"{_TRITON_USER}:{_TRITON_USER}"
     if os.getuid():
         return f"{os.getuid()}:{os.getgid()}"
     for folder in folders:
