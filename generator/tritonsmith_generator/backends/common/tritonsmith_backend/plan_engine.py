@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from tritonsmith_backend.plan_shapes import Ranges
+from tritonsmith_backend.plan_shapes import Ranges, Shape
 
 __all__ = ["DTYPES", "Plan"]
 
@@ -67,10 +67,14 @@ class Plan:
 
     def ranges(self, profile: int) -> Ranges:
         """min, opt and max shape of each input in this profile."""
-        found = {}
+        found: dict[str, tuple[Shape, Shape, Shape]] = {}
         for name in self.inputs.keys() - self.on_host:
-            low, best, high = self.engine.get_tensor_profile_shape(name, profile)
-            found[name] = (tuple(low), tuple(best), tuple(high))
+            shape = tuple(self.engine.get_tensor_shape(name))
+            if -1 in shape:
+                low, best, high = self.engine.get_tensor_profile_shape(name, profile)
+                found[name] = (tuple(low), tuple(best), tuple(high))
+            else:  # not every release has a profile for an input that can't change
+                found[name] = (shape, shape, shape)
         return found
 
     def context(self, profile: int, stream: int) -> Any:

@@ -13,11 +13,9 @@ from tritonsmith_backend.batching import Arrays, Parts
 from tritonsmith_backend.cuda import Buffer, Device, Stream
 from tritonsmith_backend.model_config import check_shapes, read_config
 from tritonsmith_backend.plan_engine import DTYPES, Plan
-from tritonsmith_backend.plan_shapes import Region, choose_profile, lay_out
+from tritonsmith_backend.plan_shapes import Region, Shape, choose_profile, lay_out
 
 __all__ = ["PlanModel"]
-
-Shape = tuple[int, ...]
 
 
 class PlanModel:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Region", "choose_profile", "lay_out"]
+__all__ = ["Ranges", "Region", "Shape", "choose_profile", "lay_out"]
 
 Shape = tuple[int, ...]
 # min, opt and max of each input
