@@ -113,7 +113,8 @@ class PlanModel:
             for part in parts:
                 whole[start : start + part.size] = part.reshape(-1)
                 start += part.size
-        self._stream.to_device(self._in, size)
+        if size:
+            self._stream.to_device(self._in, size)
         for name, region in regions.items():
             base = self._in.host if name in self._plan.on_host else self._in.device
             if not context.set_input_shape(name, shapes[name]):
