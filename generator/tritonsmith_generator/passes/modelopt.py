@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+import importlib.util
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from tritonsmith_generator.passes.census import Stopwatch
 from tritonsmith_generator.passes.scales import SMALLEST_SCALE, raise_tiny_scales
 from tritonsmith_generator.passes.selection import check_patterns, matches
 from tritonsmith_generator.passes.tidy import tidy_up
+from tritonsmith_generator.worker import run_isolated
 
 __all__ = ["INT4_OPSET", "PIP", "Fp8", "Int4"]
 
@@ -113,7 +113,7 @@ def _quantized(
     keep: tuple[str, ...],
     options: Mapping[str, Any],
 ) -> PassResult:
-    quantize = _modelopt()
+    _require_modelopt()
     kept = {node.name: "asked for" for node in work.graph.node if matches(node, keep)}
     signature = signature_of(work.proto)
     data = _joined(samples.read(signature)) if samples else {}
@@ -127,19 +127,20 @@ def _quantized(
         for t in signature.inputs
         if t.name in data
     }
-    with _quiet_and_in_words(str(options["quantize_mode"])):
-        quantize(
-            str(source),
-            calibration_data=data or None,
-            calibration_shapes=_shapes(shapes) if shapes else None,
-            calibration_eps=["cpu"],
-            nodes_to_exclude=list(kept),
-            high_precision_dtype="fp32",
-            use_external_data_format=large,
-            output_path=str(quantized),
-            log_level="ERROR",
-            **options,
-        )
+    arguments = {
+        "onnx_path": str(source),
+        "calibration_data": data or None,
+        "calibration_shapes": _shapes(shapes) if shapes else None,
+        "calibration_eps": ["cpu"],
+        "nodes_to_exclude": list(kept),
+        "high_precision_dtype": "fp32",
+        "use_external_data_format": large,
+        "output_path": str(quantized),
+        "log_level": "ERROR",
+        **options,
+    }
+    # In a process of its own: ModelOpt patches ONNX Runtime's quantizer, which Int8 uses.
+    run_isolated(_quantize, arguments, lambda _: None, what=f"ModelOpt on {source.name}")
     result = weights.read(quantized)
     del result.graph.value_info[:]  # its unknown sizes all have one name, which readers believe
     raised = raise_tiny_scales(result)
@@ -159,12 +160,23 @@ def _quantized(
     return outcome
 
 
-def _modelopt() -> Any:
+def _require_modelopt() -> None:
+    if importlib.util.find_spec("modelopt") is None:
+        raise HostError(f"precision fp8 and int4 need NVIDIA ModelOpt: {PIP}")
+
+
+def _quantize(arguments: dict[str, Any], emit: Callable[[str], None]) -> None:
     try:
         from modelopt.onnx.quantization import quantize
     except ImportError as exc:
-        raise HostError(f"precision fp8 and int4 need NVIDIA ModelOpt ({exc}): {PIP}") from exc
-    return quantize
+        raise HostError(f"NVIDIA ModelOpt cannot be imported ({exc}): {PIP}") from exc
+    try:
+        quantize(**arguments)
+    except Exception as exc:  # ModelOpt raises whatever it stumbles over
+        mode = arguments["quantize_mode"].upper()
+        raise InputError(
+            f"ModelOpt cannot quantize the model to {mode}: {' '.join(str(exc).split())[:300]}"
+        ) from exc
 
 
 def _joined(batches: Iterator[Arrays]) -> dict[str, Array]:
@@ -221,17 +233,3 @@ def _largest_block(channels: Mapping[str, int]) -> int:
     fits = [count for count in channels.values() if count % BLOCK_SIZES[-1] == 0]
     blocks = (b for b in BLOCK_SIZES if fits and all(count % b == 0 for count in fits))
     return next(blocks, BLOCK_SIZES[-1])
-
-
-@contextmanager
-def _quiet_and_in_words(mode: str) -> Iterator[None]:
-    """ModelOpt prints progress and tables; they are shown only where it fails."""
-    said = io.StringIO()
-    try:
-        with redirect_stdout(said), redirect_stderr(said):
-            yield
-    except Exception as exc:  # ModelOpt raises whatever it stumbles over
-        raise InputError(
-            f"ModelOpt cannot quantize the model to {mode.upper()}: "
-            f"{' '.join(str(exc).split())[:300]}"
-        ) from exc

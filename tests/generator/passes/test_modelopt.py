@@ -110,3 +110,18 @@ def test_nothing_quantized_is_a_failure(write: Write, apply: Apply, tmp_path: Pa
     model = write(graph, {"w": np.ones((8, 8), np.float32)}, opset=19, ir_version=10)
     with pytest.raises(InputError, match="nothing was quantized to FP8: .*use precision fp16"):
         apply(Fp8(Samples(str(tmp_path / "s.npz"))), model)
+
+
+@with_modelopt
+def test_int8_works_after_modelopt_was_used(write: Write, samples: Samples, tmp_path: Path) -> None:
+    """ModelOpt patches ONNX Runtime's quantizer in its process; MatMul and Add then fail in it."""
+    graph = """g (float[b,48] x) => (float[b,48] y) <float[48,48] w, float[48] bias> {
+        h = MatMul(x, w)  i = Add(h, bias)  j = LayerNormalization<axis = -1>(i, bias)
+        k = MatMul(j, w)  y = Add(k, x) }"""
+    w = rng.standard_normal((48, 48)).astype(np.float32)
+    model = write(graph, {"w": w, "bias": w[0]})
+    for precision in ("fp8", "int8"):
+        recipe = for_precision(precision, "tensorrt_rtx", "1.7", Options(samples=samples))
+        work = tmp_path / precision
+        work.mkdir()
+        assert run(recipe.passes, model, work).reports[-1].dequantize > 0
