@@ -1,4 +1,4 @@
-"""When a precision isn't accurate enough: which nodes have to stay in FP32, found by bisection."""
+"""When a precision isn't accurate enough: which nodes have to be left alone, found by bisection."""
 
 from __future__ import annotations
 
@@ -46,8 +46,9 @@ class Converted:
     """A conversion and the gate's verdict on it.
 
     ``folder`` holds the converted model, unless the precision changes nothing in the graph.
-    ``kept`` are the nodes that the search left in FP32 so that the gate passes, beside those of
-    the options; ``trials`` is the number of conversions that were tried.
+    ``kept`` are the nodes that the search left alone so that the gate passes, beside those of the
+    options (see there for what they are computed in); ``trials`` is the number of conversions
+    that were tried.
     """
 
     passes: PassesReport
@@ -69,7 +70,7 @@ def convert(
     fallback: bool = True,
     on_trial: Callable[[int, int], None] = lambda trial, kept: None,
 ) -> Converted:
-    """Convert the model; where the gate fails, find nodes to keep in FP32 until it passes.
+    """Convert the model; where the gate fails, find nodes to leave alone until it passes.
 
     The result fails the gate only where ``fallback`` is off, or where nothing but FP32 helps.
     ``on_trial`` gets the number of each conversion and how many nodes it keeps.

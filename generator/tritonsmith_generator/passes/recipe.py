@@ -26,7 +26,9 @@ class Options:
     """What the user may say about a conversion.
 
     Attributes:
-        keep: nodes that stay in FP32: names, operators or outputs, with ``*`` and ``?``.
+        keep: nodes that are left alone: names, operators or outputs, with ``*`` and ``?``. With
+            fp16 and bf16 they stay in FP32; with int8, fp8 and int4 they are not quantized, and
+            computed in what surrounds the quantized ones (FP16, on TensorRT 10 and newer).
         samples: inputs to measure ranges with; needed for int8 and fp8.
         simplify: fold and fuse with onnxslim first, if the result is equal.
         sparse: prune weights to 2:4 sparsity.

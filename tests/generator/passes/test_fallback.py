@@ -53,13 +53,16 @@ def test_the_gate_names_infinity_and_the_precision_with_more_range(
         result.gate.raise_if_failed()
 
 
-def test_the_search_finds_the_nodes_that_overflow(write: Write, tmp_path: Path) -> None:
+def test_the_search_finds_the_nodes_that_overflow(
+    write: Write, plan: Callable[[Path], int], tmp_path: Path
+) -> None:
     trials: list[tuple[int, int]] = []
     result = convert(search(write(OVERFLOWS, W)), tmp_path, on_trial=lambda *t: trials.append(t))
     assert result.gate.passed
     assert set(result.kept) == {"Mul_2", "Sqrt_1"}
     assert result.trials == len(trials) <= 20
     assert result.passes.reports[-1].lowered > 5
+    assert plan(result.passes.model) > 0
     assert [p.name for p in tmp_path.glob("trial*")] == [result.folder.name]
 
 
@@ -125,7 +128,9 @@ def test_the_largest_shares_of_an_error_are_found() -> None:
     assert largest_shares(names, error, lambda part: False, 31) is None
 
 
-def test_int8_keeps_the_layers_that_cost_most(write: Write, tmp_path: Path) -> None:
+def test_int8_keeps_the_layers_that_cost_most(
+    write: Write, plan: Callable[[Path], int], tmp_path: Path
+) -> None:
     """One layer's input has an outlier that leaves the others hardly a step of INT8."""
     graph = """g (float[b,8] x) => (float[b,8] y) <float[8,8] w, float[8,8] v, float[8] outlier> {
         a = MatMul(x, w)  c = Tanh(a)  d = MatMul(c, w)  e = Tanh(d)
@@ -148,3 +153,4 @@ def test_int8_keeps_the_layers_that_cost_most(write: Write, tmp_path: Path) -> N
     assert result.gate.passed
     assert result.kept == ("MatMul_3",)
     assert result.passes.reports[-1].dequantize == 4  # three inputs, and the weight they share
+    assert plan(result.passes.model) > 0
