@@ -71,7 +71,10 @@ def _own_engine() -> Iterator[docker.DockerClient]:
             os.environ["DOCKER_HOST"] = before
         daemon.terminate()
         daemon.wait(timeout=60)
-        shutil.rmtree(folder, ignore_errors=True)
+        for line in Path("/proc/mounts").read_text().splitlines():
+            if line.split()[1].startswith(str(folder)):
+                subprocess.run(["umount", "--lazy", line.split()[1]], check=False)
+        shutil.rmtree(folder)
 
 
 def _wait_for(daemon: subprocess.Popen[bytes], log: Path) -> docker.DockerClient:
@@ -119,11 +122,11 @@ def _ensure_base(client: docker.DockerClient, folder: Path) -> None:
     )
     if made.returncode:
         pytest.skip(f"debootstrap failed: {made.stdout.splitlines()[-1:]}")
-    with tempfile.TemporaryFile() as archive:
-        subprocess.run(["tar", "-C", folder, "-c", "."], stdout=archive, check=True)
-        archive.seek(0)
-        name, tag = _BASE.split(":")
-        client.api.import_image_from_stream(archive, repository=name, tag=tag)
+    archive = folder.with_suffix(".tar")
+    subprocess.run(["tar", "-C", folder, "-cf", archive, "."], check=True)
+    name, tag = _BASE.split(":")
+    client.api.import_image_from_file(str(archive), repository=name, tag=tag)
+    archive.unlink()
     shutil.rmtree(folder, ignore_errors=True)
 
 
