@@ -15,18 +15,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+import typer
 import yaml
+from typer.testing import CliRunner
 
 from tritonsmith_client import Client
 from tritonsmith_client.errors import StatusError
 from tritonsmith_client.link import TLS
+from tritonsmith_generator.commands.deploy import deploy
 from tritonsmith_generator.deploy import (
     Deployment,
     compose_files,
     docker_files,
     write_files,
 )
-from tritonsmith_generator.errors import InputError
+from tritonsmith_generator.errors import InputError, UsageError
 from tritonsmith_generator.serve import Server
 from tritonsmith_generator.serve.base import ServerBase
 
@@ -130,6 +133,28 @@ def test_files_changed_by_hand_are_left_alone(deployment: Deployment, tmp_path: 
     assert (tmp_path / "alerts.yml").read_text() == "mine"
     write_files(files, tmp_path, force=True)
     assert (tmp_path / "alerts.yml").read_text() == files["alerts.yml"]
+
+
+def test_the_command_says_what_it_wrote_and_what_to_do_next(
+    deployment: Deployment, tmp_path: Path
+) -> None:
+    app = typer.Typer()
+    app.command()(deploy)
+    given = [str(deployment.repository), "-o", str(tmp_path), "--release", "26.10"]
+    first = CliRunner().invoke(app, ["compose", *given], env={"COLUMNS": "400"})
+    assert first.exit_code == 0
+    assert f"create  {tmp_path}/compose.yaml" in first.output
+    assert "docker compose up -d" in first.output
+    (tmp_path / "alerts.yml").write_text("mine")
+    again = CliRunner().invoke(app, ["compose", *given], env={"COLUMNS": "400"})
+    assert f"conflict  {tmp_path}/alerts.yml" in again.output
+    assert isinstance(again.exception, InputError)
+    images = CliRunner().invoke(app, ["docker", *given], env={"COLUMNS": "400"})
+    assert images.exit_code == 0
+    assert "docker build -t model-repository" in images.output
+    assert (tmp_path / "backends/onnxruntime/model.py").is_file()
+    neither = CliRunner().invoke(app, ["docker", str(deployment.repository)])
+    assert isinstance(neither.exception, UsageError)
 
 
 def test_a_model_name_that_would_break_a_file_is_refused(repository: Any) -> None:
