@@ -50,7 +50,9 @@ class EngineLayers:
 
 def engine_layers(text: str) -> EngineLayers:
     """From ``get_engine_information`` in JSON, of an engine built with detailed profiling."""
-    layers = [layer for layer in json.loads(text)["Layers"] if isinstance(layer, dict)]
+    layers = [
+        layer for layer in json.loads(text, strict=False)["Layers"] if isinstance(layer, dict)
+    ]
     kinds = Counter(str(layer.get("LayerType", "unknown")) for layer in layers)
     precisions = Counter(filter(None, map(_precision, layers)))
     return EngineLayers(dict(kinds.most_common()), dict(precisions.most_common()))

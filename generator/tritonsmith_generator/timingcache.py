@@ -39,9 +39,11 @@ def merge_timing_cache(config: Any, path: Path) -> None:
     """Add what the builder timed to the file. Builds side by side lose nothing of each other's."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with _exclusive(path):
-        merged = config.create_timing_cache(path.read_bytes() if path.is_file() else b"")
-        if merged is None or not merged.combine(config.get_timing_cache(), False):
-            raise _unfit(path)
+        merged = config.get_timing_cache()
+        if path.is_file():
+            # What was read before the build is in `merged` already; this adds what other builds
+            # have written since. 8.6 refuses a cache without entries, which loses nothing.
+            merged.combine(config.create_timing_cache(path.read_bytes()), True)
         fresh = path.with_name(f".{path.name}.{os.getpid()}")
         fresh.write_bytes(memoryview(merged.serialize()))
         fresh.replace(path)
