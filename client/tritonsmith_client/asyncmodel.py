@@ -134,6 +134,7 @@ class AsyncModel:
         queue_timeout: float | None = None,
         headers: Mapping[str, str] | None = None,
         classes: int | None = None,
+        convert: bool | None = None,
         split: bool | None = None,
         out: Mapping[str, Array] | None = None,
     ) -> AsyncModel:
@@ -148,6 +149,7 @@ class AsyncModel:
             queue_timeout=queue_timeout,
             headers=headers,
             classes=classes,
+            convert=convert,
             split=split,
             out=out,
         )

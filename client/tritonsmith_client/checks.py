@@ -14,7 +14,7 @@ from .interop import as_numpy
 from .tensors import Array
 from .values import ModelConfig, ModelMetadata, TensorMetadata
 
-__all__ = ["as_array", "bind", "check_classes", "check_outputs", "check_tensors"]
+__all__ = ["as_array", "bind", "check_classes", "check_outputs", "check_tensors", "converted"]
 
 
 def bind(
@@ -70,6 +70,16 @@ def as_array(value: Any, tensor: TensorMetadata) -> Array:
         raise InputError(
             f"input {tensor} cannot be made of this {type(value).__name__}: {exc}", tensor.name
         ) from exc
+
+
+def converted(metadata: ModelMetadata, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """The arrays with numbers in the model's own data types; strings and numbers do not mix."""
+    result = {}
+    for name, array in arrays.items():
+        wanted = metadata.input_by_name[name].dtype.numpy
+        mixed = wanted.kind == "O" or array.dtype.kind in "OSU"
+        result[name] = array if mixed else array.astype(wanted, copy=False)
+    return result
 
 
 def check_tensors(
@@ -148,7 +158,7 @@ def _dtype_remedy(dtype: DataType) -> str:
     if dtype.wire == "BYTES":
         return "give an array of bytes or str"
     name = "ml_dtypes.bfloat16" if dtype.wire == "BF16" else f"np.{dtype.numpy.name}"
-    return f"convert it with .astype({name})"
+    return f"convert it with .astype({name}), or ask for that with using(convert=True)"
 
 
 def _check_shape(

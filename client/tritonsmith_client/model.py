@@ -166,6 +166,7 @@ class Model:
         queue_timeout: float | None = None,
         headers: Mapping[str, str] | None = None,
         classes: int | None = None,
+        convert: bool | None = None,
         split: bool | None = None,
         out: Mapping[str, Array] | None = None,
     ) -> Model:
@@ -180,6 +181,7 @@ class Model:
             queue_timeout: seconds that a request may wait in the server's queue.
             headers: HTTP headers or gRPC metadata, besides the client's.
             classes: asks for so many classes of each output; see `Result.classes`.
+            convert: whether numbers of another data type are converted (False at first).
             split: whether a batch over max_batch_size is sent in parts (True at first).
             out: arrays that take the outputs of these names.
 
@@ -196,6 +198,7 @@ class Model:
             queue_timeout=queue_timeout,
             headers=headers,
             classes=classes,
+            convert=convert,
             split=split,
             out=out,
         )

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .batches import batch_size, join, parts
-from .checks import bind, check_tensors
+from .checks import bind, check_tensors, converted
 from .deadline import Deadline
 from .errors import InputError, InternalError, InvalidArgumentError, NotFoundError
 from .exchange import Exchange, Flow, Gather
@@ -87,7 +87,9 @@ class ModelCore:
             UnsupportedError: the protocol has no streams.
         """
         builder = self._builder
-        ready = builder.ready(bind(builder.signature.metadata, args, named), options)
+        metadata = builder.signature.metadata
+        arrays = bind(metadata, args, named)
+        ready = builder.ready(converted(metadata, arrays) if options.convert else arrays, options)
         return self._protocol.streamed(builder.inline(ready, options))
 
     def _refresh(self, deadline: Deadline) -> Flow[bool]:
@@ -106,6 +108,8 @@ class ModelCore:
         builder = self._builder
         metadata, config = builder.signature.metadata, builder.signature.config
         arrays = bind(metadata, args, named)
+        if options.convert:
+            arrays = converted(metadata, arrays)
         limit = config.max_batch_size
         if limit and options.split and options.sequence is None and batch_size(arrays) > limit:
             check_tensors(metadata, config, arrays, limit=sys.maxsize)

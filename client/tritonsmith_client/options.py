@@ -49,6 +49,8 @@ class Options:
         headers: HTTP headers or gRPC metadata.
         classes: above 0, each output is replaced by its so many largest values as
             ``value:index:label`` (the server's classification extension).
+        convert: numbers of another data type are converted, float32 to BF16 for instance, instead
+            of refused.
         split: a batch over the model's max_batch_size is sent in parts and joined.
         out: arrays that take the outputs of these names.
         sequence: id, start and end of the sequence that the request belongs to.
@@ -62,6 +64,7 @@ class Options:
     queue_timeout: float | None = None
     headers: Headers = ()
     classes: int = 0
+    convert: bool = False
     split: bool = True
     out: Mapping[str, Array] = field(default_factory=dict)
     sequence: SequenceStep | None = None

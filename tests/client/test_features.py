@@ -289,6 +289,21 @@ def test_out_takes_the_outputs(run: Run) -> None:
     run(use)
 
 
+def test_numbers_are_converted_if_asked(run: Run) -> None:
+    async def use(client: Any) -> None:
+        identity = await client.model("identity")
+        values = np.array([[0.5, 3.0, -2.0]], np.float32)
+        for wire in ("BF16", "FP64", "FP16", "INT8"):
+            with pytest.raises(InputError, match=r"or ask for that with using\(convert=True\)"):
+                await identity({f"IN_{wire}": values})
+            got = (await identity.using(convert=True)({f"IN_{wire}": values}))[f"OUT_{wire}"]
+            assert got.tolist() == values.astype(got.dtype).tolist()
+        with pytest.raises(InputError, match="takes BYTES and was given float32"):
+            await identity.using(convert=True)(IN_BYTES=values)
+
+    run(use)
+
+
 def test_classes(run: Run) -> None:
     async def use(client: Any) -> None:
         model = await client.model("scores")

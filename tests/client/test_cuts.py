@@ -1,0 +1,139 @@
+"""A way to the real server that breaks after so many bytes: closed, reset, or silent for ever.
+
+Whatever breaks, the call ends with a typed error within its deadline, and the next one, over a
+way that works, has the right answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from support import cutting
+
+from tritonsmith_client import (
+    AsyncClient,
+    Client,
+    DeadlineExceededError,
+    ResponseError,
+    Result,
+    Retry,
+    TritonError,
+    UnavailableError,
+)
+from tritonsmith_generator.serve import Server
+
+MODELS = Path(__file__).parent / "models"
+DEADLINE = 1.0
+ROWS = np.arange(200_000, dtype=np.float32).reshape(2, 100_000)
+
+
+class Proxy:
+    """The cutting proxy, which runs in a process of its own, in front of a server."""
+
+    def __init__(self, url: str) -> None:
+        scheme, _, address = url.partition("://")
+        self._process = subprocess.Popen(
+            [sys.executable, cutting.__file__, *address.rsplit(":", 1)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        self.url = f"{scheme}://127.0.0.1:{self._answer()}"
+
+    def tell(self, command: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(command + "\n")
+        self._process.stdin.flush()
+        assert self._answer() == "ok"
+
+    def close(self) -> None:
+        self._process.communicate(timeout=10)
+
+    def _answer(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline().strip()
+
+
+@pytest.fixture
+def proxy(url: str) -> Iterator[Proxy]:
+    made = Proxy(url)
+    yield made
+    made.close()
+
+
+Infer = Callable[[Any], Result]
+
+
+@pytest.fixture(params=["sync", "async"])
+def calls(request: pytest.FixtureRequest, proxy: Proxy) -> Iterator[Infer]:
+    """Calls 'plain' through the proxy, with one client for all calls."""
+    options: dict[str, Any] = {"timeout": 5.0, "retry": Retry(attempts=1)}
+    if request.param == "sync":
+        with Client(proxy.url, **options) as client:
+            model = client.model("plain").using(timeout=DEADLINE)
+            yield model
+        return
+    loop = asyncio.new_event_loop()
+    aclient = AsyncClient(proxy.url, **options)
+    amodel = loop.run_until_complete(aclient.model("plain")).using(timeout=DEADLINE)
+
+    async def call(rows: Any) -> Result:
+        return await amodel(rows)
+
+    yield lambda rows: loop.run_until_complete(call(rows))
+    loop.run_until_complete(aclient.close())
+    loop.close()
+
+
+# In the first bytes, in the headers, in the JSON or the message's head, in the tensor, at its end.
+COUNTS = {"down": [0, 1, 100, 300, 50_000, 799_000], "up": [0, 100, 300, 70_000, 790_000]}
+CASES = [
+    (how, direction, count)
+    for how in ("close", "reset", "silent")
+    for direction, counts in COUNTS.items()
+    for count in (counts[::2] if how == "silent" else counts)  # each of those takes its time
+]
+
+
+@pytest.mark.parametrize(("how", "direction", "count"), CASES)
+def test_a_cut_connection(calls: Infer, proxy: Proxy, how: str, direction: str, count: int) -> None:
+    assert np.array_equal(calls(ROWS)["Y"], ROWS)
+    proxy.tell(f"cut {how} {direction} {count}")
+    start = time.monotonic()
+    with pytest.raises((UnavailableError, DeadlineExceededError, ResponseError)) as caught:
+        for _ in range(3):  # a connection may be replaced before it is used, or the cut come late
+            calls(ROWS)
+    assert time.monotonic() - start < 3 * DEADLINE + 0.5
+    assert isinstance(caught.value, TritonError)
+    proxy.tell("mend")
+    deadline = time.monotonic() + 10
+    while True:  # gRPC waits a little before it connects again
+        try:
+            assert np.array_equal(calls(ROWS + 1)["Y"], ROWS + 1)
+            break
+        except (UnavailableError, DeadlineExceededError):
+            assert time.monotonic() < deadline, "the client did not recover"
+
+
+@pytest.mark.parametrize("kind", ["grpc", "http"])
+def test_a_server_that_is_killed_during_a_call(kind: str) -> None:
+    server = Server(MODELS, models=["slow"]).start().wait_ready()
+    url = server.grpc_url if kind == "grpc" else server.http_url
+    with Client(url, timeout=20.0) as client:
+        future = client.model("slow").submit(np.array([[10.0]], np.float32))
+        time.sleep(0.5)
+        start = time.monotonic()
+        os.kill(server.pid, signal.SIGKILL)
+        with pytest.raises(UnavailableError):
+            future.result(timeout=10)
+        assert time.monotonic() - start < 5
+        assert not client.live()
+    server.stop()
