@@ -41,9 +41,9 @@ class AsyncGrpcTransport:
             call = self._calls[exchange.route] = channel.unary_unary(exchange.route)
         metadata = self._metadata(exchange)
         try:
-            reply = await call(
-                b"".join(exchange.body), timeout=deadline.remaining(), metadata=metadata
-            )
+            reply = await call(b"".join(exchange.body), timeout=deadline.left(), metadata=metadata)
+        except TimeoutError as exc:
+            raise DeadlineExceededError(f"{exchange.what} failed: {deadline} exceeded") from exc
         except grpc.RpcError as exc:
             raise mapped(exc, exchange.what) from exc
         except asyncio.CancelledError as exc:

@@ -72,7 +72,9 @@ class GrpcTransport:
             if isinstance(deadline, CancellableDeadline):
                 reply = _cancellable(call, body, deadline, metadata)
             else:
-                reply = call(body, timeout=deadline.remaining(), metadata=metadata)
+                reply = call(body, timeout=deadline.left(), metadata=metadata)
+        except TimeoutError as exc:
+            raise DeadlineExceededError(f"{exchange.what} failed: {deadline} exceeded") from exc
         except grpc.FutureCancelledError as exc:
             raise from_grpc_status("CANCELLED", "the call was cancelled", exchange.what) from exc
         except grpc.RpcError as exc:
@@ -147,7 +149,7 @@ class GrpcTransport:
 
 
 def _cancellable(call: Any, body: bytes, deadline: CancellableDeadline, metadata: Headers) -> bytes:
-    future = call.future(body, timeout=deadline.remaining(), metadata=metadata)
+    future = call.future(body, timeout=deadline.left(), metadata=metadata)
     deadline.on_cancel(future.cancel)
     try:
         reply: bytes = future.result()

@@ -152,12 +152,12 @@ def test_options_of_one_call_do_not_leak_into_another(client: Client) -> None:
     plain = client.model("wishes")
     zero = np.zeros(1, np.float32)
     for number in (1, True, 1.0, "1"):
-        special = plain.using(parameters={"a": number}, id="x")
+        special = plain.using(parameters={"a": number})
         said = json.loads(special(zero)["SAID"].item())
         assert (said["parameters"]["a"], type(said["parameters"]["a"])) == (number, type(number))
         plain_result = plain(zero)
         assert "a" not in json.loads(plain_result["SAID"].item())["parameters"]
-        assert plain_result.id == ""
+        assert plain.using(id="x")(zero).id == "x" and plain(zero).id == ""
 
 
 @pytest.mark.parametrize("name", ["sequence_id", "priority", "timeout", "triton_x"])

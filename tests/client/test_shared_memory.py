@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -116,18 +117,18 @@ def test_threads_do_not_share_regions(shared: Client) -> None:
 
 
 def test_a_call_that_timed_out_cannot_write_into_the_next(shared: Client, server: Server) -> None:
-    # Large enough in rows: the slow model gives its input back after the wait.
-    slow = shared.model("slow").using(split=False)
-    identity = shared.model("identity")
-    zeros = np.zeros(BIG, np.float32)
+    before = regions(server)
+    slow = shared.model("slow")
+    zeros = np.zeros((1, 100_000), np.float32)
     for _ in range(3):
-        assert not identity(IN_FP32=zeros)["OUT_FP32"].any()
-    with pytest.raises(DeadlineExceededError):
-        identity.using(timeout=1e-9)(IN_FP32=zeros + 1)
-    with pytest.raises(DeadlineExceededError):
-        slow.using(timeout=0.1)(np.ones((1, 1), np.float32))
-    for _ in range(3):
-        assert not identity(IN_FP32=zeros)["OUT_FP32"].any()
+        assert not slow(zeros)["SLEPT"].any()
+    assert regions(server) - before, "shared memory was not used"
+    for _ in range(2):  # a region each: the server will write into both half a second later
+        with pytest.raises(DeadlineExceededError):
+            slow.using(timeout=0.1)(zeros + 0.5)
+    kept = [slow(zeros)["SLEPT"] for _ in range(4)]
+    time.sleep(1.0)
+    assert not any(array.any() for array in kept)
 
 
 def test_a_server_that_was_started_anew(url: str) -> None:
