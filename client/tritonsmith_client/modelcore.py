@@ -9,7 +9,13 @@ from typing import Any
 from .batches import batch_size, join, parts
 from .checks import bind, check_tensors, converted
 from .deadline import Deadline
-from .errors import InputError, InternalError, InvalidArgumentError, NotFoundError
+from .errors import (
+    InputError,
+    InternalError,
+    InvalidArgumentError,
+    NotFoundError,
+    TritonError,
+)
 from .exchange import Exchange, Flow, Gather
 from .options import Options
 from .protocol import WireProtocol
@@ -93,10 +99,13 @@ class ModelCore:
         return self._protocol.streamed(builder.inline(ready, options))
 
     def _refresh(self, deadline: Deadline) -> Flow[bool]:
-        """Reads the signature again; True if it has changed."""
-        now = yield from read_signature(
-            self._protocol, self.name, self.version, self._retry, deadline
-        )
+        """Reads the signature again; True if it has changed, False too if that is not to be had."""
+        try:
+            now = yield from read_signature(
+                self._protocol, self.name, self.version, self._retry, deadline
+            )
+        except TritonError:  # what the caller did wrong says more
+            return False
         if now == self.signature:
             return False
         self._builder = RequestBuilder(self._protocol, self.name, self.version, now)

@@ -99,6 +99,14 @@ def test_failures_on_demand(server: FakeServer) -> None:
         assert model(ROWS)["y"].shape == (6, 2)
 
 
+def test_a_mistake_is_told_even_where_the_server_is_gone(server: FakeServer) -> None:
+    with server.client() as client:
+        model = client.model("double")
+        server.fail(InternalError("gone"))
+        with pytest.raises(InputError, match="takes FP32"):
+            model(ROWS.astype(int))
+
+
 def test_the_async_client(server: FakeServer) -> None:
     async def main() -> None:
         async with server.async_client() as client:
