@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .admin import Duration, IndexEntry, Metric, ModelStatistics
 from .client import Client
 from .dtypes import DataType
 from .errors import (
@@ -40,6 +39,7 @@ from .retry import Retry
 from .values import Class, ModelConfig, ModelMetadata, Result, ServerMetadata, TensorMetadata
 
 if TYPE_CHECKING:
+    from .admin import Duration, IndexEntry, Metric, ModelStatistics
     from .asyncclient import AsyncClient
     from .asyncmodel import AsyncModel, AsyncSequence
 
@@ -83,7 +83,11 @@ __all__ = [
     "UnsupportedError",
 ]
 
-_LATE = {  # asyncio is not needed for the synchronous client
+_LATE = {  # neither asyncio nor what is rare is imported before somebody asks for it
+    "Duration": "admin",
+    "IndexEntry": "admin",
+    "Metric": "admin",
+    "ModelStatistics": "admin",
     "AsyncClient": "asyncclient",
     "AsyncModel": "asyncmodel",
     "AsyncSequence": "asyncmodel",

@@ -5,21 +5,22 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from types import EllipsisType, TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .address import Address, parse_urls
-from .admin import IndexEntry, Metric, ModelStatistics, Setting
 from .asyncmodel import AsyncModel
 from .asyncrunner import AsyncRunner, AsyncTransport
 from .balance import Balancer
 from .clientcore import ClientCore
 from .errors import TritonError
 from .exchange import Exchange, T
-from .httpadmin import metrics_exchange
 from .link import TLS, HeaderSource, Link, make_link
 from .options import Options
 from .retry import Retry
 from .values import ServerMetadata
+
+if TYPE_CHECKING:
+    from .admin import IndexEntry, Metric, ModelStatistics, Setting
 
 __all__ = ["AsyncClient"]
 
@@ -120,6 +121,8 @@ class AsyncClient:
 
     async def metrics(self, url: str | None = None) -> tuple[Metric, ...]:
         """See `Client.metrics`."""
+        from .httpadmin import metrics_exchange
+
         address = self._core.metrics_address(url)
         transport = _transport(make_link(address, None, None, None))
         try:

@@ -11,8 +11,6 @@ from .address import Address, parse_url
 from .deadline import Deadline
 from .errors import DeadlineExceededError, InputError, UnavailableError
 from .exchange import Exchange, Flow, Sleep, T
-from .grpcprotocol import GrpcProtocol
-from .httpprotocol import HttpProtocol
 from .modelcore import ModelCore, read_signature
 from .options import check_timeout
 from .protocol import WireProtocol, called
@@ -40,9 +38,7 @@ class ClientCore:
         self.name = ", ".join(map(str, addresses))
         self.timeout = timeout
         self.retry = retry
-        self.protocol: WireProtocol = (
-            GrpcProtocol() if address.protocol == "grpc" else HttpProtocol(address.path)
-        )
+        self.protocol = _protocol(address)
 
         one_host = len(addresses) == 1 and possible(address)
         self.sharing = Sharing(self.protocol) if shared_memory == "auto" and one_host else None
@@ -121,3 +117,14 @@ class ClientCore:
                 )
             yield Sleep(pause)
             pause = min(1.0, pause * 1.5)
+
+
+def _protocol(address: Address) -> WireProtocol:
+    """Only the one that is used is imported."""
+    if address.protocol == "grpc":
+        from .grpcprotocol import GrpcProtocol
+
+        return GrpcProtocol()
+    from .httpprotocol import HttpProtocol
+
+    return HttpProtocol(address.path)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .address import Address
 from .errors import InputError
 from .exchange import Headers
 from .options import headers_of
+
+if TYPE_CHECKING:
+    import ssl
 
 __all__ = ["TLS", "HeaderSource", "Link", "make_link"]
 
@@ -39,6 +42,8 @@ class TLS:
 
     def context(self) -> ssl.SSLContext:
         """For HTTP. Raises InputError where a file cannot be read or is no PEM."""
+        import ssl  # not needed in the clear
+
         try:
             context = ssl.create_default_context(cafile=None if self.ca is None else str(self.ca))
             if self.certificate is not None and self.key is not None:

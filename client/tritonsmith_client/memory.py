@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
-import secrets
 from collections import deque
 from pathlib import Path
 
@@ -26,7 +25,7 @@ class Region:
 
     def __init__(self, size: int) -> None:
         """Raises OSError where there is no shared memory, or not enough of it."""
-        self.name = f"tritonsmith_client_{os.getpid()}_{secrets.token_hex(8)}"
+        self.name = f"tritonsmith_client_{os.getpid()}_{os.urandom(8).hex()}"
         self.size = size
         path = _FOLDER / self.name
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)

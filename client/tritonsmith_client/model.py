@@ -6,10 +6,9 @@ import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future
 from dataclasses import replace
 from types import EllipsisType, TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .clientcore import ClientCore
 from .deadline import Deadline
@@ -21,6 +20,9 @@ from .runner import Runner
 from .sequences import SequenceState, sequence_id
 from .tensors import Array
 from .values import ModelConfig, ModelMetadata, Parameter, Result
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 __all__ = ["Model", "Sequence"]
 

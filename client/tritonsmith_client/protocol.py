@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from .admin import IndexEntry, ModelStatistics, Setting
 from .exchange import Exchange, InferCall, Prepared, Repeat
 from .values import ModelConfig, ModelMetadata, Result, ServerMetadata
+
+if TYPE_CHECKING:
+    from .admin import IndexEntry, ModelStatistics, Setting
 
 __all__ = ["WireProtocol", "called"]
 

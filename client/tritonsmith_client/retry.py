@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass
 
 from .deadline import Deadline
@@ -31,7 +30,9 @@ class Retry:
 
     def wait(self, attempt: int) -> float:
         """Seconds to wait after this attempt (the first is 1), with full jitter."""
-        return random.uniform(0.0, min(self.longest, self.first * 2 ** (attempt - 1)))
+        from random import uniform  # brings hashlib, for calls that failed only
+
+        return uniform(0.0, min(self.longest, self.first * 2 ** (attempt - 1)))
 
     def again(self, error: TritonError, repeat: Repeat, attempt: int) -> bool:
         """Whether to send again after this attempt failed."""

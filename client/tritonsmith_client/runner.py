@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .deadline import CancellableDeadline, Deadline
 from .errors import ClosedError, RequestCancelledError, TritonError
 from .exchange import Action, Exchange, Flow, Gather, Sleep, T
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from .futures import Workers
 
 __all__ = ["Runner", "Transport"]
 
@@ -33,9 +36,10 @@ class Runner:
 
     def __init__(self, transport: Transport, workers: int) -> None:
         self.transport = transport
-        self._calls = _Workers(workers)
-        # Apart, so that calls which wait for their parts cannot use up what the parts need.
-        self._parts = _Workers(workers)
+        self._workers = workers
+        self._lock = threading.Lock()
+        self._pools: dict[str, Workers] = {}
+        self._closed = False
 
     def run(self, flow: Flow[T], deadline: Deadline) -> T:
         """Does what a flow asks for until it returns."""
@@ -59,7 +63,9 @@ class Runner:
     def submit(self, start: Callable[[Deadline], Flow[T]], budget: float | None) -> Future[T]:
         """Runs a flow in another thread; its time counts from now."""
         deadline = CancellableDeadline(budget)
-        pending: _Pending[T] = _Pending(deadline)
+        from .futures import Pending
+
+        pending: Pending[T] = Pending(deadline)
 
         def work() -> None:
             if not pending.set_running_or_notify_cancel():
@@ -69,13 +75,24 @@ class Runner:
             except BaseException as error:
                 pending.set_exception(error)
 
-        self._calls.submit(work)
+        self._pool("calls").submit(work)
         return pending
 
     def close(self) -> None:
         self.transport.close()
-        self._calls.close()
-        self._parts.close()
+        with self._lock:
+            self._closed = True
+            pools, self._pools = self._pools, {}
+        for pool in pools.values():
+            pool.close()
+
+    def _pool(self, name: str) -> Workers:
+        from .futures import Workers
+
+        with self._lock:
+            if self._closed:
+                raise ClosedError("the client was used after close(): make a new Client")
+            return self._pools.setdefault(name, Workers(self._workers))
 
     def _do(self, action: Action, deadline: Deadline) -> Any:
         if isinstance(action, Sleep):
@@ -84,7 +101,9 @@ class Runner:
         return self._gather(action, deadline)
 
     def _gather(self, action: Gather, deadline: Deadline) -> list[Any]:
-        futures = [self._parts.submit(self.run, flow, deadline) for flow in action.flows]
+        # A pool of their own, so that calls which wait for their parts cannot use it up.
+        pool = self._pool("parts")
+        futures = [pool.submit(self.run, flow, deadline) for flow in action.flows]
         try:
             return [future.result() for future in futures]
         finally:
@@ -101,47 +120,3 @@ def _sleep(seconds: float, deadline: Deadline) -> None:
     if rung.wait(seconds):
         raise RequestCancelledError("the call was cancelled", status="CANCELLED")
     deadline.on_cancel(None)
-
-
-class _Pending(Future[T]):
-    """A future whose cancel() also ends a call that is under way."""
-
-    def __init__(self, deadline: CancellableDeadline) -> None:
-        super().__init__()
-        self._deadline = deadline
-
-    def cancel(self) -> bool:
-        """Ends the call; a call that is under way ends with RequestCancelledError."""
-        if super().cancel():
-            return True
-        if self.done():
-            return False
-        self._deadline.cancel()
-        return True
-
-
-class _Workers:
-    """A pool of threads that is made on first use, and again in a forked child."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._lock = threading.Lock()
-        self._pool: ThreadPoolExecutor | None = None
-        self._pid = 0
-        self._closed = False
-
-    def submit(self, function: Callable[..., Any], *args: Any) -> Future[Any]:
-        with self._lock:
-            if self._closed:
-                raise ClosedError("the client was used after close(): make a new Client")
-            if self._pool is None or self._pid != os.getpid():
-                self._pool = ThreadPoolExecutor(self._size, "tritonsmith")
-                self._pid = os.getpid()
-            return self._pool.submit(function, *args)
-
-    def close(self) -> None:
-        with self._lock:
-            self._closed = True
-            pool, self._pool = self._pool, None
-        if pool is not None and self._pid == os.getpid():
-            pool.shutdown(wait=False, cancel_futures=True)

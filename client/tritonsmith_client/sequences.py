@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,7 +19,7 @@ def sequence_id(wanted: int | str | None) -> int | str:
         InputError: 0 and the empty string mean "no sequence" to the server.
     """
     if wanted is None:
-        return secrets.randbits(62) + 1
+        return int.from_bytes(os.urandom(7), "little") + 1
     if wanted == 0 or wanted == "" or (isinstance(wanted, int) and wanted < 0):
         raise InputError(f"the sequence id {wanted!r} means 'no sequence'; give another one")
     return wanted

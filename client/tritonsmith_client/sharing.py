@@ -8,16 +8,18 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .address import Address
 from .deadline import Deadline
 from .errors import StatusError, TritonError
 from .exchange import Flow
-from .memory import Lease, RegionPool, aligned
 from .protocol import WireProtocol
 from .tensors import Buffer
 from .values import Parameter, Result
+
+if TYPE_CHECKING:
+    from .memory import Lease
 
 __all__ = [
     "OutputSizes",
@@ -77,6 +79,8 @@ class Sharing:
     """The shared memory of one client with one server. Threads may share it."""
 
     def __init__(self, protocol: WireProtocol) -> None:
+        from .memory import RegionPool  # mmap is not needed without shared memory
+
         self._protocol = protocol
         self._pool = RegionPool(_LIMIT)
         self._pid = os.getpid()
@@ -92,6 +96,8 @@ class Sharing:
         self, inputs: list[int], outputs: OutputSizes, deadline: Deadline
     ) -> Flow[tuple[Lease, Placement] | None]:
         """A region with room for these sizes; None where there is none to be had."""
+        from .memory import Lease, RegionPool, aligned
+
         if self._pid != os.getpid():  # a forked child must not write to its parent's regions
             self._pool, self._pid, self._failures = RegionPool(_LIMIT), os.getpid(), 0
         size = sum(map(aligned, inputs)) + sum(aligned(n) for n in outputs.values() if n)
