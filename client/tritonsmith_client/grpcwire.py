@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
 
 from . import protobuf
 from .dtypes import DataType
@@ -238,20 +241,20 @@ def read_stream(data: bytes, read: Callable[[bytes], Result], what: str) -> Resu
 
 def _typed_contents(data: bytes) -> Result:
     """Servers other than Triton may answer with numbers instead of raw bytes."""
-    import numpy as np
+    from google.protobuf.message import DecodeError
     from tritonclient.grpc import service_pb2
 
-    message = service_pb2.ModelInferResponse.FromString(data)
-    outputs: dict[str, Array] = {}
-    for output in message.outputs:
-        dtype = data_type(output.datatype, output.name)
-        values: list[object] = []
-        for _, content in output.contents.ListFields():
-            values += content
-        array = np.empty(len(values), dtype.numpy)
-        array[:] = values
-        try:
-            outputs[output.name] = array.reshape(tuple(output.shape))
-        except ValueError as exc:
-            raise ResponseError(f"output '{output.name}' is malformed: {exc}") from exc
+    try:
+        message = service_pb2.ModelInferResponse.FromString(data)
+        outputs = {output.name: _typed_output(output) for output in message.outputs}
+    except (DecodeError, ValueError, TypeError, OverflowError) as exc:
+        raise ResponseError(f"the reply is malformed: {exc}") from exc
     return Result(outputs, message.model_name, message.model_version, message.id)
+
+
+def _typed_output(output: Any) -> Array:
+    dtype = data_type(output.datatype, output.name)
+    values = [value for _, content in output.contents.ListFields() for value in content]
+    array = np.empty(len(values), dtype.numpy)
+    array[:] = values
+    return array.reshape(tuple(output.shape))
