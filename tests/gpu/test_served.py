@@ -19,6 +19,9 @@ from tritonsmith_generator.accuracy import limits_for
 
 SIMPLENET = Path(__file__).parents[2] / "model_repository" / "simplenet.onnx"
 PRECISIONS = ("fp32", "fp16", "int8")
+# What TensorRT 8.6 does not do: it finds FP32 kernels quicker for three small layers, which the
+# proof of precision refuses (tested below), and has an internal error on the encoder's INT8.
+NOT_ON_8_6 = {("simplenet", "fp16"), ("encoder", "int8")}
 SHAPES: dict[str, Any] = {
     "simplenet": {"input": {"min": [1, 784], "opt": [8, 784], "max": [64, 784]}},
     "resnet50": {"x": {"min": [1, 3, 224, 224], "opt": [8, 3, 224, 224], "max": [32, 3, 224, 224]}},
@@ -44,6 +47,8 @@ def spec(folder: Path) -> Spec:
     for name, shapes in SHAPES.items():
         np.savez(folder / f"{name}.npz", **INPUTS[name])
         for precision in PRECISIONS:
+            if old and (name, precision) in NOT_ON_8_6:
+                continue
             models[f"{name}_{precision}"] = {
                 "onnx": str(SIMPLENET) if name == "simplenet" else f"{name}.onnx",
                 "target": "tensorrt",
@@ -78,6 +83,9 @@ def server(folder: Path) -> Iterator[Server]:
 def test_answers_are_those_of_onnxruntime(
     server: Server, folder: Path, name: str, precision: str, figure: Any
 ) -> None:
+    old = not devices.tensorrt_releases()[0].strongly_typed
+    if old and (name, precision) in NOT_ON_8_6:
+        pytest.skip(f"TensorRT 8.6 has no {precision} plan of {name}: see NOT_ON_8_6")
     model_name = f"{name}_{precision}"
     assert model_name in server.models, server.skipped
     onnx = SIMPLENET if name == "simplenet" else folder / f"{name}.onnx"
@@ -107,3 +115,16 @@ def test_answers_are_those_of_onnxruntime(
 def test_a_second_build_has_nothing_to_do(server: Server, folder: Path) -> None:
     results = build(spec(folder), folder, folder / "repository")
     assert {result.status for result in results} == {"unchanged"}
+
+
+def test_fp16_that_would_be_fp32_is_refused(folder: Path) -> None:
+    """TensorRT 8.6 takes FP16 as a permission; the plan's own layers tell whether it was used."""
+    if devices.tensorrt_releases()[0].strongly_typed:
+        pytest.skip("strongly typed: the graph decides, and TensorRT has no choice")
+    models = spec(folder).models
+    half = models["simplenet_fp32"].model_copy(update={"precision": "fp16"})
+    (result,) = build(Spec(models={"half": half}), folder, folder / "refused")
+    assert "precision fp16 was asked for, but the engine's layers compute otherwise" in str(
+        result.error
+    )
+    assert not (folder / "refused").exists()

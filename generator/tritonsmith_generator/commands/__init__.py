@@ -10,6 +10,7 @@ from rich.console import Console
 
 from tritonsmith_generator.commands.build import build
 from tritonsmith_generator.commands.check import check
+from tritonsmith_generator.commands.deploy import deploy
 from tritonsmith_generator.commands.export import export
 from tritonsmith_generator.commands.infer import infer
 from tritonsmith_generator.commands.inspect import inspect
@@ -27,7 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-_COMMANDS = (build, check, export, infer, inspect, serve)
+_COMMANDS = (build, check, deploy, export, infer, inspect, serve)
 for _command in _COMMANDS:
     app.command()(_command)
 
