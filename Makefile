@@ -14,7 +14,7 @@ SHELL := bash
 SHOW := while IFS= read -r line; do test -t 1 && printf '\r\033[K%.76s' "$$line"; done; test -t 1 && printf '\r\033[K'; true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-torch test check lint types fmt bench clean
+.PHONY: help setup demo demo-torch test check lint types fmt bench soak clean
 
 help:
 	@echo "make demo    build a repository from real models, check it, serve it, call it"
@@ -22,6 +22,7 @@ help:
 	@echo "make check   lint, types, tests"
 	@echo "make fmt     format the code"
 	@echo "make bench   each benchmark prints a ratio against a peer"
+	@echo "make soak    half a million calls to a real server, every answer checked"
 	@echo "make clean   remove what setup and demo made"
 
 setup: $(VENV)/.ready
@@ -64,6 +65,9 @@ fmt: setup
 
 bench: setup
 	@for benchmark in benchmarks/*.py; do $(BIN)/python $$benchmark || exit 1; done
+
+soak: setup
+	@$(BIN)/python benchmarks/soak.py
 
 clean:
 	rm -rf model_repository/*/ model_repository/*.lock.json model_repository/mobilenet_v2.onnx
