@@ -7,7 +7,7 @@ The build runs in a process of its own (``worker``), because parsers and kernels
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,8 +16,8 @@ from tritonsmith_generator import worker
 from tritonsmith_generator.builder_options import BuilderOptions, Library, check_values
 from tritonsmith_generator.enginelayers import EngineLayers
 from tritonsmith_generator.errors import InputError
-from tritonsmith_generator.profiles import Profile, ShapeRange
-from tritonsmith_generator.signature import Signature, Tensor
+from tritonsmith_generator.profiles import Profile
+from tritonsmith_generator.signature import Signature
 
 __all__ = [
     "BuilderOptions",
@@ -27,7 +27,6 @@ __all__ = [
     "Progress",
     "UnsupportedNode",
     "build_engine",
-    "check_profiles",
     "unsupported_nodes",
 ]
 
@@ -151,55 +150,6 @@ def unsupported_nodes(library: Library, onnx: Path) -> tuple[UnsupportedNode, ..
     return worker.run_isolated(
         _unsupported, (library, onnx), lambda _: None, what=f"the check of {onnx.name}"
     )
-
-
-def check_profiles(signature: Signature, profiles: tuple[Profile, ...]) -> None:
-    """Raises InputError, with input, axis and values, unless the profiles suit the inputs."""
-    dynamic = [tensor for tensor in signature.inputs if tensor.dynamic_axes]
-    if dynamic and not profiles:
-        raise InputError(
-            f"the model has dynamic inputs and no profile: give min, opt and max shapes for "
-            f"{', '.join(map(str, dynamic))}"
-        )
-    names = [tensor.name for tensor in signature.inputs]
-    for number, profile in enumerate(profiles):
-        for name in profile:
-            if name not in names:
-                raise InputError(
-                    f"profile {number} names input '{name}', which the model has not; "
-                    f"its inputs are: {', '.join(names)}"
-                )
-        for tensor in signature.inputs:
-            if tensor.name in profile:
-                _check_range(f"profile {number}, {tensor}", tensor, profile[tensor.name])
-            elif tensor.dynamic_axes:
-                raise InputError(f"profile {number} has no shapes for the dynamic input {tensor}")
-
-
-def _check_range(where: str, tensor: Tensor, shapes: ShapeRange) -> None:
-    ends: Mapping[str, tuple[int, ...]] = {
-        "min": shapes.min,
-        "opt": shapes.opt,
-        "max": shapes.max,
-    }
-    for end, shape in ends.items():
-        if len(shape) != len(tensor.shape):
-            raise InputError(
-                f"{where}: {end} is {list(shape)}, of rank {len(shape)}; "
-                f"the input has rank {len(tensor.shape)}"
-            )
-        for axis, (size, dim) in enumerate(zip(shape, tensor.dims, strict=True)):
-            if dim not in (-1, size):
-                raise InputError(
-                    f"{where}: {end} is {list(shape)}, with {size} on axis {axis}; "
-                    f"the model fixes that axis at {dim}"
-                )
-    for axis, (low, best, high) in enumerate(zip(shapes.min, shapes.opt, shapes.max, strict=True)):
-        if not 0 <= low <= best <= high:
-            raise InputError(
-                f"{where}: on axis {axis} min, opt and max are {low}, {best} and {high}; "
-                "they must be 0 <= min <= opt <= max"
-            )
 
 
 def _check_files(request: EngineRequest) -> None:

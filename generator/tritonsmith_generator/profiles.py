@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from tritonsmith_generator.errors import InputError
 from tritonsmith_generator.signature import Signature, Tensor
-from tritonsmith_generator.spec import ModelSpec, Shapes
 
-__all__ = ["Profile", "ShapeRange", "Shaping", "derive_shaping"]
+if TYPE_CHECKING:  # the process that builds an engine needs no pydantic
+    from tritonsmith_generator.spec import ModelSpec, Shapes
+
+__all__ = ["Profile", "ShapeRange", "Shaping", "check_profiles", "derive_shaping"]
 
 Shape = tuple[int, ...]
 
@@ -111,22 +114,55 @@ def _derived(tensor: Tensor, batch: Shape) -> ShapeRange:
 
 
 def _given(tensor: Tensor, shapes: Shapes) -> ShapeRange:
-    for which, shape in (("min", shapes.min), ("opt", shapes.opt), ("max", shapes.max)):
-        where = f"shapes.{tensor.name}.{which} {list(shape)}"
+    given = ShapeRange(shapes.min, shapes.opt, shapes.max)
+    _check_range(f"shapes.{tensor.name}, {tensor}", tensor, given)
+    return given
+
+
+def check_profiles(signature: Signature, profiles: tuple[Profile, ...]) -> None:
+    """Raises InputError, with input, axis and values, unless the profiles suit the inputs."""
+    dynamic = [tensor for tensor in signature.inputs if tensor.dynamic_axes]
+    if dynamic and not profiles:
+        raise InputError(
+            f"the model has dynamic inputs and no profile: give min, opt and max shapes for "
+            f"{', '.join(map(str, dynamic))}"
+        )
+    names = [tensor.name for tensor in signature.inputs]
+    for number, profile in enumerate(profiles):
+        for name in profile:
+            if name not in names:
+                raise InputError(
+                    f"profile {number} names input '{name}', which the model has not; "
+                    f"its inputs are: {', '.join(names)}"
+                )
+        for tensor in signature.inputs:
+            if tensor.name in profile:
+                _check_range(f"profile {number}, {tensor}", tensor, profile[tensor.name])
+            elif tensor.dynamic_axes:
+                raise InputError(f"profile {number} has no shapes for the dynamic input {tensor}")
+
+
+def _check_range(where: str, tensor: Tensor, shapes: ShapeRange) -> None:
+    ends: Mapping[str, tuple[int, ...]] = {
+        "min": shapes.min,
+        "opt": shapes.opt,
+        "max": shapes.max,
+    }
+    for end, shape in ends.items():
         if len(shape) != len(tensor.shape):
             raise InputError(
-                f"{where} has {len(shape)} axes, but the model's input {tensor} has "
-                f"{len(tensor.shape)}"
+                f"{where}: {end} is {list(shape)}, of rank {len(shape)}; "
+                f"the input has rank {len(tensor.shape)}"
             )
-        for axis, (size, fixed) in enumerate(zip(shape, tensor.shape, strict=True)):
-            if isinstance(fixed, int) and size != fixed:
+        for axis, (size, dim) in enumerate(zip(shape, tensor.dims, strict=True)):
+            if dim not in (-1, size):
                 raise InputError(
-                    f"{where}: axis {axis} is {size}, but the model fixes it at {fixed}"
+                    f"{where}: {end} is {list(shape)}, with {size} on axis {axis}; "
+                    f"the model fixes that axis at {dim}"
                 )
-    for axis, (low, opt, high) in enumerate(zip(shapes.min, shapes.opt, shapes.max, strict=True)):
-        if not low <= opt <= high:
+    for axis, (low, best, high) in enumerate(zip(shapes.min, shapes.opt, shapes.max, strict=True)):
+        if not 0 <= low <= best <= high:
             raise InputError(
-                f"shapes.{tensor.name}: axis {axis} needs min <= opt <= max, "
-                f"given are {low}, {opt}, {high}"
+                f"{where}: on axis {axis} min, opt and max are {low}, {best} and {high}; "
+                "they must be 0 <= min <= opt <= max"
             )
-    return ShapeRange(shapes.min, shapes.opt, shapes.max)

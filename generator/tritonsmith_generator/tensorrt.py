@@ -21,10 +21,10 @@ from tritonsmith_generator.engine import (
     EngineRequest,
     Progress,
     UnsupportedNode,
-    check_profiles,
 )
 from tritonsmith_generator.enginelayers import EngineLayers, engine_layers
 from tritonsmith_generator.errors import HostError, InputError, TritonsmithError
+from tritonsmith_generator.profiles import check_profiles
 from tritonsmith_generator.signature import Signature, Tensor
 from tritonsmith_generator.tensorrt_config import builder_config
 from tritonsmith_generator.tensorrt_hooks import (

@@ -165,13 +165,13 @@ def _spec(folder: Path, source: Path) -> Path:
 
 SHAPES = {
     "unknown input": ("z=1x4:2x4:4x4", "the model has no input 'z'; it has: x"),
-    "min above opt": ("x=3x4:2x4:4x4", "axis 0 needs min <= opt <= max, given are 3, 2, 4"),
-    "opt above max": ("x=1x4:9x4:4x4", "axis 0 needs min <= opt <= max, given are 1, 9, 4"),
+    "min above opt": ("x=3x4:2x4:4x4", "on axis 0 min, opt and max are 3, 2 and 4"),
+    "opt above max": ("x=1x4:9x4:4x4", "on axis 0 min, opt and max are 1, 9 and 4"),
     "wrong rank": (
         "x=1x4x4:2x4x4:4x4x4",
-        "has 3 axes, but the model's input x: FP32[batch, 4] has",
+        "min is [1, 4, 4], of rank 3; the input has rank 2",
     ),
-    "wrong fixed axis": ("x=1x5:2x5:4x5", "axis 1 is 5, but the model fixes it at 4"),
+    "wrong fixed axis": ("x=1x5:2x5:4x5", "with 5 on axis 1; the model fixes that axis at 4"),
 }
 
 

@@ -21,11 +21,10 @@ from tritonsmith_generator.engine import (
     EngineRequest,
     Progress,
     build_engine,
-    check_profiles,
     unsupported_nodes,
 )
 from tritonsmith_generator.errors import HostError, InputError
-from tritonsmith_generator.profiles import Profile, ShapeRange
+from tritonsmith_generator.profiles import Profile, ShapeRange, check_profiles
 from tritonsmith_generator.signature import Signature, Tensor
 
 pytestmark = pytest.mark.skipif(
