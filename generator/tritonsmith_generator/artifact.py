@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tritonsmith_client import dtypes
 from tritonsmith_generator.cachefolder import cache_folder
@@ -14,13 +13,11 @@ from tritonsmith_generator.conversion import Conversion
 from tritonsmith_generator.engine import EngineReport, EngineRequest, Progress, build_engine
 from tritonsmith_generator.enginelayers import prove_precision
 from tritonsmith_generator.errors import InputError
+from tritonsmith_generator.job import Job
 from tritonsmith_generator.profiles import Shaping
 from tritonsmith_generator.repository import Content
 from tritonsmith_generator.serve.cache import make_once
 from tritonsmith_generator.signature import Signature, Tensor
-
-if TYPE_CHECKING:
-    from tritonsmith_generator.pipeline import Job
 
 __all__ = ["Artifact", "build_artifact"]
 

@@ -5,22 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tritonsmith_generator import devices
 from tritonsmith_generator.accuracy import GateReport, limits_for
 from tritonsmith_generator.builder_options import BuilderOptions
 from tritonsmith_generator.cachefolder import cache_folder
 from tritonsmith_generator.cases import Case
+from tritonsmith_generator.job import Job
 from tritonsmith_generator.onnxfile import OnnxFile, read
 from tritonsmith_generator.passes import Options, PassReport, Samples, for_precision
 from tritonsmith_generator.passes.fallback import Converted, Search, convert
 from tritonsmith_generator.passes.recipe import Executor
 from tritonsmith_generator.targets import release_of
 from tritonsmith_generator.timingcache import timing_cache_path
-
-if TYPE_CHECKING:
-    from tritonsmith_generator.pipeline import Job
 
 __all__ = ["Conversion", "convert_model", "samples_of"]
 

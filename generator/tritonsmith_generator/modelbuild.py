@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tritonsmith_generator.artifact import build_artifact
 from tritonsmith_generator.cachefolder import cache_folder
@@ -18,6 +17,7 @@ from tritonsmith_generator.conversion import convert_model, samples_of
 from tritonsmith_generator.errors import HostError, InputError
 from tritonsmith_generator.events import Event, OnEvent
 from tritonsmith_generator.inspection import CONFIG_NAME
+from tritonsmith_generator.job import Job
 from tritonsmith_generator.lock import FileRecord, LockedModel
 from tritonsmith_generator.onnxfile import OnnxFile, read
 from tritonsmith_generator.passes.tidy import Tidy
@@ -25,9 +25,6 @@ from tritonsmith_generator.precheck import Checked, precheck
 from tritonsmith_generator.profiles import Shaping, derive_shaping
 from tritonsmith_generator.repository import Change, Content, compare, publish
 from tritonsmith_generator.settings import config_for, served_signature
-
-if TYPE_CHECKING:
-    from tritonsmith_generator.pipeline import Job
 
 __all__ = ["Built", "build_model"]
 
