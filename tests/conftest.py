@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -13,6 +14,11 @@ import pytest
 
 from tritonsmith_generator.serve import Server
 from tritonsmith_generator.serve.base import ServerBase
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, and so would every
+# process that they start: tests that send it would wait for ever.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Inherited by every process that a test starts, however far down.
 _MARK = f"TRITONSMITH_TEST_RUN={uuid.uuid4().hex}"
