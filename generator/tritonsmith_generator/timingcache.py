@@ -41,9 +41,12 @@ def merge_timing_cache(config: Any, path: Path) -> None:
     with _exclusive(path):
         merged = config.get_timing_cache()
         if path.is_file():
+            written = config.create_timing_cache(path.read_bytes())
+            if written is None:
+                raise _unfit(path)
             # What was read before the build is in `merged` already; this adds what other builds
             # have written since. 8.6 refuses a cache without entries, which loses nothing.
-            merged.combine(config.create_timing_cache(path.read_bytes()), True)
+            merged.combine(written, True)
         fresh = path.with_name(f".{path.name}.{os.getpid()}")
         fresh.write_bytes(memoryview(merged.serialize()))
         fresh.replace(path)
