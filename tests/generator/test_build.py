@@ -86,6 +86,18 @@ def test_a_lost_lock_rebuilds_nothing(gen_repo: GenRepo, source: Path, tmp_path:
     assert set(again["files"].values()) == {"identical"}
 
 
+def test_where_a_repository_goes_by_default(gen_repo: GenRepo, tmp_path: Path) -> None:
+    """A spec in a folder called model_repository describes that one; a model there does not."""
+    elsewhere = tmp_path / "elsewhere/model_repository"
+    elsewhere.mkdir(parents=True)
+    models.saved(linear(1.0))(elsewhere)
+    (elsewhere / "models.yaml").write_text(SPEC % 4)
+    assert gen_repo(elsewhere / "model.onnx", "--target", "onnxruntime").code == 0
+    assert [p.name for p in (tmp_path / "model_repository").iterdir() if p.is_dir()] == ["model"]
+    assert gen_repo(elsewhere / "models.yaml").code == 0
+    assert [p.name for p in elsewhere.iterdir() if p.is_dir()] == ["m"]
+
+
 def test_dry_run_writes_nothing(gen_repo: GenRepo, source: Path, tmp_path: Path) -> None:
     plan = built(gen_repo, "--dry-run")
     assert plan["status"] == "planned"
