@@ -9,7 +9,13 @@ from pathlib import Path
 import pytest
 
 # In two parts, so that this file keeps the rule too.
-REGISTRIES = ["pypi" + ".org", "pypi" + ".nvidia.com", "python" + "hosted.org", "files" + ".pypi"]
+REGISTRIES = [
+    "pypi" + ".org",
+    "pypi" + ".nvidia.com",
+    "python" + "hosted.org",
+    "files" + ".pypi",
+    "deb" + ".debian.org",
+]
 
 
 @pytest.mark.parametrize("folder", ["client", "generator", "templates"])
