@@ -80,7 +80,10 @@ def test_it_serves_on_the_loopback_interface_and_says_where(repository: Any) -> 
 
 def _listening_addresses(pid: int) -> set[str]:
     """The local addresses, in hexadecimal, on which this process listens."""
-    links = (str(fd.readlink()) for fd in Path(f"/proc/{pid}/fd").iterdir())
+    links = []
+    for fd in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed since it was listed
+            links.append(str(fd.readlink()))
     inodes = {link[8:-1] for link in links if link.startswith("socket:[")}
     rows = [row.split() for row in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     return {row[1].split(":")[0] for row in rows if row[3] == "0A" and row[9] in inodes}
