@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tritonsmith_client import dtypes
-from tritonsmith_generator.cachefolder import cache_folder
+from tritonsmith_generator.cachefolder import cache_folder, make_once
 from tritonsmith_generator.conversion import Conversion
 from tritonsmith_generator.engine import EngineReport, EngineRequest, Progress, build_engine
 from tritonsmith_generator.enginelayers import prove_precision
@@ -16,7 +16,6 @@ from tritonsmith_generator.errors import InputError
 from tritonsmith_generator.job import Job
 from tritonsmith_generator.profiles import Shaping
 from tritonsmith_generator.repository import Content
-from tritonsmith_generator.serve.cache import make_once
 from tritonsmith_generator.signature import Signature, Tensor
 
 __all__ = ["Artifact", "build_artifact"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Literal
@@ -77,7 +77,7 @@ def build(
             if entry is not None:
                 lock = lock.with_model(name, entry)
                 write_lock(repository, lock)
-            results.append(_timed(result, perf_counter() - began))
+            results.append(replace(result, seconds=perf_counter() - began))
     return tuple(results)
 
 
@@ -105,7 +105,3 @@ def _update(
 
 def _intact(folder: Path, locked: LockedModel) -> bool:
     return all(record.still(folder / path) for path, record in locked.files.items())
-
-
-def _timed(result: ModelResult, seconds: float) -> ModelResult:
-    return ModelResult(**{**result.__dict__, "seconds": seconds})

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from support.command import Outcome
-
-from tritonsmith_generator.commands import run
+from support.command import Outcome, run_gen_repo
 
 Infer = Callable[..., Outcome]
 
@@ -23,18 +21,8 @@ def infer(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
 
-    def call(*arguments: str) -> Outcome:
-        # A caller's own --url comes last and wins.
-        monkeypatch.setattr(sys, "argv", ["gen-repo", "infer", "--url", url, *arguments])
-        code = 0
-        try:
-            run()
-        except SystemExit as exc:
-            code = exc.code if isinstance(exc.code, int) else int(exc.code is not None)
-        captured = capsys.readouterr()
-        return Outcome(code, captured.out, captured.err)
-
-    return call
+    # A caller's own --url comes last and wins.
+    return partial(run_gen_repo, monkeypatch, capsys, "infer", "--url", url)
 
 
 def test_random_inputs_and_a_table(infer: Infer) -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
-from support.command import GenRepo, Outcome
-
-from tritonsmith_generator.commands import run
+from support.command import GenRepo, run_gen_repo
 
 
 @pytest.fixture
@@ -20,15 +18,4 @@ def gen_repo(
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path.with_name(tmp_path.name + "-cache")))
 
-    def call(*arguments: str | Path) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["gen-repo", *map(str, arguments)])
-        capsys.readouterr()
-        code = 0
-        try:
-            run()
-        except SystemExit as exc:
-            code = exc.code if isinstance(exc.code, int) else int(exc.code is not None)
-        captured = capsys.readouterr()
-        return Outcome(code, captured.out, captured.err)
-
-    return call
+    return partial(run_gen_repo, monkeypatch, capsys)

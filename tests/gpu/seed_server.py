@@ -11,8 +11,8 @@ import shutil
 import sys
 from pathlib import Path
 
+from tritonsmith_generator.cachefolder import cache_folder, make_once
 from tritonsmith_generator.serve import environment
-from tritonsmith_generator.serve.cache import cache_folder, make_once
 
 
 def main() -> None:
@@ -25,7 +25,7 @@ def main() -> None:
         version = "{}.{}".format(*sys.version_info[:2])
         shutil.copytree(source / "backends" / "python", home / "backends" / version)
 
-    make_once(cache_folder() / environment.WHEEL.replace("==", "-"), make)
+    make_once(cache_folder("server") / environment.WHEEL.replace("==", "-"), make)
 
 
 if __name__ == "__main__":

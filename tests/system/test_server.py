@@ -21,9 +21,9 @@ import pytest
 import tritonclient.grpc as grpc
 from onnx import TensorProto
 
+from tritonsmith_generator.cachefolder import cache_folder
 from tritonsmith_generator.errors import HostError, InputError, ServerError
 from tritonsmith_generator.serve import LogLine, Server
-from tritonsmith_generator.serve.cache import cache_folder
 
 _ENSEMBLE = """
 platform: "ensemble"
@@ -287,7 +287,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repository: Any) 
     with Server(repository.path):
         pass  # makes the user's cache, if this is the first test ever
     folder = tmp_path / "cache"
-    shutil.copytree(cache_folder(), folder / "tritonsmith/server", copy_function=os.link)
+    shutil.copytree(cache_folder("server"), folder / "tritonsmith/server", copy_function=os.link)
     monkeypatch.setenv("PIP_CACHE_DIR", str(Path.home() / ".cache/pip"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
     return folder

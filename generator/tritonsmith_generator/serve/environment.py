@@ -18,9 +18,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from tritonsmith_generator.cachefolder import cache_folder, make_once
 from tritonsmith_generator.errors import HostError
 from tritonsmith_generator.serve import host, pip
-from tritonsmith_generator.serve.cache import cache_folder, make_once
 from tritonsmith_generator.serve.host import Interpreter
 
 __all__ = ["PACKAGES", "WHEEL", "Environment", "Progress", "modules", "prepare"]
@@ -152,7 +152,7 @@ def _where(module: str) -> str | None:
 def _packages(interpreter: Interpreter, extra: Sequence[str], report: Progress) -> Path:
     requirements = (*PACKAGES[interpreter.version], *extra)
     digest = hashlib.sha256("\n".join(requirements).encode()).hexdigest()[:12]
-    folder = cache_folder() / f"python{interpreter.version}-{digest}"
+    folder = cache_folder("server") / f"python{interpreter.version}-{digest}"
 
     def make(new: Path) -> None:
         report(f"installing {', '.join(requirements)}", 0.0)
@@ -163,7 +163,7 @@ def _packages(interpreter: Interpreter, extra: Sequence[str], report: Progress) 
 
 
 def _tritonserver(report: Progress) -> Path:
-    folder = cache_folder() / WHEEL.replace("==", "-")
+    folder = cache_folder("server") / WHEEL.replace("==", "-")
 
     def make(new: Path) -> None:
         report("downloading tritonserver (55 MB)", 0.5)
