@@ -2,7 +2,7 @@
 
 The child is started, not forked: a fork of a process that holds threads or CUDA is broken. It gets
 the parent's ``sys.path``, a session (and so a process group) of its own, and a pipe on which it
-receives its work and sends its events, its result or its error.
+receives its work and sends its events, its result or its error. It may do several pieces of work.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import faulthandler
 import json
 import os
 import pickle
+import queue
 import signal
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from typing import Any, TypeVar
 
 from tritonsmith_generator.errors import HostError
 
-__all__ = ["run_isolated", "stop_running"]
+__all__ = ["Child", "child", "run_isolated", "stop_running"]
 
 Request = TypeVar("Request")
 Event = TypeVar("Event")
@@ -77,22 +78,56 @@ def run_isolated(
 
     When this raises, KeyboardInterrupt included, the child and all that it started are gone.
     """
-    deadline = None if timeout is None else time.monotonic() + timeout
-    last = "before its first step"
-    with _child() as (process, pipe, output):
-        with suppress(BrokenPipeError):  # it died at once: the end of the pipe tells below
-            pipe.send_bytes(pickle.dumps((function, request)))
+    with child() as process:
+        return process.run(function, request, on_event, what=what, timeout=timeout)
+
+
+@contextmanager
+def child() -> Iterator[Child]:
+    """A process that does one piece of work after the other; gone, with all that it started, at
+    the end of the block."""
+    with _process() as (process, pipe, output):
+        yield Child(process, pipe, output)
+
+
+class Child:
+    """A process made by ``child``."""
+
+    def __init__(self, process: subprocess.Popen[bytes], pipe: Connection, output: _Output) -> None:
+        self._process, self._pipe, self._output = process, pipe, output
+
+    def prepare(self, function: Callable[[Request], object], request: Request) -> None:
+        """Have ``function(request)`` called before the next work; returns at once.
+
+        It is for what takes time to load: what it returns or raises is lost.
+        """
+        self._send(function, request, prepares=True)
+
+    def run(
+        self,
+        function: Callable[[Request, Callable[[Event], None]], Result],
+        request: Request,
+        on_event: Callable[[Event], None],
+        *,
+        what: str = "the work",
+        timeout: float | None = None,
+    ) -> Result:
+        """As ``run_isolated``; the process stays, unless it crashed."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        last = "before its first step"
+        self._send(function, request)
         while True:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            if not pipe.poll(left):
+            if not self._pipe.poll(left):
+                _kill(self._process)
                 raise HostError(
                     f"{what} took longer than {timeout:g} s and was stopped {last}. "
                     "Allow more time, or make the work smaller."
                 )
             try:
-                kind, value = pickle.loads(pipe.recv_bytes())
+                kind, value = pickle.loads(self._pipe.recv_bytes())
             except (EOFError, ConnectionResetError):
-                raise _crash(process, output, what, last) from None
+                raise _crash(self._process, self._output, what, last) from None
             if kind == "event":
                 last = f"in phase '{value}'"
                 on_event(value)
@@ -102,6 +137,10 @@ def run_isolated(
             else:
                 result: Result = value
                 return result
+
+    def _send(self, function: Any, request: Any, prepares: bool = False) -> None:
+        with suppress(BrokenPipeError):  # it died: the end of the pipe tells when it is read
+            self._pipe.send_bytes(pickle.dumps((function, request, prepares)))
 
 
 def stop_running() -> None:
@@ -144,7 +183,7 @@ class _Output(threading.Thread):
 
 
 @contextmanager
-def _child() -> Iterator[tuple[subprocess.Popen[bytes], Connection, _Output]]:
+def _process() -> Iterator[tuple[subprocess.Popen[bytes], Connection, _Output]]:
     ours, theirs = Pipe()
     read_end, write_end = os.pipe()
     try:
@@ -188,7 +227,8 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 
 def _crash(process: subprocess.Popen[bytes], output: _Output, what: str, last: str) -> HostError:
-    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    if process.returncode is None:
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     _end(process)  # what it started may hold its output open
     code = process.returncode
     if code < 0:
@@ -214,22 +254,27 @@ def _serve(fd: int) -> None:
         with lock:
             pipe.send_bytes(pickle.dumps((kind, value)))
 
-    try:
-        function, request = pickle.loads(pipe.recv_bytes())
-        threading.Thread(target=_leave_with_the_parent, args=(pipe,), daemon=True).start()
-        result = function(request, lambda event: send("event", event))
-        send("result", result)
-    except Exception as exc:
-        send("error", (_portable(exc), traceback.format_exc()))
-    sys.stdout.flush()
-    # Native libraries that crash while they are unloaded have nothing left to spoil.
-    os._exit(0)
+    work = queue.SimpleQueue[bytes]()
+    threading.Thread(target=_receive, args=(pipe, work), daemon=True).start()
+    while True:
+        prepares = False
+        try:
+            function, request, prepares = pickle.loads(work.get())
+            if prepares:
+                function(request)
+            else:
+                send("result", function(request, lambda event: send("event", event)))
+        except Exception as exc:
+            if not prepares:
+                send("error", (_portable(exc), traceback.format_exc()))
+        sys.stdout.flush()
 
 
-def _leave_with_the_parent(pipe: Connection) -> None:
-    """The parent sends nothing more: whatever ends this wait means that it is gone."""
+def _receive(pipe: Connection, work: queue.SimpleQueue[bytes]) -> None:
+    """Pass the work on. The pipe's end means that the parent is gone, however it ended."""
     with suppress(EOFError, OSError):
-        pipe.recv_bytes()
+        while True:
+            work.put(pipe.recv_bytes())
     os.killpg(0, signal.SIGKILL)
 
 

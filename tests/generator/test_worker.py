@@ -16,7 +16,7 @@ import pytest
 from support import worker_functions as functions
 
 from tritonsmith_generator.errors import HostError, InputError
-from tritonsmith_generator.worker import run_isolated, stop_running
+from tritonsmith_generator.worker import child, run_isolated, stop_running
 
 TESTS = Path(__file__).parents[1]
 
@@ -49,6 +49,20 @@ def test_result_and_events_arrive_in_order() -> None:
 def test_it_is_another_process_that_ends() -> None:
     pid = run_isolated(functions.process_id, None, ignore)
     assert pid != os.getpid()
+    assert_gone(pid)
+
+
+def test_one_process_does_several_pieces_of_work() -> None:
+    with child() as process:
+        process.prepare(functions.remember, "a")
+        process.prepare(functions.refuse_to_prepare, "b")  # what really needs it will say so
+        pid = process.run(functions.process_id, None, ignore)
+        with pytest.raises(InputError, match="no such thing"):
+            process.run(functions.refuse, "no such thing", ignore)
+        assert process.run(functions.remembered, None, ignore) == (pid, ["a"])
+        for _ in range(2):  # a process that crashed is gone, and says so each time
+            with pytest.raises(HostError, match="left with exit code 7"):
+                process.run(functions.leave, 7, ignore)
     assert_gone(pid)
 
 

@@ -93,3 +93,18 @@ def emit_from_threads(count: int, emit: Emit) -> int:
     for thread in threads:
         thread.join()
     return 200 * count
+
+
+_remembered: list[str] = []
+
+
+def remember(what: str) -> None:
+    _remembered.append(what)
+
+
+def refuse_to_prepare(what: str) -> None:
+    raise InputError(what)
+
+
+def remembered(_: object, emit: Emit) -> tuple[int, list[str]]:
+    return os.getpid(), _remembered
