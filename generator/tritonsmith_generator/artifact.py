@@ -27,11 +27,15 @@ _REPORT = "report.json"
 
 @dataclass(frozen=True)
 class Artifact:
-    """Files by name, and the data types of inputs and outputs where a plan has its own."""
+    """Files by name, and the data types of inputs and outputs where a plan has its own.
+
+    ``compute_capability`` is that of the GPU that a plan was built on.
+    """
 
     files: Mapping[str, Content]
     types: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    compute_capability: str | None = None
 
     def served(self, signature: Signature) -> Signature:
         """The signature with the artifact's data types. Raises InputError for a dropped tensor."""
@@ -64,7 +68,8 @@ def build_artifact(
         return Artifact({name: b""})
     make_once(home, lambda new: _compile(job, conversion, shaping, new, tell))
     report = json.loads((home / _REPORT).read_text())
-    return Artifact({name: home / name}, report["types"], tuple(report["notes"]))
+    built_on = report["compute_capability"]
+    return Artifact({name: home / name}, report["types"], tuple(report["notes"]), built_on)
 
 
 def _compile(job: Job, conversion: Conversion, shaping: Shaping, folder: Path, tell: Tell) -> None:

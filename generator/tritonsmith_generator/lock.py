@@ -15,7 +15,15 @@ from typing import Any
 from tritonsmith_generator.errors import InputError
 from tritonsmith_generator.onnxfile import sha256
 
-__all__ = ["LOCK_NAME", "FileRecord", "Lock", "LockedModel", "read_lock", "write_lock"]
+__all__ = [
+    "LOCK_NAME",
+    "FileRecord",
+    "Lock",
+    "LockedModel",
+    "LockedPlan",
+    "read_lock",
+    "write_lock",
+]
 
 LOCK_NAME = "repository.lock.json"
 _FORMAT = 1
@@ -46,13 +54,28 @@ class FileRecord:
 
 
 @dataclass(frozen=True)
+class LockedPlan:
+    """A TensorRT plan of a version: the name of its file, and where it comes from.
+
+    ``key``, ``artifact`` and ``tools`` are the model's on the machine that built this plan.
+    """
+
+    file: str
+    key: str
+    artifact: str
+    tools: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class LockedModel:
     """One model as it was published.
 
     ``key`` stands for everything that the model's files follow from, ``artifact`` for what its
     version's files follow from. ``precision`` and ``limit`` (relative L2; None is the precision's
     default) say how near its answers are to the original's. ``sources`` and ``files`` are by
-    path, relative to the source's folder and to the model's; ``tools`` are versions.
+    path, relative to the source's folder and to the model's; ``tools`` are versions. ``spec`` is
+    what the spec says of the model, defaults and the source's place left out. ``plans`` are those
+    of target ``tensorrt``, by the GPUs that they run on (see ``plans``).
     """
 
     key: str
@@ -65,6 +88,12 @@ class LockedModel:
     sources: Mapping[str, FileRecord] = field(default_factory=dict)
     files: Mapping[str, FileRecord] = field(default_factory=dict)
     tools: Mapping[str, str] = field(default_factory=dict)
+    spec: Mapping[str, Any] = field(default_factory=dict)
+    plans: Mapping[str, LockedPlan] = field(default_factory=dict)
+
+    def follows_from(self, key: str) -> bool:
+        """Whether a job with this key made these files, or one of several plans among them."""
+        return key in (self.key, *(plan.key for plan in self.plans.values()))
 
 
 @dataclass(frozen=True)
@@ -114,4 +143,5 @@ def _model(entry: Mapping[str, Any]) -> LockedModel:
         key: {path: FileRecord(**record) for path, record in entry[key].items()}
         for key in ("sources", "files")
     }
-    return LockedModel(**{**entry, **records})
+    plans = {gpus: LockedPlan(**plan) for gpus, plan in entry.get("plans", {}).items()}
+    return LockedModel(**{**entry, **records, "plans": plans})

@@ -14,16 +14,25 @@ from tritonsmith_generator.cachefolder import cache_folder
 from tritonsmith_generator.cases import Case, case_path, record_cases, served_cases, write_cases
 from tritonsmith_generator.config import render_config
 from tritonsmith_generator.conversion import convert_model, samples_of
-from tritonsmith_generator.errors import HostError, InputError
+from tritonsmith_generator.errors import HostError
 from tritonsmith_generator.events import Event, OnEvent
 from tritonsmith_generator.inspection import CONFIG_NAME
 from tritonsmith_generator.job import Job
+from tritonsmith_generator.keptplans import kept_plans, locked_plans
 from tritonsmith_generator.lock import FileRecord, LockedModel
 from tritonsmith_generator.onnxfile import OnnxFile, read
 from tritonsmith_generator.passes.tidy import Tidy
+from tritonsmith_generator.plans import name_plans
 from tritonsmith_generator.precheck import Checked, precheck
 from tritonsmith_generator.profiles import Shaping, derive_shaping
-from tritonsmith_generator.repository import Change, Content, compare, publish
+from tritonsmith_generator.repository import (
+    Change,
+    Content,
+    compare,
+    next_version,
+    publish,
+    refuse_conflicts,
+)
 from tritonsmith_generator.settings import config_for, served_signature
 
 __all__ = ["Built", "build_model"]
@@ -63,6 +72,8 @@ def build_model(
     def tell(stage: str, detail: str, fraction: float | None = None) -> None:
         on_event(Event(job.name, stage, detail, fraction))
 
+    folder = repository / job.name
+    merged = kept_plans(job, folder, locked)
     tell("precheck", str(job.source))
     checked = precheck(job.source, job.target.name)
     shaping = derive_shaping(checked.signature, job.spec)
@@ -73,23 +84,25 @@ def build_model(
         tell("cases", "asking ONNX Runtime for reference answers")
         cases = _cases(job, file, checked, shaping)
         conversion = convert_model(job, file, cases, work, tell)
-        artifact = build_artifact(job, conversion, shaping, dry_run, tell)
+        artifact = merged or build_artifact(job, conversion, shaping, dry_run, tell)
         served = artifact.served(expected)
         config, notes = config_for(job.name, job.target, served, shaping, job.spec)
-        number = _version(job, repository / job.name, locked, artifact.files)
+        plans = locked_plans(job, artifact, locked if merged else None)
+        if merged:
+            config, notes = name_plans(config, notes, {g: plan.file for g, plan in plans.items()})
+        number = _version(job, folder, locked, artifact.files)
         files: dict[str, Content] = {
             **{f"{number}/{name}": content for name, content in artifact.files.items()},
             str(case_path(Path(), number)): write_cases(served_cases(cases, served)),
             CONFIG_NAME: render_config(config, notes, _header(job)).encode(),
         }
         changes = compare(repository, job.name, files, locked.files if locked else {})
-        _refuse_conflicts(changes, force)
+        refuse_conflicts(changes, force)
         done = (*conversion.notes, *artifact.notes)
         if dry_run:
             return Built(number, changes, checked.warnings, done, None)
         tell("publish", f"version {number}")
         publish(repository, job.name, files)
-    folder = repository / job.name
     entry = LockedModel(
         key=job.key,
         artifact=job.artifact_key,
@@ -101,6 +114,8 @@ def build_model(
         sources=job.sources,
         files={name: FileRecord.of(folder / name) for name in files},
         tools=job.tools,
+        spec=job.spec.model_dump(mode="json", exclude={"onnx", "torch"}, exclude_defaults=True),
+        plans=plans,
     )
     return Built(number, changes, checked.warnings, done, entry)
 
@@ -125,27 +140,7 @@ def _version(
         return job.spec.version
     if locked is not None and locked.artifact == job.artifact_key:
         return locked.version
-    numbers = [int(p.name) for p in folder.glob("*") if p.name.isdigit()] or [0]
-    newest = max(numbers)
-    versioned = {f"{newest}/{name}": content for name, content in artifact.items()}
-    same = compare(folder.parent, folder.name, versioned, {})
-    return newest if newest and all(c.action == "identical" for c in same) else newest + 1
-
-
-def _refuse_conflicts(changes: tuple[Change, ...], force: bool) -> None:
-    conflicts = [c for c in changes if c.action == "conflict"]
-    pinned = [c for c in conflicts if c.path.split("/")[1].isdigit()]
-    if pinned:
-        raise InputError(
-            f"{pinned[0].path} holds other bytes, and versions are immutable: take the version "
-            "out of the spec (the next free one is used) or pin a new one"
-        )
-    if conflicts and not force:
-        first = conflicts[0]
-        raise InputError(
-            f"{first.path}: {first.why}. Put the change into the spec (any field of ModelConfig "
-            "goes under 'config'), move the file away, or replace it with --force"
-        )
+    return next_version(folder, artifact)
 
 
 def _header(job: Job) -> tuple[str, ...]:

@@ -85,7 +85,11 @@ def _update(
     job: Job, repository: Path, lock: Lock, dry_run: bool, force: bool, on_event: OnEvent
 ) -> tuple[ModelResult, LockedModel | None]:
     locked = lock.models.get(job.name)
-    if locked is not None and locked.key == job.key and _intact(repository / job.name, locked):
+    if (
+        locked is not None
+        and locked.follows_from(job.key)
+        and _intact(repository / job.name, locked)
+    ):
         return ModelResult(job.name, "unchanged", locked.target, locked.version), None
     # What builds a model is heavy to import; a run with nothing to do never gets here.
     from tritonsmith_generator.modelbuild import build_model

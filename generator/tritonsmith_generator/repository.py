@@ -22,7 +22,15 @@ from typing import Literal
 from tritonsmith_generator.errors import HostError, InputError
 from tritonsmith_generator.lock import FileRecord
 
-__all__ = ["Change", "Content", "compare", "exclusive", "publish"]
+__all__ = [
+    "Change",
+    "Content",
+    "compare",
+    "exclusive",
+    "next_version",
+    "publish",
+    "refuse_conflicts",
+]
 
 # What a file shall hold: these bytes, or those of this file.
 Content = bytes | Path
@@ -70,6 +78,32 @@ def _compare(
     if not owned.still(target):
         return "conflict", "the file was changed since gen-repo wrote it"
     return "replace", ""
+
+
+def next_version(folder: Path, artifact: Mapping[str, Content]) -> int:
+    """The newest version of the model in ``folder`` if it holds these files, or the next free."""
+    numbers = [int(p.name) for p in folder.glob("*") if p.name.isdigit()] or [0]
+    newest = max(numbers)
+    versioned = {f"{newest}/{name}": content for name, content in artifact.items()}
+    same = compare(folder.parent, folder.name, versioned, {})
+    return newest if newest and all(c.action == "identical" for c in same) else newest + 1
+
+
+def refuse_conflicts(changes: tuple[Change, ...], force: bool) -> None:
+    """Raises InputError for a conflict; ``force`` allows those outside of versions."""
+    conflicts = [c for c in changes if c.action == "conflict"]
+    pinned = [c for c in conflicts if c.path.split("/")[1].isdigit()]
+    if pinned:
+        raise InputError(
+            f"{pinned[0].path} holds other bytes, and versions are immutable: take the version "
+            "out of the spec (the next free one is used) or pin a new one"
+        )
+    if conflicts and not force:
+        first = conflicts[0]
+        raise InputError(
+            f"{first.path}: {first.why}. Put the change into the spec (any field of ModelConfig "
+            "goes under 'config'), move the file away, or replace it with --force"
+        )
 
 
 @contextmanager
