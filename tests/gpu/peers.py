@@ -1,9 +1,10 @@
-"""ResNet-50's time in PyTorch and ONNX Runtime on this GPU, to compare plans with.
+"""The time of ResNet-50 and the encoder in PyTorch and ONNX Runtime on this GPU, beside plans.
 
-    python3 tests/gpu/peers.py resnet50.onnx > peers.json
+    python3 tests/gpu/peers.py FOLDER > peers.json      # the folder that peer_models.py filled
 
 Runs in any Python that has torch (for PyTorch) and onnxruntime with CUDA (for the other); what is
-missing is said, not guessed. Prints JSON rows: peer, precision, batch, median milliseconds.
+missing is said, not guessed. Prints JSON rows: peer, model, precision, batch, median milliseconds.
+Inputs and outputs stay on the GPU.
 """
 
 from __future__ import annotations
@@ -14,9 +15,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import product
+from pathlib import Path
 from typing import Any
 
 BATCHES = (1, 8, 32)
+PRECISIONS = ("fp32", "tf32", "fp16")
 
 
 def median_ms(step: Callable[[], Any], finish: Callable[[], Any], repeats: int = 50) -> float:
@@ -61,54 +65,78 @@ def torch_rows() -> Iterator[dict[str, Any]]:
     layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2048, 1000)]
     model = nn.Sequential(*layers).eval().cuda()
     torch.backends.cudnn.benchmark = True
-    for precision, dtype in (("fp32", torch.float32), ("fp16", torch.float16)):
+    for precision in PRECISIONS:
+        dtype = torch.float16 if precision == "fp16" else torch.float32
         model = model.to(dtype)
+        torch.backends.cudnn.allow_tf32 = precision == "tf32"
+        torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
         for batch in BATCHES:
             x = torch.randn(batch, 3, 224, 224, device="cuda", dtype=dtype)
             with torch.inference_mode():
                 ms = median_ms(partial(model, x), torch.cuda.synchronize)
             yield {
                 "peer": f"PyTorch {torch.__version__} eager",
+                "model": "resnet50",
                 "precision": precision,
                 "batch": batch,
                 "ms": ms,
             }
 
 
-def onnxruntime_rows(path: str) -> Iterator[dict[str, Any]]:
+def _inputs(model: str, batch: int) -> dict[str, Any]:
+    """As in test_plans.py."""
     import numpy as np
+
+    random = np.random.default_rng(batch)
+    if model == "encoder":
+        return {"ids": random.integers(0, 1000, (batch, 64)).astype(np.int32)}
+    return {"x": random.standard_normal((batch, 3, 224, 224), np.float32)}
+
+
+def onnxruntime_rows(folder: Path) -> Iterator[dict[str, Any]]:
     import onnxruntime as ort
 
+    peer = f"ONNX Runtime {ort.__version__} CUDA"
     if "CUDAExecutionProvider" not in ort.get_available_providers():
-        yield {"peer": f"ONNX Runtime {ort.__version__}", "missing": "it is built without CUDA"}
+        yield {"peer": peer, "missing": "it is built without CUDA"}
         return
-    session = ort.InferenceSession(path, providers=["CUDAExecutionProvider"])
-    if session.get_providers()[0] != "CUDAExecutionProvider":
-        yield {"peer": f"ONNX Runtime {ort.__version__}", "missing": "its CUDA does not load"}
-        return
-    for batch in BATCHES:
-        x = np.random.default_rng(0).standard_normal((batch, 3, 224, 224), np.float32)
-        binding = session.io_binding()
-        binding.bind_ortvalue_input("x", ort.OrtValue.ortvalue_from_numpy(x, "cuda", 0))
-        binding.bind_output("y", "cuda")
-        run = partial(session.run_with_iobinding, binding)
-        ms = median_ms(run, binding.synchronize_outputs)
-        yield {
-            "peer": f"ONNX Runtime {ort.__version__} CUDA",
-            "precision": "fp32",
-            "batch": batch,
-            "ms": ms,
+    ort.preload_dlls()  # CUDA and cuDNN of the packages that PyTorch brought
+    for model, precision, layout in product(("resnet50", "encoder"), PRECISIONS, ("NCHW", "NHWC")):
+        stored = "fp16" if precision == "fp16" else "fp32"
+        options = {
+            "use_tf32": str(int(precision == "tf32")),
+            "prefer_nhwc": str(int(layout == "NHWC")),
         }
+        session = ort.InferenceSession(
+            str(folder / f"{model}.{stored}.onnx"), providers=[("CUDAExecutionProvider", options)]
+        )
+        if session.get_providers()[0] != "CUDAExecutionProvider":
+            yield {"peer": peer, "missing": "its CUDA does not load"}
+            return
+        for batch in BATCHES:
+            binding = session.io_binding()
+            for name, array in _inputs(model, batch).items():
+                given = ort.OrtValue.ortvalue_from_numpy(array, "cuda", 0)
+                binding.bind_ortvalue_input(name, given)
+            binding.bind_output("y", "cuda")
+            run = partial(session.run_with_iobinding, binding)
+            yield {
+                "peer": f"{peer} {layout}",
+                "model": model,
+                "precision": precision,
+                "batch": batch,
+                "ms": median_ms(run, binding.synchronize_outputs),
+            }
 
 
 def main() -> None:
     rows: list[dict[str, Any]] = []
     for name, make in (
         ("PyTorch", torch_rows),
-        ("ONNX Runtime", lambda: onnxruntime_rows(sys.argv[1])),
+        ("ONNX Runtime", lambda: onnxruntime_rows(Path(sys.argv[1]))),
     ):
         try:
-            rows += make()
+            rows.extend(make())
         except (ImportError, AssertionError, RuntimeError) as exc:  # torch without CUDA asserts
             rows.append({"peer": name, "missing": str(exc)})
     sys.stdout.write(json.dumps(rows, indent=1) + "\n")

@@ -14,17 +14,17 @@ def main() -> None:
     folder = Path(sys.argv[1])
     figures = json.loads((folder / "figures.json").read_text())
     peers = json.loads((folder / "peers.json").read_text())
-    plans = {row["precision"]: row for row in figures["rows"] if row.get("model") == "resnet50"}
-    lines = [f"ResNet-50 on {figures['gpu']}, driver {figures['driver']}, {figures['library']}"]
+    plans = {(row["model"], row["precision"]): row for row in figures["rows"] if "model" in row}
+    lines = [f"{figures['gpu']}, driver {figures['driver']}, {figures['library']}"]
     for peer in peers:
         if "missing" in peer:
             lines.append(f"{peer['peer']}: not run, {peer['missing']}")
             continue
-        plan = plans.get(peer["precision"])
+        plan = plans.get((peer["model"], peer["precision"]))
         if plan is not None:
             ours = plan[f"batch{peer['batch']}_ms"]
             lines.append(
-                f"batch {peer['batch']:2} {peer['precision']}: plan {ours:.3f} ms, "
+                f"{peer['model']} {peer['precision']} batch {peer['batch']:2}: plan {ours:.3f} ms, "
                 f"{peer['peer']} {peer['ms']:.3f} ms, {peer['ms'] / ours:.2f} times as fast"
             )
     sys.stdout.write("\n".join(lines) + "\n")

@@ -1,6 +1,9 @@
 #!/usr/bin/env bash
-# Runs the GPU suite on a machine without a network, from a bundle of files called part.00, part.01, ...
-#   tests/gpu/run.sh FOLDER_WITH_PARTS [RESULTS_FOLDER]
+# Runs the GPU suite and benchmarks on a machine without a network, from files part.00, part.01, ...
+#   tests/gpu/run.sh FOLDER_WITH_PARTS [RESULTS_FOLDER [STEP...]]
+# Steps, "tests peers" by default: tests (the suite), peers (PyTorch and ONNX Runtime on this GPU, and
+# plans against them), overhead (our build against TensorRT's API and Polygraphy), client (the
+# client's benchmark). README.md names the settings.
 # The bundle, joined, is a tar file with: runtime.tar.gz (CPython 3.10 and the packages of
 # requirements.txt), the wheel of TensorRT 8.6.0, triton.tar.gz (tritonserver), and unpack.sh, which lays
 # these out and writes env.sh (PATH, PYTHONPATH, LD_LIBRARY_PATH, TRITON_HOME).
@@ -8,6 +11,7 @@
 set -euo pipefail
 parts=$(cd "$1" && pwd)
 results=$(mkdir -p "${2:-gpu-results}" && cd "${2:-gpu-results}" && pwd)
+shift $(($# < 2 ? $# : 2))
 cd "$(dirname "$0")/../.."
 home=${GPU_HOME:-/tmp/tritonsmith-gpu}
 peers_python=$(command -v python3)
@@ -17,10 +21,8 @@ if [ ! -f "$home/ready" ]; then
   cat "$parts"/part.* | tar -C "$home/bundle" -x
   bash "$home/bundle/unpack.sh" "$home/bundle" "$home"
   rm -rf "$home/bundle"
-  site=$home/runtime/site
   # One folder with everything: the server's Python gets it as its environment.
-  ln -sfn "$home/trt/tensorrt" "$site/tensorrt"
-  ln -sfn "$home"/trt/tensorrt-*.dist-info "$site/"
+  ln -sfn "$home/trt/tensorrt" "$home"/trt/tensorrt-*.dist-info "$home/runtime/site/"
   touch "$home/ready"
 fi
 # Each time: the source may have changed since the bundle was unpacked.
@@ -28,20 +30,44 @@ fi
   python3.10 -m pip install -q --root-user-action ignore --no-index --no-deps --no-build-isolation \
     --target "$home/runtime/site" --upgrade . )
 
-# In a shell of its own: PyTorch's Python must not see the bundle's packages.
-(
+# Each step is a subshell: PyTorch's Python must not see the bundle's packages.
+enter_bundle() {
   source "$home/env.sh"
   export XDG_CACHE_HOME=$home/cache TRITONSMITH_SERVER_ENV=$home/runtime/site
-  python3.10 tests/gpu/seed_server.py "$TRITON_HOME"
+}
+
+tests() (
+  enter_bundle
   TRITONSMITH_GPU_FIGURES=$results/figures.json \
     timeout "${GPU_TEST_SECONDS:-540}" python3.10 -m pytest -q -p no:cacheprovider -m gpu \
     ${GPU_TESTS:-tests/gpu tests/system/test_tensorrt_backend.py} 2>&1 | tee "$results/tests.txt"
-) || status=$?
+)
 
-if [ "${GPU_PEERS:-1}" = 1 ]; then
-  ( source "$home/env.sh"
-    PYTHONPATH=$PYTHONPATH:tests python3.10 -c 'import sys; from pathlib import Path; from support.gpu_models import resnet50; resnet50(Path(sys.argv[1]))' "$home/resnet50.onnx" )
-  "$peers_python" tests/gpu/peers.py "$home/resnet50.onnx" > "$results/peers.json"
+models() (
+  enter_bundle
+  PYTHONPATH=$PYTHONPATH:tests python3.10 tests/gpu/peer_models.py "$home"
+)
+
+peers() {
+  models
+  PYTHONPATH=${GPU_PEERS_PATH:-} "$peers_python" tests/gpu/peers.py "$home" > "$results/peers.json"
   [ ! -f "$results/figures.json" ] || "$peers_python" tests/gpu/ratios.py "$results" | tee "$results/ratios.txt"
-fi
+}
+
+overhead() {
+  models
+  ( enter_bundle
+    python3.10 benchmarks/build_overhead.py "$home/resnet50.fp32.onnx" --rounds "${GPU_ROUNDS:-3}" \
+      --shapes x=1x3x224x224:8x3x224x224:32x3x224x224 2>&1 | tee "$results/overhead.txt" )
+}
+
+client() (
+  enter_bundle
+  python3.10 benchmarks/client.py --json "$results/client.json" 2>&1 | tee "$results/client.txt"
+)
+
+( enter_bundle; python3.10 tests/gpu/seed_server.py "$TRITON_HOME" )
+for step in ${*:-tests peers}; do
+  "$step" || status=$?
+done
 exit "${status:-0}"
