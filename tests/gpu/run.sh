@@ -6,7 +6,8 @@
 # client's benchmark). README.md names the settings.
 # The bundle, joined, is a tar file with: runtime.tar.gz (CPython 3.10 and the packages of
 # requirements.txt), the wheel of TensorRT 8.6.0, triton.tar.gz (tritonserver), and unpack.sh, which lays
-# these out and writes env.sh (PATH, PYTHONPATH, LD_LIBRARY_PATH, TRITON_HOME).
+# these out and writes env.sh (PATH, PYTHONPATH, LD_LIBRARY_PATH, TRITON_HOME). A wheel of onnxruntime_gpu
+# in it, for the machine's own python3, makes ONNX Runtime a peer where that has none with CUDA.
 # With a network none of this is needed:  pip install '.[dev,tensorrt]' 'cuda-bindings<13'; pytest -m gpu
 set -euo pipefail
 parts=$(cd "$1" && pwd)
@@ -20,6 +21,10 @@ if [ ! -f "$home/ready" ]; then
   mkdir -p "$home/bundle"
   cat "$parts"/part.* | tar -C "$home/bundle" -x
   bash "$home/bundle/unpack.sh" "$home/bundle" "$home"
+  for wheel in "$home"/bundle/onnxruntime_gpu-*.whl; do
+    [ ! -f "$wheel" ] || "$peers_python" -m pip install -q --root-user-action ignore --no-index \
+      --no-deps --target "$home/peers" "$wheel"
+  done
   rm -rf "$home/bundle"
   # One folder with everything: the server's Python gets it as its environment.
   ln -sfn "$home/trt/tensorrt" "$home"/trt/tensorrt-*.dist-info "$home/runtime/site/"
@@ -50,7 +55,7 @@ models() (
 
 peers() {
   models
-  PYTHONPATH=${GPU_PEERS_PATH:-} "$peers_python" tests/gpu/peers.py "$home" > "$results/peers.json"
+  PYTHONPATH=$home/peers "$peers_python" tests/gpu/peers.py "$home" > "$results/peers.json"
   [ ! -f "$results/figures.json" ] || "$peers_python" tests/gpu/ratios.py "$results" | tee "$results/ratios.txt"
 }
 
