@@ -15,6 +15,7 @@ from tritonsmith_generator.commands.export import export
 from tritonsmith_generator.commands.infer import infer
 from tritonsmith_generator.commands.inspect import inspect
 from tritonsmith_generator.commands.serve import serve
+from tritonsmith_generator.commands.stubs import stubs
 from tritonsmith_generator.errors import TritonsmithError
 
 __all__ = ["app", "run"]
@@ -28,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-_COMMANDS = (build, check, deploy, export, infer, inspect, serve)
+_COMMANDS = (build, check, deploy, export, infer, inspect, serve, stubs)
 for _command in _COMMANDS:
     app.command()(_command)
 
