@@ -1,4 +1,4 @@
-"""Run a function in a fresh interpreter, so that a crash in a native library is a message.
+"""Run functions in a fresh interpreter, so that a crash in a native library is a message.
 
 The child is started, not forked: a fork of a process that holds threads or CUDA is broken. It gets
 the parent's ``sys.path``, a session (and so a process group) of its own, and a pipe on which it
@@ -7,57 +7,40 @@ receives its work and sends its events, its result or its error. It may do sever
 
 from __future__ import annotations
 
-import faulthandler
 import json
 import os
 import pickle
-import queue
 import signal
 import subprocess
 import sys
-import threading
 import time
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing import Pipe
-from multiprocessing.connection import Connection
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
+from tritonsmith_generator.crash import CrashError, Output
 from tritonsmith_generator.errors import HostError
 
-__all__ = ["Child", "child", "run_isolated", "stop_running"]
+__all__ = ["Child", "Function", "child", "run_isolated", "stop_running"]
 
 Request = TypeVar("Request")
 Event = TypeVar("Event")
 Result = TypeVar("Result")
+# Module-level; it, its request, events and result can be pickled. What it emits are events.
+Function = Callable[[Request, Callable[[Event], None]], Result]
 
-# The child runs this text, and not this file: a script's folder would be first on sys.path, and
+# The child runs this text, and not a file: a script's folder would be first on sys.path, and
 # our own tensorrt.py in it would hide NVIDIA's.
 _BOOT = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from tritonsmith_generator.worker import _serve; _serve(int(sys.argv[2]))"
+    "from tritonsmith_generator.workermain import serve; serve(*map(int, sys.argv[2:]))"
 )
-_KEPT_OUTPUT = 64 * 1024  # bytes
-_SHOWN_LINES = 16
-_PATIENCE = 5.0  # seconds
-_running: set[subprocess.Popen[bytes]] = set()  # not waited for yet, so their ids are theirs
-_ADVICE = {
-    signal.SIGKILL: "Most likely the kernel ended it because memory ran out: free memory or limit "
-    "the workspace, then run again.",
-    signal.SIGSEGV: "That is a fault in a native library: try another version of it, or simplify "
-    "the model.",
-    signal.SIGABRT: "A native library gave up; its last words are below. Try another version of "
-    "it, or simplify the model.",
-    signal.SIGBUS: "Most likely the disk or /dev/shm is full: free space, then run again.",
-    signal.SIGILL: "This CPU lacks an instruction that the library was compiled for: use a build "
-    "for this machine.",
-    signal.SIGTERM: "Something asked it to stop; run again.",
-}
+_running: set[Child] = set()
 
 
 def run_isolated(
-    function: Callable[[Request, Callable[[Event], None]], Result],
+    function: Function[Request, Event, Result],
     request: Request,
     on_event: Callable[[Event], None],
     *,
@@ -70,31 +53,99 @@ def run_isolated(
         function: a module-level function; it, its request, events and result can be pickled.
         on_event: called here with each value that the function passes to ``emit``.
         what: names the work in messages, e.g. ``"the engine build of resnet50.onnx"``.
-        timeout: seconds until the child is killed; None waits as long as it takes.
+        timeout: seconds until the process is killed; None waits as long as it takes.
 
     Raises:
-        HostError: the child crashed, was killed or took longer than ``timeout``.
+        HostError: the process crashed, was killed or took longer than ``timeout``.
         Exception: whatever the function raised, of the same class and with the same text.
 
-    When this raises, KeyboardInterrupt included, the child and all that it started are gone.
+    When this raises, KeyboardInterrupt included, the process and all that it started are gone.
     """
     with child() as process:
         return process.run(function, request, on_event, what=what, timeout=timeout)
 
 
 @contextmanager
-def child() -> Iterator[Child]:
+def child(
+    environment: Mapping[str, str] | None = None, held: Sequence[int] = ()
+) -> Iterator[Child]:
     """A process that does one piece of work after the other; gone, with all that it started, at
-    the end of the block."""
-    with _process() as (process, pipe, output):
-        yield Child(process, pipe, output)
+    the end of the block. The arguments are those of ``Child``."""
+    process = Child(environment, held)
+    try:
+        yield process
+    finally:
+        process.close()
+
+
+def stop_running() -> None:
+    """Kill all children; who waits for one of them, in another thread, gets a HostError.
+
+    For a caller with threads: Ctrl-C reaches the main thread only.
+    """
+    for process in tuple(_running):
+        process.stopped = True
+        process.kill()
 
 
 class Child:
-    """A process made by ``child``."""
+    """A fresh interpreter that calls functions, one at a time. See ``child``.
 
-    def __init__(self, process: subprocess.Popen[bytes], pipe: Connection, output: _Output) -> None:
-        self._process, self._pipe, self._output = process, pipe, output
+    Args:
+        environment: variables that differ from this process's.
+        held: descriptors that stay open until the process has ended, such as that of a lock.
+
+    Attributes:
+        last: how far the function is, in words: its last event.
+        stopped: whether ``stop_running`` has killed it.
+
+    Raises HostError where no process can be started.
+    """
+
+    def __init__(
+        self, environment: Mapping[str, str] | None = None, held: Sequence[int] = ()
+    ) -> None:
+        self.last = ""
+        self.stopped = False
+        self._what = ""
+        self._pipe, theirs = Pipe()
+        read_end, write_end = os.pipe()
+        passed = [theirs.fileno(), *held]
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", _BOOT, json.dumps(sys.path), *map(str, passed)],
+                stdin=subprocess.DEVNULL,
+                stdout=write_end,
+                stderr=write_end,
+                pass_fds=passed,
+                start_new_session=True,
+                env={**os.environ, **(environment or {})},
+            )
+        except BaseException as exc:
+            self._pipe.close()
+            os.close(read_end)
+            if not isinstance(exc, OSError):
+                raise
+            raise HostError(
+                f"no process could be started ({exc.strerror}): free memory, end other processes, "
+                "or build fewer models at a time (--jobs)"
+            ) from exc
+        finally:
+            theirs.close()
+            os.close(write_end)
+        self._output = Output(read_end)
+        self._output.start()
+        _running.add(self)
+
+    def fileno(self) -> int:
+        """For ``multiprocessing.connection.wait``: readable when ``receive`` has something."""
+        return self._pipe.fileno()
+
+    def submit(self, function: Function[Any, Any, Any], request: Any, what: str) -> None:
+        """Have a function called; the one before, if any, has answered."""
+        self._what, self.last = what, "before its first step"
+        self._output.forget()
+        self._send(function, request)
 
     def prepare(self, function: Callable[[Request], object], request: Request) -> None:
         """Have ``function(request)`` called before the next work; returns at once.
@@ -105,7 +156,7 @@ class Child:
 
     def run(
         self,
-        function: Callable[[Request, Callable[[Event], None]], Result],
+        function: Function[Request, Event, Result],
         request: Request,
         on_event: Callable[[Event], None],
         *,
@@ -114,42 +165,75 @@ class Child:
     ) -> Result:
         """As ``run_isolated``; the process stays, unless it crashed."""
         deadline = None if timeout is None else time.monotonic() + timeout
-        last = "before its first step"
-        self._send(function, request)
+        self.submit(function, request, what)
         while True:
-            left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            if not self._pipe.poll(left):
-                _kill(self._process)
+            if not self.poll(None if deadline is None else max(0.0, deadline - time.monotonic())):
+                self.kill()
                 raise HostError(
-                    f"{what} took longer than {timeout:g} s and was stopped {last}. "
+                    f"{what} took longer than {timeout:g} s and was stopped {self.last}. "
                     "Allow more time, or make the work smaller."
                 )
-            try:
-                kind, value = pickle.loads(self._pipe.recv_bytes())
-            except (EOFError, ConnectionResetError):
-                raise _crash(self._process, self._output, what, last) from None
-            if kind == "event":
-                last = f"in phase '{value}'"
-                on_event(value)
-            elif kind == "error":
-                error, text = value
-                raise error from _RemoteError(text)
-            else:
+            kind, value = self.receive()
+            if kind == "result":
                 result: Result = value
                 return result
+            on_event(value)
+
+    def poll(self, timeout: float | None) -> bool:
+        """Whether ``receive`` has something within so many seconds."""
+        return self._pipe.poll(timeout)
+
+    def receive(self) -> tuple[Literal["event", "result"], Any]:
+        """The next event or the result. Raises what the function raised; CrashError if it died."""
+        try:
+            kind, value = pickle.loads(self._pipe.recv_bytes())
+        except (EOFError, ConnectionResetError):
+            raise self._crashed() from None
+        if kind == "error":
+            error, text = value
+            raise error from _RemoteError(text)
+        if kind == "event":
+            self.last = f"in phase '{value}'"
+        return kind, value
+
+    def memory(self) -> int:
+        """The bytes that it holds in memory now; 0 where the system doesn't tell."""
+        try:
+            with open(f"/proc/{self._process.pid}/statm") as file:  # noqa: PTH123  # asked often
+                return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        except (OSError, IndexError, ValueError):
+            return 0
+
+    def kill(self) -> None:
+        """Kill the process and all that it started, without waiting for their end."""
+        # Until it is waited for, its id is its own.
+        if self._process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        """End the process and all that it started."""
+        _running.discard(self)
+        self._end()
+        self._output.finish()
+        self._pipe.close()
 
     def _send(self, function: Any, request: Any, prepares: bool = False) -> None:
         with suppress(BrokenPipeError):  # it died: the end of the pipe tells when it is read
             self._pipe.send_bytes(pickle.dumps((function, request, prepares)))
 
+    def _end(self) -> None:
+        self.kill()
+        self._process.wait()
 
-def stop_running() -> None:
-    """Kill what ``run_isolated`` runs in other threads; there each call raises HostError.
-
-    For a caller with threads: Ctrl-C reaches the main thread only.
-    """
-    for process in tuple(_running):
-        _kill(process)
+    def _crashed(self) -> CrashError:
+        # Its exit code is its own only if it has ended before we end what it started.
+        if self._process.returncode is None:
+            os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
+        _running.discard(self)
+        self._end()  # what it started may hold its output open
+        lines = self._output.last_lines()
+        return CrashError.of(self._process.returncode, self._what, self.last, lines)
 
 
 class _RemoteError(Exception):
@@ -157,132 +241,3 @@ class _RemoteError(Exception):
 
     def __str__(self) -> str:
         return f"\n{self.args[0]}"
-
-
-class _Output(threading.Thread):
-    """Reads all that the child prints, so that it never blocks, and keeps the end of it."""
-
-    def __init__(self, fd: int) -> None:
-        super().__init__(daemon=True)
-        self._fd = fd
-        self._tail = bytearray()
-
-    def run(self) -> None:
-        while chunk := os.read(self._fd, 1 << 16):
-            self._tail += chunk
-            del self._tail[:-_KEPT_OUTPUT]
-        os.close(self._fd)
-
-    def finish(self) -> None:
-        """Wait for the end; a daemon that left the child's group may hold the pipe open."""
-        self.join(_PATIENCE)
-
-    def last_lines(self) -> list[str]:
-        self.finish()
-        return self._tail.decode(errors="replace").splitlines()[-_SHOWN_LINES:]
-
-
-@contextmanager
-def _process() -> Iterator[tuple[subprocess.Popen[bytes], Connection, _Output]]:
-    ours, theirs = Pipe()
-    read_end, write_end = os.pipe()
-    try:
-        process = subprocess.Popen(
-            [sys.executable, "-c", _BOOT, json.dumps(sys.path), str(theirs.fileno())],
-            stdin=subprocess.DEVNULL,
-            stdout=write_end,
-            stderr=write_end,
-            pass_fds=[theirs.fileno()],
-            start_new_session=True,
-        )
-    except BaseException:
-        ours.close()
-        os.close(read_end)
-        raise
-    finally:
-        theirs.close()
-        os.close(write_end)
-    output = _Output(read_end)
-    output.start()
-    _running.add(process)
-    try:
-        yield process, ours, output
-    finally:
-        _running.discard(process)
-        _end(process)
-        output.finish()
-        ours.close()
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Kill the child and all that it started; its id is ours until it is waited for."""
-    if process.returncode is None:
-        _kill(process)
-        process.wait()
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-
-
-def _crash(process: subprocess.Popen[bytes], output: _Output, what: str, last: str) -> HostError:
-    if process.returncode is None:
-        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-    _end(process)  # what it started may hold its output open
-    code = process.returncode
-    if code < 0:
-        number = signal.Signals(-code)
-        how = f"was ended by {number.name} ({signal.strsignal(number)}) {last}"
-        advice = _ADVICE.get(number, "Run it again.")
-    else:
-        how = f"left with exit code {code} {last}, without a result"
-        advice = "Its last words are below."
-    lines = output.last_lines()
-    said = "\n  ".join(["It said last:", *lines]) if lines else "It had printed nothing."
-    return HostError(f"{what} {how}. {advice}\n{said}")
-
-
-def _serve(fd: int) -> None:
-    """The child's main: take the work, do it, answer."""
-    faulthandler.enable(all_threads=False)  # a native crash then tells which of our lines called
-    os.set_inheritable(fd, False)
-    pipe = Connection(fd)
-    lock = threading.Lock()  # native libraries report progress from threads of their own
-
-    def send(kind: str, value: Any) -> None:
-        with lock:
-            pipe.send_bytes(pickle.dumps((kind, value)))
-
-    work = queue.SimpleQueue[bytes]()
-    threading.Thread(target=_receive, args=(pipe, work), daemon=True).start()
-    while True:
-        prepares = False
-        try:
-            function, request, prepares = pickle.loads(work.get())
-            if prepares:
-                function(request)
-            else:
-                send("result", function(request, lambda event: send("event", event)))
-        except Exception as exc:
-            if not prepares:
-                send("error", (_portable(exc), traceback.format_exc()))
-        sys.stdout.flush()
-
-
-def _receive(pipe: Connection, work: queue.SimpleQueue[bytes]) -> None:
-    """Pass the work on. The pipe's end means that the parent is gone, however it ended."""
-    with suppress(EOFError, OSError):
-        while True:
-            work.put(pipe.recv_bytes())
-    os.killpg(0, signal.SIGKILL)
-
-
-def _portable(exc: Exception) -> Exception:
-    if isinstance(exc, MemoryError):
-        return HostError("memory ran out: free memory, or use a smaller model or workspace")
-    try:
-        pickle.loads(pickle.dumps(exc))
-    except Exception:
-        return RuntimeError(f"{type(exc).__name__}: {exc}")
-    return exc
