@@ -18,6 +18,7 @@ from .errors import (
     ClosedError,
     ConnectError,
     ConnectionLostError,
+    CudaError,
     DeadlineExceededError,
     InputError,
     InternalError,
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
     from .admin import Duration, IndexEntry, Metric, ModelStatistics
     from .asyncclient import AsyncClient
     from .asyncmodel import AsyncModel, AsyncSequence
+    from .cuda import CudaRegion
+    from .regions import RegionStatus, RegionTensor, SystemRegion
 
 __all__ = [
     "TLS",
@@ -54,6 +57,8 @@ __all__ = [
     "ClosedError",
     "ConnectError",
     "ConnectionLostError",
+    "CudaError",
+    "CudaRegion",
     "DataType",
     "DeadlineExceededError",
     "Duration",
@@ -68,6 +73,8 @@ __all__ = [
     "ModelStatistics",
     "NotFoundError",
     "PermissionDeniedError",
+    "RegionStatus",
+    "RegionTensor",
     "RequestCancelledError",
     "ResourceExhaustedError",
     "ResponseError",
@@ -76,6 +83,7 @@ __all__ = [
     "Sequence",
     "ServerMetadata",
     "StatusError",
+    "SystemRegion",
     "TensorMetadata",
     "TritonError",
     "UnavailableError",
@@ -91,6 +99,10 @@ _LATE = {  # neither asyncio nor what is rare is imported before somebody asks f
     "AsyncClient": "asyncclient",
     "AsyncModel": "asyncmodel",
     "AsyncSequence": "asyncmodel",
+    "CudaRegion": "cuda",
+    "RegionStatus": "regions",
+    "RegionTensor": "regions",
+    "SystemRegion": "regions",
 }
 
 

@@ -6,11 +6,12 @@ Both protocols bring the same plain fields; the functions here make values of th
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from .errors import ResponseError
+from .regions import RegionStatus
 
 __all__ = ["Duration", "IndexEntry", "Metric", "ModelStatistics", "Setting", "parse_metrics"]
 
@@ -104,6 +105,20 @@ def _duration(value: Mapping[str, Any]) -> Duration:
 def index_from(entries: list[Mapping[str, Any]]) -> tuple[IndexEntry, ...]:
     names = ("name", "version", "state", "reason")
     return tuple(IndexEntry(*(str(e.get(name, "")) for name in names)) for e in entries)
+
+
+def regions_from(entries: Iterable[Mapping[str, Any]], kind: str) -> tuple[RegionStatus, ...]:
+    return tuple(
+        RegionStatus(
+            e["name"],
+            kind,
+            int(e["byte_size"]),
+            str(e.get("key", "")),
+            int(e.get("offset", 0)),
+            int(e["device_id"]) if kind == "cuda" else None,
+        )
+        for e in entries
+    )
 
 
 def settings_from(fields: Mapping[str, Any]) -> dict[str, Setting]:

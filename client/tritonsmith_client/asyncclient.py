@@ -21,6 +21,7 @@ from .values import ServerMetadata
 
 if TYPE_CHECKING:
     from .admin import IndexEntry, Metric, ModelStatistics, Setting
+    from .regions import Region, RegionStatus
 
 __all__ = ["AsyncClient"]
 
@@ -119,6 +120,21 @@ class AsyncClient:
         """See `Client.log_settings`."""
         return await self._ask(self._core.protocol.log_settings(changes or {}))
 
+    async def register(self, region: Region) -> None:
+        """See `Client.register`."""
+        deadline = self._core.deadline()
+        await self._runner.run(self._core.register(region, deadline), deadline)
+
+    async def unregister(self, region: Region) -> None:
+        """See `Client.unregister`."""
+        deadline = self._core.deadline()
+        await self._runner.run(self._core.unregister(region, deadline), deadline)
+
+    async def memory_status(self) -> tuple[RegionStatus, ...]:
+        """See `Client.memory_status`."""
+        deadline = self._core.deadline()
+        return await self._runner.run(self._core.memory_status(deadline), deadline)
+
     async def metrics(self, url: str | None = None) -> tuple[Metric, ...]:
         """See `Client.metrics`."""
         from .httpadmin import metrics_exchange
@@ -132,7 +148,7 @@ class AsyncClient:
 
     async def close(self) -> None:
         """See `Client.close`."""
-        if self._core.sharing is not None:
+        if self._core.has_regions:
             with contextlib.suppress(TritonError):
                 await self._runner.run(self._core.farewell(), self._core.deadline(_FAREWELL))
         await self._runner.close()

@@ -17,6 +17,7 @@ from .errors import InputError, TritonError
 from .exchange import Flow
 from .modelcore import ModelCore
 from .options import Options, changed
+from .regions import RegionTensor
 from .sequences import SequenceState, sequence_id
 from .tensors import Array
 from .values import ModelConfig, ModelMetadata, Parameter, Result
@@ -136,7 +137,7 @@ class AsyncModel:
         classes: int | None = None,
         convert: bool | None = None,
         split: bool | None = None,
-        out: Mapping[str, Array] | None = None,
+        out: Mapping[str, Array | RegionTensor] | None = None,
     ) -> AsyncModel:
         """The same model with other options; see `Model.using`."""
         options = changed(

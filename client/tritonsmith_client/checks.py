@@ -11,6 +11,7 @@ import numpy as np
 from .dtypes import DataType, from_numpy
 from .errors import InputError
 from .interop import as_numpy
+from .regions import RegionTensor
 from .tensors import Array
 from .values import ModelConfig, ModelMetadata, TensorMetadata
 
@@ -59,8 +60,8 @@ def bind(
 
 def as_array(value: Any, tensor: TensorMetadata) -> Array:
     """Arrays are taken as they are; lists and numbers become arrays of the input's data type."""
-    if isinstance(value, np.ndarray):
-        return value
+    if isinstance(value, (np.ndarray, RegionTensor)):
+        return value  # type: ignore[return-value]  # what is asked of both is dtype and shape
     foreign = as_numpy(value, tensor.name)
     if foreign is not None:
         return foreign
@@ -78,6 +79,7 @@ def converted(metadata: ModelMetadata, arrays: Mapping[str, Array]) -> dict[str,
     for name, array in arrays.items():
         wanted = metadata.input_by_name[name].dtype.numpy
         mixed = wanted.kind == "O" or array.dtype.kind in "OSU"
+        mixed = mixed or isinstance(array, RegionTensor)  # it stays where it lies
         result[name] = array if mixed else array.astype(wanted, copy=False)
     return result
 
@@ -85,7 +87,7 @@ def converted(metadata: ModelMetadata, arrays: Mapping[str, Array]) -> dict[str,
 def check_tensors(
     metadata: ModelMetadata,
     config: ModelConfig,
-    arrays: Mapping[str, Array],
+    arrays: Mapping[str, Array | RegionTensor],
     limit: int | None = None,
 ) -> dict[str, DataType]:
     """The data type of each given input, once everything fits.
@@ -140,7 +142,7 @@ def check_classes(metadata: ModelMetadata, names: Iterable[str]) -> None:
             )
 
 
-def _check_dtype(tensor: TensorMetadata, array: Array) -> DataType:
+def _check_dtype(tensor: TensorMetadata, array: Array | RegionTensor) -> DataType:
     try:
         given = from_numpy(array.dtype)
     except (KeyError, TypeError):
@@ -181,7 +183,7 @@ def _check_shape(
     )
 
 
-def _check_batch(model: str, limit: int, arrays: Mapping[str, Array]) -> None:
+def _check_batch(model: str, limit: int, arrays: Mapping[str, Array | RegionTensor]) -> None:
     sizes = {name: array.shape[0] for name, array in arrays.items()}
     first, size = next(iter(sizes.items()), ("", 0))
     for name, other in sizes.items():

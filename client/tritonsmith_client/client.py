@@ -21,6 +21,7 @@ from .values import ServerMetadata
 
 if TYPE_CHECKING:
     from .admin import IndexEntry, Metric, ModelStatistics, Setting
+    from .regions import Region, RegionStatus
 
 __all__ = ["Client"]
 
@@ -161,6 +162,28 @@ class Client:
         """The log settings of the server, after changes to them if any are given."""
         return self._ask(self._core.protocol.log_settings(changes or {}))
 
+    def register(self, region: Region) -> None:
+        """Lets the server map a region: a `SystemRegion` or a `CudaRegion`.
+
+        Until `unregister`, or `close`. A server that is started anew has to be told again.
+
+        Raises:
+            InputError: the client has several servers.
+            StatusError: the server is on another host, or does not allow it.
+        """
+        deadline = self._core.deadline()
+        self._runner.run(self._core.register(region, deadline), deadline)
+
+    def unregister(self, region: Region) -> None:
+        """Has the server let go of a region."""
+        deadline = self._core.deadline()
+        self._runner.run(self._core.unregister(region, deadline), deadline)
+
+    def memory_status(self) -> tuple[RegionStatus, ...]:
+        """The regions that the server has registered, whoever made them."""
+        deadline = self._core.deadline()
+        return self._runner.run(self._core.memory_status(deadline), deadline)
+
     def metrics(self, url: str | None = None) -> tuple[Metric, ...]:
         """The samples of the server's Prometheus metrics.
 
@@ -178,7 +201,7 @@ class Client:
 
     def close(self) -> None:
         """Closes the connections; a later call raises ClosedError."""
-        if self._core.sharing is not None:
+        if self._core.has_regions:
             with contextlib.suppress(TritonError):
                 self._runner.run(self._core.farewell(), self._core.deadline(_FAREWELL))
         self._runner.close()

@@ -14,6 +14,7 @@ from .exchange import Exchange, Flow, Sleep, T
 from .modelcore import ModelCore, read_signature
 from .options import check_timeout
 from .protocol import WireProtocol, called
+from .regions import Region, RegionStatus
 from .retry import Retry, attempts
 from .sharing import Sharing, possible
 
@@ -40,7 +41,9 @@ class ClientCore:
         self.retry = retry
         self.protocol = _protocol(address)
 
-        one_host = len(addresses) == 1 and possible(address)
+        self._one_server = len(addresses) == 1
+        self._regions: dict[str, Region] = {}  # those that the caller registered, by name
+        one_host = self._one_server and possible(address)
         self.sharing = Sharing(self.protocol) if shared_memory == "auto" and one_host else None
 
     def budget(self, timeout: float | EllipsisType | None = ...) -> float | None:
@@ -65,6 +68,34 @@ class ClientCore:
         """What there is to say to the server before the connections are closed."""
         if self.sharing is not None:
             yield from self.sharing.close()
+        while self._regions:
+            name, region = self._regions.popitem()
+            yield self.protocol.unregister_memory(name, region.kind)
+
+    @property
+    def has_regions(self) -> bool:
+        """Whether the server may have memory of this client."""
+        return self.sharing is not None or bool(self._regions)
+
+    def register(self, region: Region, deadline: Deadline) -> Flow[None]:
+        if not self._one_server:
+            raise InputError(
+                f"a region is registered with one server, and this client has {self.name}; "
+                "make a client for one of them"
+            )
+        yield from self.ask(region.registration(self.protocol), deadline)
+        self._regions[region.name] = region
+
+    def unregister(self, region: Region, deadline: Deadline) -> Flow[None]:
+        exchange = self.protocol.unregister_memory(region.name, region.kind)
+        yield from self.ask(exchange, deadline)
+        self._regions.pop(region.name, None)
+
+    def memory_status(self, deadline: Deadline) -> Flow[tuple[RegionStatus, ...]]:
+        found: tuple[RegionStatus, ...] = ()
+        for kind in ("system", "cuda"):
+            found += yield from self.ask(self.protocol.memory_status(kind), deadline)
+        return found
 
     def model(self, name: str, version: str, deadline: Deadline) -> Flow[ModelCore]:
         if not name:

@@ -4,6 +4,7 @@
     ├── InputError (ValueError)       refused here, before anything was sent
     ├── UnknownOutputError (KeyError) a result has no output of that name
     ├── ClosedError                   the client was used after close()
+    ├── CudaError                     the CUDA driver of this machine failed
     ├── ResponseError                 the reply is malformed, or nothing that Triton sends
     ├── DeadlineExceededError (TimeoutError)   DEADLINE_EXCEEDED | 408, 504, or our own clock
     └── StatusError                   the server, or the way to it, answered with an error
@@ -30,6 +31,7 @@ __all__ = [
     "ClosedError",
     "ConnectError",
     "ConnectionLostError",
+    "CudaError",
     "DeadlineExceededError",
     "InputError",
     "InternalError",
@@ -73,6 +75,10 @@ class UnknownOutputError(TritonError, KeyError):
 
 class ClosedError(TritonError):
     """The client was used after close()."""
+
+
+class CudaError(TritonError):
+    """The CUDA driver of this machine failed."""
 
 
 class ResponseError(TritonError):

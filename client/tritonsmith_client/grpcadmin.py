@@ -13,12 +13,14 @@ from .admin import (
     ModelStatistics,
     Setting,
     index_from,
+    regions_from,
     settings_from,
     statistics_from,
 )
 from .errors import InputError, ResponseError
 from .exchange import Exchange, Repeat, T
 from .protocol import called
+from .regions import RegionStatus
 
 __all__ = ["SERVICE", "GrpcAdmin", "plain"]
 
@@ -89,9 +91,24 @@ class GrpcAdmin:
         what = "registering shared memory"
         return self.ask(what, "SystemSharedMemoryRegister", request, _nothing, Repeat.UNEXECUTED)
 
-    def unregister_memory(self, name: str) -> Exchange[None]:
-        what = "unregistering shared memory"
-        return self.ask(what, "SystemSharedMemoryUnregister", {"name": name}, _nothing)
+    def register_cuda_memory(
+        self, name: str, handle: bytes, device: int, size: int
+    ) -> Exchange[None]:
+        request = {"name": name, "raw_handle": handle, "device_id": device, "byte_size": size}
+        what = "registering CUDA shared memory"
+        return self.ask(what, "CudaSharedMemoryRegister", request, _nothing, Repeat.UNEXECUTED)
+
+    def unregister_memory(self, name: str, kind: str = "system") -> Exchange[None]:
+        method = f"{kind.capitalize()}SharedMemoryUnregister"
+        return self.ask("unregistering shared memory", method, {"name": name}, _nothing)
+
+    def memory_status(self, kind: str) -> Exchange[tuple[RegionStatus, ...]]:
+        return self.ask(
+            "reading the status of shared memory",
+            f"{kind.capitalize()}SharedMemoryStatus",
+            {},
+            lambda message: regions_from(plain(message)["regions"].values(), kind),
+        )
 
     def ask(
         self,

@@ -15,6 +15,7 @@ from .admin import (
     Setting,
     index_from,
     parse_metrics,
+    regions_from,
     settings_from,
     statistics_from,
 )
@@ -22,6 +23,7 @@ from .errors import ResponseError
 from .exchange import Exchange, Repeat, T
 from .httpwire import HttpReply, json_of, route
 from .protocol import called
+from .regions import RegionStatus
 
 __all__ = ["HttpAdmin", "metrics_exchange", "model_path"]
 
@@ -72,8 +74,20 @@ class HttpAdmin:
         request = {"key": key, "offset": 0, "byte_size": size}
         return self.write("registering shared memory", path, request, _nothing)
 
-    def unregister_memory(self, name: str) -> Exchange[None]:
-        path = f"/systemsharedmemory/region/{quote(name, safe='')}/unregister"
+    def register_cuda_memory(
+        self, name: str, handle: bytes, device: int, size: int
+    ) -> Exchange[None]:
+        path = f"/cudasharedmemory/region/{quote(name, safe='')}/register"
+        encoded = {"b64": base64.b64encode(handle).decode()}
+        request = {"raw_handle": encoded, "device_id": device, "byte_size": size}
+        return self.write("registering CUDA shared memory", path, request, _nothing)
+
+    def memory_status(self, kind: str) -> Exchange[tuple[RegionStatus, ...]]:
+        what = "reading the status of shared memory"
+        return self.read(what, f"/{kind}sharedmemory/status", lambda v: regions_from(v, kind))
+
+    def unregister_memory(self, name: str, kind: str = "system") -> Exchange[None]:
+        path = f"/{kind}sharedmemory/region/{quote(name, safe='')}/unregister"
         return self.write("unregistering shared memory", path, {}, _nothing, Repeat.ALWAYS)
 
     def read(self, what: str, path: str, parse: Callable[[Any], T]) -> Exchange[T]:

@@ -16,6 +16,7 @@ from .errors import InputError, TritonError
 from .exchange import Flow
 from .modelcore import ModelCore
 from .options import Options, changed
+from .regions import RegionTensor
 from .runner import Runner
 from .sequences import SequenceState, sequence_id
 from .tensors import Array
@@ -170,7 +171,7 @@ class Model:
         classes: int | None = None,
         convert: bool | None = None,
         split: bool | None = None,
-        out: Mapping[str, Array] | None = None,
+        out: Mapping[str, Array | RegionTensor] | None = None,
     ) -> Model:
         """The same model with other options; what is left out stays as it is.
 
@@ -185,7 +186,8 @@ class Model:
             classes: asks for so many classes of each output; see `Result.classes`.
             convert: whether numbers of another data type are converted (False at first).
             split: whether a batch over max_batch_size is sent in parts (True at first).
-            out: arrays that take the outputs of these names.
+            out: arrays that take the outputs of these names, or tensors in regions of shared
+                memory, into which the server then writes them.
 
         Raises:
             InputError: a parameter or header has a name or value that cannot be sent.

@@ -18,7 +18,9 @@ from .errors import (
 )
 from .exchange import Exchange, Flow, Gather
 from .options import Options
+from .placed import collected, is_placed, placed_exchange
 from .protocol import WireProtocol
+from .regions import RegionTensor
 from .requests import Ready, RequestBuilder, Signature
 from .retry import Retry, attempts
 from .sharing import Sharing, collect, fill, learn, worth_sharing
@@ -95,6 +97,8 @@ class ModelCore:
         builder = self._builder
         metadata = builder.signature.metadata
         arrays = bind(metadata, args, named)
+        if is_placed(arrays, options.out):
+            raise InputError("a stream takes no tensors in shared memory: give arrays")
         ready = builder.ready(converted(metadata, arrays) if options.convert else arrays, options)
         return self._protocol.streamed(builder.inline(ready, options))
 
@@ -119,6 +123,12 @@ class ModelCore:
         arrays = bind(metadata, args, named)
         if options.convert:
             arrays = converted(metadata, arrays)
+        if is_placed(arrays, options.out):
+            exchange = placed_exchange(
+                self._protocol, self.name, self.version, builder.signature, arrays, options
+            )
+            result: Result = yield from attempts(exchange, self._retry, deadline)
+            return collected(result, options.out)
         limit = config.max_batch_size
         if limit and options.split and options.sequence is None and batch_size(arrays) > limit:
             check_tensors(metadata, config, arrays, limit=sys.maxsize)
@@ -178,7 +188,7 @@ class ModelCore:
         return collect(lease, placement, result)
 
 
-def into(result: Result, out: Mapping[str, Array]) -> Result:
+def into(result: Result, out: Mapping[str, Array | RegionTensor]) -> Result:
     """The result with these arrays in place of its own, which are copied into them.
 
     Raises:
@@ -186,6 +196,8 @@ def into(result: Result, out: Mapping[str, Array]) -> Result:
     """
     outputs = dict(result)
     for name, array in out.items():
+        if isinstance(array, RegionTensor):
+            continue  # the server has written it
         given = result[name]
         if (array.shape, array.dtype) != (given.shape, given.dtype) or not array.flags.writeable:
             raise InputError(

@@ -10,6 +10,7 @@ from typing import Any
 
 from .errors import InputError
 from .exchange import Headers
+from .regions import RegionTensor
 from .tensors import Array
 from .values import Parameter
 
@@ -52,7 +53,7 @@ class Options:
         convert: numbers of another data type are converted, float32 to BF16 for instance, instead
             of refused.
         split: a batch over the model's max_batch_size is sent in parts and joined.
-        out: arrays that take the outputs of these names.
+        out: arrays, or tensors in regions, that take the outputs of these names.
         sequence: id, start and end of the sequence that the request belongs to.
     """
 
@@ -66,7 +67,7 @@ class Options:
     classes: int = 0
     convert: bool = False
     split: bool = True
-    out: Mapping[str, Array] = field(default_factory=dict)
+    out: Mapping[str, Array | RegionTensor] = field(default_factory=dict)
     sequence: SequenceStep | None = None
 
     @property

@@ -11,6 +11,7 @@ from .dtypes import DataType
 from .exchange import Exchange, InferCall, InputTensor, Prepared, Repeat, RequestedOutput
 from .options import Options
 from .protocol import WireProtocol
+from .regions import memory_parameters
 from .sharing import OutputSizes, Placement
 from .tensors import Array, Buffer, wire_buffer
 from .values import ModelConfig, ModelMetadata, Result
@@ -151,14 +152,14 @@ class RequestBuilder:
         types, where = ready.plan.types, placement.inputs
         inputs = tuple(
             InputTensor(
-                name, types[name].wire, array.shape, size, placement.parameters(region, start, size)
+                name, types[name].wire, array.shape, size, memory_parameters(region, start, size)
             )
             for (name, array), (start, size) in zip(ready.arrays.items(), where, strict=True)
         )
         outputs = tuple(
             RequestedOutput(
                 name,
-                placement.parameters(region, *placement.outputs[name])
+                memory_parameters(region, *placement.outputs[name])
                 if name in placement.outputs
                 else {},
             )

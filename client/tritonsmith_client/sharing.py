@@ -16,7 +16,7 @@ from .errors import StatusError, TritonError
 from .exchange import Flow
 from .protocol import WireProtocol
 from .tensors import Buffer
-from .values import Parameter, Result
+from .values import Result
 
 if TYPE_CHECKING:
     from .memory import Lease
@@ -65,14 +65,6 @@ class Placement:
 
     inputs: tuple[tuple[int, int], ...]
     outputs: Mapping[str, tuple[int, int]]
-
-    def parameters(self, region: str, start: int, size: int) -> dict[str, Parameter]:
-        """How the protocol says that a tensor lies there."""
-        said: dict[str, Parameter] = {
-            "shared_memory_region": region,
-            "shared_memory_byte_size": size,
-        }
-        return said | ({"shared_memory_offset": start} if start else {})
 
 
 class Sharing:

@@ -29,7 +29,13 @@ from .asyncclient import AsyncClient
 from .client import Client
 from .deadline import Deadline
 from .dtypes import from_numpy, from_wire
-from .errors import ClosedError, NotFoundError, TritonError, UnsupportedError
+from .errors import (
+    AlreadyExistsError,
+    ClosedError,
+    NotFoundError,
+    TritonError,
+    UnsupportedError,
+)
 from .exchange import Exchange, T
 from .tensors import Array, array_from_wire, wire_buffer
 
@@ -57,6 +63,7 @@ class FakeServer:
     def __init__(self) -> None:
         self._models: dict[str, _Model] = {}
         self._failures: deque[TritonError] = deque()
+        self._regions: dict[str, dict[str, Any]] = {"System": {}, "Cuda": {}}
         self._lock = threading.Lock()
         self.calls: list[tuple[str, Mapping[str, Array]]] = []
 
@@ -104,6 +111,11 @@ class FakeServer:
             raise self._failures.popleft()
         assert isinstance(exchange.route, str)
         method = exchange.route.rpartition("/")[2]
+        kind, memory, verb = method.partition("SharedMemory")
+        if memory:
+            request = getattr(service_pb2, method + "Request").FromString(b"".join(exchange.body))
+            yield self._memory(kind, verb, request).SerializeToString()
+            return
         respond = getattr(self, "_" + method, None)
         if respond is None:
             raise UnsupportedError(f"{exchange.what} failed: the fake server has no {method}")
@@ -144,6 +156,24 @@ class FakeServer:
     def _ModelStreamInfer(self, request: Any) -> Iterator[Any]:  # noqa: N802
         for response in self._run(request):
             yield service_pb2.ModelStreamInferResponse(infer_response=response)
+
+    def _memory(self, kind: str, verb: str, request: Any) -> Any:
+        """Registered regions are remembered; what lies in them is not looked at."""
+        regions = self._regions[kind]
+        if verb == "Register":
+            if request.name in regions:
+                message = f"the region '{request.name}' is registered already"
+                raise AlreadyExistsError(message, status="ALREADY_EXISTS")
+            said = json_format.MessageToDict(request, preserving_proto_field_name=True)
+            regions[request.name] = {k: v for k, v in said.items() if k != "raw_handle"}
+        elif verb == "Unregister":
+            for name in [request.name] if request.name else list(regions):
+                regions.pop(name, None)
+        elif verb == "Status":
+            return json_format.ParseDict(
+                {"regions": regions}, getattr(service_pb2, f"{kind}SharedMemoryStatusResponse")()
+            )
+        return getattr(service_pb2, f"{kind}SharedMemory{verb}Response")()
 
     def _run(self, request: Any) -> Iterator[Any]:
         model = self._model(request.model_name)
