@@ -1,392 +1,277 @@
-"""How fast the client is beside tritonclient, against the embedded tritonserver.
+"""How fast the client is beside others, against the embedded tritonserver.
 
-    python benchmarks/client.py [--quick] [--json FILE]
+    python benchmarks/client.py [--quick] [--json FILE] [--peers PYTHON]
 
-Every variant does the same thing: a numpy array in, a numpy array out, with the model 'plain' of
-the tests, which gives back its input. All variants take turns in random order in one process;
-the ratio is the median over rounds of tritonclient.grpc's median time through the variant's, so
-above 1 is faster than tritonclient.grpc. Each answer is compared with its input once a round.
+Each client runs in a process of its own and does the same: a numpy array in, a numpy array out,
+compared with the input. In each round all of them take their turn, in random order. The ratio is
+the median over rounds of tritonclient.grpc's median time in that round through the client's, so
+above 1 is faster than tritonclient.grpc. The first round warms up and is not counted.
 
-The floor at the end is what the same bytes cost without a server: a copy in memory, and there and
-back through a plain socket.
+Two models answer: 'plain' of the tests in Python, and the same in C (clients/identity.c) if there
+is a C compiler; that takes the server less time: more of what is measured is the client.
+--peers names the Python of an environment that has what this one has not: pytriton, tritony,
+tritonclient[all]. What is in neither is left out.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
+import os
 import random
-import resource
-import socket
+import shutil
 import statistics
-import threading
+import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tritonclient.grpc as tgrpc
-import tritonclient.grpc.aio as tgrpc_aio
-import tritonclient.utils as tutils
-import tritonclient.utils.shared_memory as tshm
 
-from tritonsmith_client import AsyncClient, Client, bytescodec
+from tritonsmith_client import bytescodec
 from tritonsmith_generator.serve import Server
 
-try:  # tritonclient[all]
-    import tritonclient.http as thttp
-except ImportError:
-    thttp = None
-
-MODELS = Path(__file__).resolve().parents[1] / "tests" / "client" / "models"
-SIZES = {"1 KB": (1024, 200), "64 KB": (65536, 100), "1 MB": (1 << 20, 30), "16 MB": (1 << 24, 6)}
+HERE = Path(__file__).resolve().parent / "clients"
+MODELS = HERE.parents[1] / "tests" / "client" / "models"
+SIZES = {  # bytes, and calls a round
+    "1 KB": (1 << 10, 200),
+    "64 KB": (1 << 16, 100),
+    "1 MB": (1 << 20, 30),
+    "16 MB": (1 << 24, 4),
+}
 BASE = "tritonclient.grpc"
-Array = np.ndarray[Any, Any]
-Call = Callable[[Array], Array]
+ECHO = "floor: TCP echo"
+TLS_VARIANTS = (BASE, "ours gRPC")
+BUSY = (
+    BASE,
+    "tritonclient.http",
+    "tritonclient.grpc.aio",
+    "pytriton gRPC",
+    "pytriton HTTP",
+    "ours gRPC",
+    "ours HTTP",
+    "ours gRPC, asyncio",
+    "ours HTTP, asyncio",
+)
+Figures = dict[str, list[float]]  # by kind of figure, one for each round
 
 
-@dataclass
-class Row:
-    """One variant at one size."""
+class Worker:
+    """One client in its own process."""
 
-    variant: str
-    size: str
-    microseconds: float
-    ratio: float
-    faults: float
-
-
-def tritonclient_grpc(target: str, stack: ExitStack) -> Call:
-    client = stack.enter_context(tgrpc.InferenceServerClient(target))
-
-    def call(array: Array) -> Array:
-        tensor = tgrpc.InferInput("X", list(array.shape), "FP32")
-        tensor.set_data_from_numpy(array)
-        return np.asarray(client.infer("plain", [tensor]).as_numpy("Y"))
-
-    return call
-
-
-def tritonclient_http(target: str, stack: ExitStack) -> Call:
-    client = thttp.InferenceServerClient(target)
-    stack.callback(client.close)
-
-    def call(array: Array) -> Array:
-        tensor = thttp.InferInput("X", list(array.shape), "FP32")
-        tensor.set_data_from_numpy(array)
-        return np.asarray(client.infer("plain", [tensor]).as_numpy("Y"))
-
-    return call
-
-
-def tritonclient_shm(target: str, stack: ExitStack, size: int) -> Call:
-    """What a user of tritonclient can build by hand: a region each way, the result copied out."""
-    client = stack.enter_context(tgrpc.InferenceServerClient(target))
-    handles = []
-    for kind in ("in", "out"):
-        name = f"bench_{kind}_{size}"
-        handle = tshm.create_shared_memory_region(name, f"/{name}", size)
-        stack.callback(tshm.destroy_shared_memory_region, handle)
-        client.register_system_shared_memory(name, f"/{name}", size)
-        stack.callback(client.unregister_system_shared_memory, name)
-        handles.append(handle)
-
-    def call(array: Array) -> Array:
-        tshm.set_shared_memory_region(handles[0], [array])
-        tensor = tgrpc.InferInput("X", list(array.shape), "FP32")
-        tensor.set_shared_memory(f"bench_in_{size}", size)
-        output = tgrpc.InferRequestedOutput("Y")
-        output.set_shared_memory(f"bench_out_{size}", size)
-        client.infer("plain", [tensor], outputs=[output])
-        view = tshm.get_contents_as_numpy(handles[1], np.float32, array.shape)
-        return np.array(view)
-
-    return call
-
-
-def ours(url: str, stack: ExitStack, **options: Any) -> Call:
-    model = stack.enter_context(Client(url, **options)).model("plain")
-    return lambda array: model(array)["Y"]
-
-
-def ours_async(url: str, stack: ExitStack) -> Call:
-    loop = asyncio.new_event_loop()
-    stack.callback(loop.close)
-    client = AsyncClient(url)
-    stack.callback(lambda: loop.run_until_complete(client.close()))
-    model = loop.run_until_complete(client.model("plain"))
-
-    async def call(array: Array) -> Array:
-        return (await model(array))["Y"]
-
-    return lambda array: loop.run_until_complete(call(array))
-
-
-def measure(calls: dict[str, Call], label: str, size: int, count: int, rounds: int) -> list[Row]:
-    """Times all variants at one size; the first round warms up and is dropped."""
-    array = np.random.default_rng(size).standard_normal((1, size // 4)).astype(np.float32)
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    faults: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(rounds + 1):
-        for name in random.sample(list(calls), len(calls)):
-            call = calls[name]
-            if not np.array_equal(call(array), array):
-                raise SystemExit(f"{name} gave a wrong answer at {label}")
-            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-            times[name].append(statistics.median(timed(call, array) for _ in range(count)))
-            after = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-            faults[name].append((after - before) / count)
-    base = times[BASE]
-    return [
-        Row(
-            name,
-            label,
-            statistics.median(spent[1:]) * 1e6,
-            statistics.median(b / s for b, s in zip(base[1:], spent[1:], strict=True)),
-            statistics.median(faults[name][1:]),
+    def __init__(self, variant: str, target: dict[str, Any], python: str) -> None:
+        self.variant = variant
+        self.missing = ""
+        self._process = subprocess.Popen(
+            [python, str(HERE / "worker.py"), variant, json.dumps(target)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
-        for name, spent in times.items()
-    ]
+        self.missing = self._answer().get("missing", "")
+
+    def ask(self, *task: Any) -> dict[str, float]:
+        assert self._process.stdin is not None
+        print(json.dumps(task), file=self._process.stdin, flush=True)
+        found = self._answer()
+        if "wrong" in found:
+            raise SystemExit(f"{self.variant} gave a wrong answer to {task}")
+        return found
+
+    def close(self) -> None:
+        self._process.communicate()
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise SystemExit(f"{self.variant} failed")
+        return dict(json.loads(line))
 
 
-def timed(call: Call, array: Array) -> float:
-    start = time.perf_counter()
-    call(array)
-    return time.perf_counter() - start
-
-
-def latency(server: Server, rounds: int) -> list[Row]:
-    target, http = server.grpc_url.removeprefix("grpc://"), server.http_url.removeprefix("http://")
-    rows: list[Row] = []
+@contextmanager
+def workers(target: dict[str, Any], names: list[str], peers: str) -> Iterator[dict[str, Worker]]:
+    """All that can run, by name."""
     with ExitStack() as stack:
-        calls: dict[str, Call] = {BASE: tritonclient_grpc(target, stack)}
-        if thttp is not None:
-            calls["tritonclient.http"] = tritonclient_http(http, stack)
-        calls["ours gRPC"] = ours(server.grpc_url, stack)
-        calls["ours HTTP"] = ours(server.http_url, stack)
-        calls["ours gRPC, asyncio"] = ours_async(server.grpc_url, stack)
-        calls["ours HTTP, asyncio"] = ours_async(server.http_url, stack)
-        calls["ours shared memory, gRPC"] = ours(server.grpc_url, stack, shared_memory="auto")
-        calls["ours shared memory, HTTP"] = ours(server.http_url, stack, shared_memory="auto")
-        for label, (size, count) in SIZES.items():
-            with ExitStack() as regions:
-                extra = {"tritonclient shared memory": tritonclient_shm(target, regions, size)}
-                rows += measure(calls | extra, label, size, count, rounds)
-    return rows
+        found = {}
+        for name in names:
+            for python in dict.fromkeys((sys.executable, peers)):
+                worker = Worker(name, target, python)
+                stack.callback(worker.close)
+                if not worker.missing:
+                    break
+            if worker.missing:
+                print(f"{name:34}{worker.missing}")
+            else:
+                found[name] = worker
+        yield found
 
 
-def throughput(server: Server, seconds: float, rounds: int) -> dict[str, float]:
-    """Calls a second by 16 callers at a time with 1 KB each."""
-    target, http = server.grpc_url.removeprefix("grpc://"), server.http_url.removeprefix("http://")
-    array = np.ones((1, 256), np.float32)
-    with ExitStack() as stack:
-        base = tritonclient_grpc(target, stack)
-        threaded: dict[str, list[Call]] = {
-            BASE: [base] * 16,
-            "ours gRPC": [ours(server.grpc_url, stack)] * 16,
-            "ours HTTP": [ours(server.http_url, stack)] * 16,
-        }
-        rates: dict[str, list[float]] = {}
-        for _ in range(rounds):
-            for name, calls in threaded.items():
-                rates.setdefault(name, []).append(threads_rate(calls, array, seconds))
-            if thttp is not None:  # its clients belong to one thread each
-                rate = own_clients_rate(http, array, seconds)
-                rates.setdefault("tritonclient.http, one a thread", []).append(rate)
-            for name, url in (("gRPC", server.grpc_url), ("HTTP", server.http_url)):
-                rate = asyncio.run(tasks_rate(lambda url=url: our_task(url), array, seconds))
-                rates.setdefault(f"ours {name}, asyncio", []).append(rate)
-            rate = asyncio.run(tasks_rate(lambda: their_task(target), array, seconds))
-            rates.setdefault("tritonclient.grpc.aio", []).append(rate)
-    return {name: statistics.median(found) for name, found in rates.items()}
+def interleaved(crew: dict[str, Worker], rounds: int, *task: Any) -> dict[str, Figures]:
+    """The figures of each worker; the first round is dropped."""
+    found: dict[str, Figures] = {name: {} for name in crew}
+    for number in range(rounds + 1):
+        for name in random.sample(list(crew), len(crew)):
+            for kind, figure in crew[name].ask(*task).items():
+                if number:
+                    found[name].setdefault(kind, []).append(figure)
+    return found
 
 
-def threads_rate(calls: list[Call], array: Array, seconds: float) -> float:
-    end = time.perf_counter() + seconds
-
-    def work(call: Call) -> int:
-        count = 0
-        while time.perf_counter() < end:
-            call(array)
-            count += 1
-        return count
-
-    with ThreadPoolExecutor(len(calls)) as pool:
-        return sum(pool.map(work, calls)) / seconds
+def median(values: list[float] | None) -> float:
+    return statistics.median(values) if values else float("nan")
 
 
-def own_clients_rate(http: str, array: Array, seconds: float) -> float:
-    end = time.perf_counter() + seconds
-
-    def work(_: int) -> int:
-        count = 0
-        with ExitStack() as stack:
-            call = tritonclient_http(http, stack)
-            while time.perf_counter() < end:
-                call(array)
-                count += 1
-        return count
-
-    with ThreadPoolExecutor(16) as pool:
-        return sum(pool.map(work, range(16))) / seconds
+def ratio(over: list[float], under: list[float]) -> float:
+    return median([a / b for a, b in zip(over, under, strict=True)])
 
 
-AsyncCall = Callable[[Array], Awaitable[Any]]
+def latency(crew: dict[str, Worker], rounds: int) -> dict[str, dict[str, Figures]]:
+    """By size and worker; prints them."""
+    found = {
+        label: interleaved(crew, rounds, "latency", size, count)
+        for label, (size, count) in SIZES.items()
+    }
+
+    def show(title: str, cell: Callable[[str, str], str]) -> None:
+        print(f"\n{title:34}" + "".join(f"{size:>20}" for size in SIZES))
+        for name in crew:
+            print(f"{name:34}" + "".join(f"{cell(name, size):>20}" for size in SIZES))
+
+    def timed(name: str, size: str) -> str:
+        figures = found[size]
+        spent, base = figures[name]["time"], figures[BASE]["time"]
+        return f"{median(spent):.0f} (x{ratio(base, spent):.2f})"
+
+    def distance(name: str, size: str) -> str:
+        return f"{ratio(found[size][name]['time'], found[size][ECHO]['time']):.1f}"
+
+    def plain(kind: str, scale: float = 1.0) -> Callable[[str, str], str]:
+        return lambda name, size: f"{median(found[size][name].get(kind)) / scale:.0f}"
+
+    show("one caller: us (ratio)", timed)
+    if ECHO in crew:
+        show("times the TCP echo's", distance)
+    show("CPU us a call", plain("cpu"))
+    show("page faults a call", plain("faults"))
+    show("memory a call, KiB", plain("memory"))
+    return found
 
 
-async def our_task(url: str) -> tuple[AsyncCall, Callable[[], Awaitable[None]]]:
-    client = AsyncClient(url)
-    return await client.model("plain"), client.close
-
-
-async def their_task(target: str) -> tuple[AsyncCall, Callable[[], Awaitable[None]]]:
-    client = tgrpc_aio.InferenceServerClient(target)
-
-    async def call(array: Array) -> Any:
-        tensor = tgrpc_aio.InferInput("X", list(array.shape), "FP32")
-        tensor.set_data_from_numpy(array)
-        return (await client.infer("plain", [tensor])).as_numpy("Y")
-
-    return call, client.close
-
-
-async def tasks_rate(
-    make: Callable[[], Awaitable[tuple[AsyncCall, Callable[[], Awaitable[None]]]]],
-    array: Array,
-    seconds: float,
-) -> float:
-    call, close = await make()
-    end = time.perf_counter() + seconds
-
-    async def work() -> int:
-        count = 0
-        while time.perf_counter() < end:
-            await call(array)
-            count += 1
-        return count
-
-    total = sum(await asyncio.gather(*(work() for _ in range(16))))
-    await close()
-    return total / seconds
+def throughput(crew: dict[str, Worker], rounds: int, seconds: float) -> dict[str, Figures]:
+    busy = {name: crew[name] for name in BUSY if name in crew}
+    found = interleaved(busy, rounds, "throughput", 1024, seconds)
+    bases = [name for name in BUSY[:3] if name in found]
+    print(f"\n{'16 callers, 1 KB':34}{'calls/s':>10}{'CPU us':>10}  times", *bases, sep="  ")
+    for name, figures in found.items():
+        shown = "".join(f"{ratio(figures['rate'], found[b]['rate']):>12.2f}" for b in bases)
+        print(f"{name:34}{median(figures['rate']):>10.0f}{median(figures['cpu']):>10.0f}  {shown}")
+    return found
 
 
 def strings() -> dict[str, float]:
-    """How many times faster strings are coded than tritonclient does it."""
+    """How many times faster strings are coded than tritonclient does it; prints it."""
+    from tritonclient import utils
+
     words = np.array([b"%08d words of about 20" % n for n in range(20_000)], object)
-    wire = bytescodec.encode(words)
-    pairs: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
-        "encode": (
-            lambda: tutils.serialize_byte_tensor(words),
-            lambda: bytescodec.encode(words),
-        ),
-        "decode": (
-            lambda: tutils.deserialize_bytes_tensor(wire),
-            lambda: bytescodec.decode(wire),
-        ),
-    }
+    mixed = np.array([b"w" * (n % 41) for n in range(20_000)], object)
     found = {}
-    for name, (theirs, mine) in pairs.items():
-        ratios = []
-        for _ in range(7):
-            spent = []
-            for function in (theirs, mine):
-                start = time.perf_counter()
-                function()
-                spent.append(time.perf_counter() - start)
-            ratios.append(spent[0] / spent[1])
-        found[name] = statistics.median(ratios[1:])
+    for kind, array in {"alike": words, "mixed": mixed}.items():
+        wire = bytescodec.encode(array)
+        assert wire == utils.serialize_byte_tensor(array).item()
+        assert (bytescodec.decode(wire) == array).all()
+        pairs: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any], Any]] = {
+            "encode": (utils.serialize_byte_tensor, bytescodec.encode, array),
+            "decode": (utils.deserialize_bytes_tensor, bytescodec.decode, wire),
+        }
+        for name, (theirs, mine, given) in pairs.items():
+            ratios = [_seconds(theirs, given) / _seconds(mine, given) for _ in range(9)]
+            found[f"{name}, {kind} lengths"] = statistics.median(ratios[1:])
+    print("\nstrings, ratio to tritonclient:", ", ".join(f"{k} x{v:.2f}" for k, v in found.items()))
     return found
 
 
-def floor(size: int, count: int) -> dict[str, float]:
-    """Microseconds for the same bytes without Triton: a copy, and a plain socket both ways."""
-    left, right = socket.socketpair()
-    data = np.ones(size, np.uint8)
-
-    def echo() -> None:
-        buffer = bytearray(size)
-        view = memoryview(buffer)
-        while True:
-            got = 0
-            while got < size:
-                received = right.recv_into(view[got:])
-                if not received:
-                    return
-                got += received
-            right.sendall(buffer)
-
-    thread = threading.Thread(target=echo, daemon=True)
-    thread.start()
-    answer = np.empty(size, np.uint8)
-
-    def there_and_back() -> None:
-        left.sendall(data)
-        view, got = memoryview(answer), 0
-        while got < size:
-            got += left.recv_into(view[got:])
-
-    found = {}
-    for name, function in {"memory": data.copy, "socket": there_and_back}.items():
-        spent = []
-        for _ in range(count):
-            start = time.perf_counter()
-            function()
-            spent.append(time.perf_counter() - start)
-        found[name] = statistics.median(spent) * 1e6
-    left.close()
-    thread.join()
-    right.close()
-    return found
+def _seconds(function: Callable[[Any], Any], given: Any) -> float:
+    start = time.perf_counter()
+    function(given)
+    return time.perf_counter() - start
 
 
-def table(rows: list[Row]) -> None:
-    variants = list(dict.fromkeys(row.variant for row in rows))
-    cells = {(row.variant, row.size): row for row in rows}
-    print(f"{'one caller: microseconds (ratio)':34}" + "".join(f"{size:>20}" for size in SIZES))
-    for variant in variants:
-        shown = [cells[variant, size] for size in SIZES]
-        line = "".join(f"{f'{r.microseconds:.0f} (x{r.ratio:.2f})':>20}" for r in shown)
-        print(f"{variant:34}{line}")
-    print(f"\n{'page faults a call':34}")
-    for variant in variants:
-        line = "".join(f"{cells[variant, size].faults:>20.0f}" for size in SIZES)
-        print(f"{variant:34}{line}")
+def compiled_model(folder: Path) -> bool:
+    """Makes a repository with the model 'compiled'; False without a C compiler."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        return False
+    model = folder / "compiled"
+    (model / "1").mkdir(parents=True)
+    shutil.copy(HERE / "identity.pbtxt", model / "config.pbtxt")
+    command = [compiler, "-O2", "-shared", "-fPIC", str(HERE / "identity.c")]
+    subprocess.run([*command, "-o", str(model / "libtriton_identity_c.so")], check=True)
+    return True
+
+
+def certificates(folder: Path) -> list[str]:
+    """Arguments for a server with TLS; none where there is no openssl."""
+    if shutil.which("openssl") is None:
+        return []
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=bench", "-days",
+         "2", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "key.pem", "-out", "ca.pem"],
+        cwd=folder, check=True, capture_output=True,
+    )  # fmt: skip
+    files = {"server-cert": "ca.pem", "server-key": "key.pem", "root-cert": "ca.pem"}
+    return ["--grpc-use-ssl=1", *(f"--grpc-{k}={folder / v}" for k, v in files.items())]
+
+
+def target(server: Server, model: str) -> dict[str, Any]:
+    """See clients/variants.py."""
+    address = {"grpc": server.grpc_url, "http": server.http_url}
+    return {"model": model, **{k: url.split("//")[1] for k, url in address.items()}}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="fewer rounds")
-    parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument("--json", type=Path, help="write every round's figures here")
+    parser.add_argument("--peers", default=sys.executable, help="a Python that has them")
+    parser.add_argument("--only", default="", help="clients whose names have this in them")
     options = parser.parse_args()
-    rounds, seconds = (3, 0.5) if options.quick else (7, 2.0)
-    with Server(MODELS, models=["plain"]) as server:
-        rows = latency(server, rounds)
-        rates = throughput(server, seconds, 3)
-    table(rows)
-    print("\n16 callers, 1 KB: calls a second (ratio to tritonclient.grpc)")
-    for name, rate in rates.items():
-        print(f"{name:34}{f'{rate:.0f} (x{rate / rates[BASE]:.2f})':>20}")
-    codec = strings()
-    print(f"\nstrings: encode x{codec['encode']:.2f}, decode x{codec['decode']:.2f} tritonclient's")
-    floors = {label: floor(size, count) for label, (size, count) in SIZES.items()}
-    print("\nfloor, and the distance of our fastest to the socket's")
-    for label, found in floors.items():
-        best = min(r.microseconds for r in rows if r.size == label and "ours" in r.variant)
-        distance = best / found["socket"]
-        print(
-            f"{label:>8}: copy {found['memory']:.0f} us, socket {found['socket']:.0f} us, "
-            f"ours {best:.0f} us (x{distance:.1f})"
-        )
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"\npeak memory of this process: {peak:.0f} MiB")
+    rounds, seconds = (3, 0.5) if options.quick else (6, 1.0)
+    report: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+        folder = Path(name)
+        models = ["plain"]
+        arguments = []
+        if compiled_model(folder):
+            models.append("compiled")
+            arguments = [f"--model-repository={folder}"]
+        server = stack.enter_context(Server(MODELS, models=["plain"], extra_args=arguments))
+        for model in models:
+            print(f"\n=== model '{model}', {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}")
+            with workers(target(server, model), chosen(options.only), options.peers) as crew:
+                one = latency(crew, rounds)
+                report[model] = {"one caller": one, "16 callers": throughput(crew, rounds, seconds)}
+        tls = certificates(folder)
+        if tls:
+            server = stack.enter_context(Server(MODELS, models=["plain"], extra_args=tls))
+            print("\n=== model 'plain' over TLS")
+            place = target(server, "plain") | {"ca": str(folder / "ca.pem")}
+            with workers(place, list(TLS_VARIANTS), options.peers) as crew:
+                report["TLS"] = latency(crew, rounds)
+    report["strings"] = strings()
     if options.json:
-        report = {"latency": [asdict(r) for r in rows], "throughput": rates, "strings": codec}
-        options.json.write_text(json.dumps(report | {"floor": floors}, indent=1))
+        options.json.write_text(json.dumps(report, indent=1))
+
+
+def chosen(text: str) -> list[str]:
+    sys.path.insert(0, str(HERE))
+    from variants import VARIANTS
+
+    return [name for name in VARIANTS if text in name or name in (BASE, ECHO)]
 
 
 if __name__ == "__main__":

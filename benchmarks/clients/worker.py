@@ -1,0 +1,204 @@
+"""One client in a process of its own: measures when it is told to, a line of JSON each way.
+
+    python worker.py VARIANT TARGET
+
+TARGET is JSON, see variants.Target. The first line that it writes is {} or what is missing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from variants import VARIANTS, Array, Call, Target, Variant
+
+_CALLERS = 16
+
+
+class WrongAnswerError(Exception):
+    pass
+
+
+def example(size: int) -> Array:
+    return np.random.default_rng().standard_normal((1, size // 4)).astype(np.float32)
+
+
+def check(array: Array, answer: Array) -> None:
+    if not np.array_equal(np.asarray(answer).reshape(array.shape), array):
+        raise WrongAnswerError
+
+
+def cost(count: int, work: Callable[[], None]) -> dict[str, float]:
+    """CPU microseconds of all threads and minor page faults, for each of so many calls."""
+    before, cpu = resource.getrusage(resource.RUSAGE_SELF).ru_minflt, time.process_time()
+    work()
+    spent = time.process_time() - cpu
+    faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+    return {"cpu": spent / count * 1e6, "faults": faults / count}
+
+
+def memory(field: str) -> int:
+    """KiB of this process: VmRSS now, VmHWM at most."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field):
+            return int(line.split()[1])
+    raise LookupError(field)
+
+
+@contextlib.contextmanager
+def extra_memory(found: dict[str, float]) -> Iterator[None]:
+    """KiB that a call needs besides what the process already held."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # the peak starts again
+    except OSError:
+        yield
+        return
+    before = memory("VmRSS")
+    yield
+    found["memory"] = max(0, memory("VmHWM") - before)
+
+
+class Threads:
+    """Measures a client that blocks."""
+
+    def __init__(self, variant: Variant, target: Target) -> None:
+        self._variant, self._target = variant, target
+        self._stack = ExitStack()
+        self._call: Call = variant.open(target, self._stack)
+
+    def latency(self, size: int, count: int) -> dict[str, float]:
+        call, array, spent = self._call, example(size), []
+        check(array, call(array))
+        found: dict[str, float] = {}
+        with extra_memory(found):
+            answer = call(array)
+        check(array, answer)
+        del answer
+
+        def work() -> None:
+            for _ in range(count):
+                start = time.perf_counter()
+                call(array)
+                spent.append(time.perf_counter() - start)
+
+        found |= cost(count, work)
+        check(array, call(array))
+        return found | {"time": statistics.median(spent) * 1e6}
+
+    def throughput(self, size: int, seconds: float) -> dict[str, float]:
+        def work(end: float) -> int:
+            done, array = 0, example(size)  # each caller its own
+            with ExitStack() as stack:
+                shared = self._variant.shared
+                call = self._call if shared else self._variant.open(self._target, stack)
+                check(array, call(array))
+                while time.perf_counter() < end:
+                    answer = call(array)
+                    done += 1
+                check(array, answer)
+            return done
+
+        with ThreadPoolExecutor(_CALLERS) as pool:
+            list(pool.map(work, [time.perf_counter() + 0.2] * _CALLERS))
+            totals: list[int] = []
+            start = time.perf_counter()
+            found = cost(1, lambda: totals.extend(pool.map(work, [start + seconds] * _CALLERS)))
+        count = sum(totals)
+        return {"rate": count / seconds, "cpu": found["cpu"] / count}
+
+    def close(self) -> None:
+        self._stack.close()
+
+
+class Tasks:
+    """Measures a client of asyncio."""
+
+    def __init__(self, variant: Variant, target: Target) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._stack = AsyncExitStack()
+        self._call = self._loop.run_until_complete(variant.open(target, self._stack))
+
+    def latency(self, size: int, count: int) -> dict[str, float]:
+        call, array, spent, run = self._call, example(size), [], self._loop.run_until_complete
+        check(array, run(call(array)))
+        found: dict[str, float] = {}
+        with extra_memory(found):
+            answer = run(call(array))
+        check(array, answer)
+        del answer
+
+        async def work() -> None:
+            for _ in range(count):
+                start = time.perf_counter()
+                await call(array)
+                spent.append(time.perf_counter() - start)
+
+        found |= cost(count, lambda: run(work()))
+        check(array, run(call(array)))
+        return found | {"time": statistics.median(spent) * 1e6}
+
+    def throughput(self, size: int, seconds: float) -> dict[str, float]:
+        call = self._call
+
+        async def work(end: float) -> int:
+            done, array = 0, example(size)
+            check(array, await call(array))
+            while time.perf_counter() < end:
+                answer = await call(array)
+                done += 1
+            check(array, answer)
+            return done
+
+        async def all_of_them(end: float) -> list[int]:
+            return await asyncio.gather(*(work(end) for _ in range(_CALLERS)))
+
+        self._loop.run_until_complete(all_of_them(time.perf_counter() + 0.2))
+        totals: list[int] = []
+        end = time.perf_counter() + seconds
+        found = cost(1, lambda: totals.extend(self._loop.run_until_complete(all_of_them(end))))
+        count = sum(totals)
+        return {"rate": count / seconds, "cpu": found["cpu"] / count}
+
+    def close(self) -> None:
+        self._loop.run_until_complete(self._stack.aclose())
+
+
+def main() -> None:
+    variant = VARIANTS[sys.argv[1]]
+    target = Target(**json.loads(sys.argv[2]))
+    answers = sys.stdout
+    sys.stdout = sys.stderr  # clients that print must not disturb
+
+    def say(value: dict[str, Any]) -> None:
+        print(json.dumps(value), file=answers, flush=True)
+
+    try:
+        client = (Tasks if variant.asynchronous else Threads)(variant, target)
+    except ImportError as error:
+        say({"missing": f"not installed ({error.name})"})
+        return
+    say({})
+    try:
+        for line in sys.stdin:
+            task, *numbers = json.loads(line)
+            try:
+                say(getattr(client, task)(*numbers))
+            except WrongAnswerError:
+                say({"wrong": True})
+    finally:
+        client.close()
+
+
+if __name__ == "__main__":
+    main()
