@@ -10,7 +10,7 @@ from pathlib import Path
 from tritonsmith_client import dtypes
 from tritonsmith_generator.cachefolder import cache_folder, make_once
 from tritonsmith_generator.conversion import Conversion
-from tritonsmith_generator.engine import EngineReport, EngineRequest, Progress, build_engine
+from tritonsmith_generator.engine import EngineReport, EngineRequest, Progress
 from tritonsmith_generator.enginelayers import prove_precision
 from tritonsmith_generator.errors import InputError
 from tritonsmith_generator.job import Job
@@ -86,7 +86,7 @@ def _compile(job: Job, conversion: Conversion, shaping: Shaping, folder: Path, t
         options=conversion.builder,
     )
     tell("plan", "starting the builder", None)
-    report = build_engine(request, on_progress)
+    report = job.toolchain.build_engine(request, on_progress)
     if report.engine_layers is not None:  # a GPU is needed to look into a plan
         prove_precision(report.engine_layers, job.spec.precision)
     ends = (*report.signature.inputs, *report.signature.outputs)

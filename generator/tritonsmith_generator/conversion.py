@@ -9,7 +9,6 @@ from pathlib import Path
 from tritonsmith_generator import devices
 from tritonsmith_generator.accuracy import GateReport, limits_for
 from tritonsmith_generator.builder_options import BuilderOptions
-from tritonsmith_generator.cachefolder import cache_folder
 from tritonsmith_generator.cases import Case
 from tritonsmith_generator.job import Job
 from tritonsmith_generator.onnxfile import OnnxFile, read
@@ -77,7 +76,7 @@ def convert_model(
 
 
 def _executor(job: Job) -> tuple[Executor, str]:
-    release = release_of(job.target)
+    release = release_of(job.target, job.toolchain)
     if release is None:
         return "onnxruntime", job.tools["onnxruntime"]
     return release.library, ".".join(map(str, release.version))
@@ -88,9 +87,9 @@ def _builder(job: Job, recipe: BuilderOptions) -> BuilderOptions:
     options = replace(job.spec.builder, precision=recipe.precision)
     if recipe.sparse_weights:
         options = replace(options, sparse_weights=True)
-    release, gpus = release_of(job.target), devices.gpus()
+    release, gpus = release_of(job.target, job.toolchain), devices.gpus()
     if release is not None and gpus:
-        cache = timing_cache_path(cache_folder("timing"), release, gpus[0])
+        cache = timing_cache_path(job.toolchain.timings, release, gpus[0])
         options = replace(options, timing_cache=cache)
     return replace(options, plugins=tuple(job.folder / path for path in options.plugins))
 

@@ -17,6 +17,7 @@ from tritonsmith_generator.errors import InputError
 from tritonsmith_generator.lock import FileRecord, LockedModel
 from tritonsmith_generator.spec import ModelSpec, resolve_source
 from tritonsmith_generator.targets import TargetKind, release_of, resolve
+from tritonsmith_generator.toolchain import Toolchain
 
 __all__ = ["Job", "make_job"]
 
@@ -41,6 +42,7 @@ class Job:
     folder: Path
     sources: Mapping[str, FileRecord] = field(repr=False)
     tools: Mapping[str, str]
+    toolchain: Toolchain
 
     @property
     def artifact_key(self) -> str:
@@ -73,18 +75,21 @@ class Job:
         )
 
 
-def make_job(name: str, spec: ModelSpec, folder: Path, locked: LockedModel | None) -> Job:
+def make_job(
+    name: str, spec: ModelSpec, folder: Path, locked: LockedModel | None, toolchain: Toolchain
+) -> Job:
     """Resolve target, source and tools. Raises InputError for the source, HostError for tools."""
-    target = resolve(spec)
+    target = resolve(spec, toolchain)
     source = _source(name, spec, folder)
     sources = _sources(source, _sample_files(spec, folder), locked)
     _refuse_other_bytes(spec, source, sources)
-    release = release_of(target)
+    release = release_of(target, toolchain)
     tools = {package: version(package) for package in ("tritonsmith", "onnx", "onnxruntime")}
     if release is not None:
         tools[release.library] = str(release)
         tools["gpu"] = ", ".join(sorted({gpu.compute_capability for gpu in devices.gpus()}))
-    return Job(name, spec, target, source, folder, sources, tools)
+        tools |= toolchain.identity
+    return Job(name, spec, target, source, folder, sources, tools, toolchain)
 
 
 def _refuse_other_bytes(spec: ModelSpec, source: Path, sources: Mapping[str, FileRecord]) -> None:

@@ -98,12 +98,21 @@ class LockedModel:
 
 @dataclass(frozen=True)
 class Lock:
-    """All models that gen-repo wrote into a repository, by name."""
+    """All models that gen-repo wrote into a repository, by name.
+
+    ``triton`` is the release that the spec says must load them, such as "26.10"; None if it
+    says none.
+    """
 
     models: Mapping[str, LockedModel] = field(default_factory=dict)
+    triton: str | None = None
 
     def with_model(self, name: str, model: LockedModel) -> Lock:
         return replace(self, models={**self.models, name: model})
+
+    def for_release(self, triton: str | None) -> Lock:
+        """With this release, if one is given."""
+        return self if triton is None else replace(self, triton=triton)
 
 
 def read_lock(repository: Path) -> Lock:
@@ -116,7 +125,8 @@ def read_lock(repository: Path) -> Lock:
                 f"{path} has format {data['format']}, this gen-repo reads {_FORMAT}: "
                 "use the gen-repo that wrote it, or remove the file and build again"
             )
-        return Lock({name: _model(entry) for name, entry in data["models"].items()})
+        models = {name: _model(entry) for name, entry in data["models"].items()}
+        return Lock(models, data.get("triton"))
     except FileNotFoundError:
         return Lock()
     except (OSError, ValueError, KeyError, TypeError) as exc:
@@ -129,7 +139,8 @@ def write_lock(repository: Path, lock: Lock) -> None:
     """Replace the lock at once."""
     path = repository / LOCK_NAME
     models = {name: asdict(lock.models[name]) for name in sorted(lock.models)}
-    text = json.dumps({"format": _FORMAT, "models": models}, indent=1) + "\n"
+    release = {} if lock.triton is None else {"triton": lock.triton}
+    text = json.dumps({"format": _FORMAT, **release, "models": models}, indent=1) + "\n"
     temporary = path.with_name(f".{LOCK_NAME}.{os.getpid()}")
     with temporary.open("w", encoding="utf-8") as file:
         file.write(text)

@@ -113,7 +113,7 @@ def build_model(
         source=job.spec.onnx or job.spec.torch or "",
         sources=job.sources,
         files={name: FileRecord.of(folder / name) for name in files},
-        tools=job.tools,
+        tools={**job.tools, **(job.toolchain.facts if job.target.compiled else {})},
         spec=job.spec.model_dump(mode="json", exclude={"onnx", "torch"}, exclude_defaults=True),
         plans=plans,
     )

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from tritonsmith_generator import devices
 from tritonsmith_generator.builder_options import Release
-from tritonsmith_generator.errors import HostError
 from tritonsmith_generator.spec import ModelSpec
+from tritonsmith_generator.toolchain import Toolchain
 
 __all__ = ["TARGETS", "TargetKind", "release_of", "resolve"]
 
@@ -39,26 +39,22 @@ TARGETS = {
 }
 
 
-def resolve(spec: ModelSpec) -> TargetKind:
+def resolve(spec: ModelSpec, toolchain: Toolchain) -> TargetKind:
     """The target that the spec names; "auto" is TensorRT where a GPU and the library are."""
     if spec.target != "auto":
         return TARGETS[spec.target]
-    installed = {release.library for release in devices.tensorrt_releases()}
+    installed = {release.library for release in toolchain.releases}
     return TARGETS["tensorrt" if devices.gpus() and "tensorrt" in installed else "onnxruntime"]
 
 
-def release_of(target: TargetKind) -> Release | None:
-    """The installed library that builds plans for the target; None where none is needed.
+def release_of(target: TargetKind, toolchain: Toolchain) -> Release | None:
+    """The library that builds plans for the target; None where none is needed.
 
-    Raises HostError if it is needed and not installed.
+    Raises HostError if it is needed and the toolchain has it not.
     """
     if not target.compiled:
         return None
-    for release in devices.tensorrt_releases():
+    for release in toolchain.releases:
         if release.library == target.name:
             return release
-    extra = target.name.replace("_", "-")
-    raise HostError(
-        f"target {target.name}: the Python package '{target.name}' is not installed: "
-        f"pip install 'tritonsmith[{extra}]'"
-    )
+    raise toolchain.missing("tensorrt_rtx" if target.name == "tensorrt_rtx" else "tensorrt")

@@ -55,6 +55,13 @@ def build(
     sha256: Annotated[
         str | None, typer.Option(help="ONNX file: the SHA-256 that the file must have")
     ] = None,
+    in_release: Annotated[
+        str | None,
+        typer.Option(help="Compile plans inside NVIDIA's server image of this release, e.g. 26.10"),
+    ] = None,
+    in_image: Annotated[
+        str | None, typer.Option(help="Compile plans inside this server image")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be written")] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Replace files that were changed by hand")
@@ -62,6 +69,7 @@ def build(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON")] = False,
 ) -> None:
     """Build a model repository. Models that are up to date are left alone."""
+    from tritonsmith_generator.commands.inrelease import choose_toolchain
     from tritonsmith_generator.pipeline import build as build_repository
     from tritonsmith_generator.spec import load_spec
 
@@ -82,6 +90,8 @@ def build(
         )
     else:
         spec = load_spec(source)
+    if in_release and spec.triton is None:
+        spec = spec.model_copy(update={"triton": in_release})
     repository = output or _default_repository(source)
     with _Display() as display:
         results = build_repository(
@@ -92,6 +102,7 @@ def build(
             dry_run=dry_run,
             force=force,
             on_event=display.show,
+            toolchain=choose_toolchain(in_release, in_image, spec.triton, display.show),
         )
     failed = [result.error for result in results if result.error is not None]
     if failed and len(results) == 1 and not as_json:

@@ -26,7 +26,10 @@ _log = logging.getLogger(__name__)
 
 
 class ContainerRun:
-    """A started container. When it ends, or its owner does, it is removed, the client closed."""
+    """A started container. When it ends, or its owner does, it is removed, the client closed.
+
+    ``code`` is its exit code once it has ended; None if it was removed by someone else.
+    """
 
     def __init__(
         self,
@@ -37,6 +40,7 @@ class ContainerRun:
         self.log: collections.deque[LogLine] = collections.deque(maxlen=_KEPT_LINES)
         self.ended = threading.Event()
         self.fate = ""
+        self.code: int | None = None
         self._client, self._container = client, container
         self._on_log = on_log
         self._guard = subprocess.Popen(
@@ -82,11 +86,11 @@ class ContainerRun:
 
     def _watch(self, reader: threading.Thread) -> None:
         try:
-            code = self._wait()
+            self.code = self._wait()
             self._container.reload()
             state = self._container.attrs["State"]
             reader.join(timeout=5)
-            self.fate = f"the container {self.name} " + _fate(code, state)
+            self.fate = f"the container {self.name} " + _fate(self.code, state)
         except (docker.errors.DockerException, requests.RequestException) as exc:
             self.fate = f"the container {self.name} is gone: {exc}"
         # It may be gone already, or the engine may be.

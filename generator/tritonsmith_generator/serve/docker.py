@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from docker.types import DeviceRequest, Mount, Ulimit
+from docker.types import Mount, Ulimit
 
 from tritonsmith_generator import devices
 from tritonsmith_generator.errors import HostError, UsageError
@@ -23,6 +23,7 @@ from tritonsmith_generator.serve.base import SAFE_FLAGS, Running, ServerBase
 from tritonsmith_generator.serve.container import ContainerRun
 from tritonsmith_generator.serve.dockerengine import Image, connect, ensure_image, refusals
 from tritonsmith_generator.serve.environment import Progress
+from tritonsmith_generator.serve.isolation import PROTECTION, gpu_requests
 from tritonsmith_generator.serve.log import LogLine
 from tritonsmith_generator.serve.names import NVIDIA_IMAGE
 from tritonsmith_generator.serve.ports import pick_ports
@@ -173,13 +174,10 @@ def container_arguments(
     if how.client_shm and (image.release or (0, 0)) >= _SHM_FLAG_SINCE:
         command.append("--allow-client-shm=true")
     arguments: dict[str, Any] = {
+        **PROTECTION,
         "command": command,
         "mounts": list(mounts),
         "network_mode": how.network,
-        "read_only": True,
-        "tmpfs": {"/tmp": "rw,nosuid,nodev,size=1g"},
-        "cap_drop": ["ALL"],
-        "security_opt": ["no-new-privileges:true"],
         "ipc_mode": "host" if how.client_shm else "private",
         "ulimits": [Ulimit(name="stack", soft=_STACK, hard=_STACK)],
         "environment": {"HOME": "/tmp"},
@@ -187,20 +185,11 @@ def container_arguments(
     }
     if not how.client_shm:
         arguments["shm_size"] = how.shm_size
-    if how.gpus != "none":
-        arguments["device_requests"] = [_gpu_request(how.gpus)]
+    if requests := gpu_requests(how.gpus):
+        arguments["device_requests"] = requests
         # For pinned memory. A rootless engine can't raise it, and the CPU does not need it.
         arguments["ulimits"].append(Ulimit(name="memlock", soft=-1, hard=-1))
     return arguments
-
-
-def _gpu_request(gpus: str) -> DeviceRequest:
-    if gpus == "all":
-        return DeviceRequest(count=-1, capabilities=[["gpu"]])
-    numbers = gpus.split(",")
-    if not all(number.strip().isdigit() for number in numbers):
-        raise UsageError(f"--gpus {gpus}: write all, none, or numbers such as 0,1")
-    return DeviceRequest(device_ids=[n.strip() for n in numbers], capabilities=[["gpu"]])
 
 
 def _user(folders: Iterable[Path]) -> str:

@@ -12,15 +12,17 @@ from pathlib import Path
 from tritonsmith_generator.errors import HostError
 from tritonsmith_generator.serve.host import Interpreter
 
-__all__ = ["download", "install"]
+__all__ = ["download", "install", "install_for"]
 
 _NO_QUESTIONS = {"PIP_NO_INPUT": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+_MANYLINUX = ("manylinux_2_28", "manylinux_2_17", "manylinux2014")  # what NVIDIA's images can load
+_OTHERWISE = ", or name an environment that is already there: --server-env PATH"
 
 
 def download(requirement: str, folder: Path) -> Path:
     """The wheel of ``requirement`` itself, without what it depends on."""
     flags = ["--no-deps", "--only-binary=:all:", "--dest", str(folder)]
-    _run([sys.executable, "-m", "pip", "download", *flags, requirement], requirement)
+    _run([sys.executable, "-m", "pip", "download", *flags, requirement], requirement, _OTHERWISE)
     return next(folder.glob("*.whl"))
 
 
@@ -30,14 +32,22 @@ def install(requirements: Sequence[str], target: Path, interpreter: Interpreter)
     other = [] if interpreter.version == running else ["--python", str(interpreter.executable)]
     flags = ["--only-binary=:all:", "--target", str(target)]
     command = [sys.executable, "-m", "pip", *other, "install", *flags, *requirements]
-    _run(command, " ".join(requirements))
+    _run(command, " ".join(requirements), _OTHERWISE)
 
 
-def _run(command: Sequence[str], what: str) -> None:
+def install_for(requirements: Sequence[str], target: Path, python: str, machine: str) -> None:
+    """Install wheels for another Python, such as "3.12" on "x86_64", into a plain folder."""
+    flags = ["--no-deps", "--only-binary=:all:", "--target", str(target), "--python-version"]
+    platforms = [f"--platform={tag}_{machine}" for tag in _MANYLINUX]
+    command = [sys.executable, "-m", "pip", "install", *flags, python, *platforms, *requirements]
+    _run(command, f"{' '.join(requirements)} for Python {python} ({machine})")
+
+
+def _run(command: Sequence[str], what: str, otherwise: str = "") -> None:
     if importlib.util.find_spec("pip") is None:
         raise HostError(
-            f"pip is not installed for {sys.executable}, and the embedded server is fetched with "
-            f"it. Install it: {sys.executable} -m ensurepip --upgrade   (uv: uv pip install pip)"
+            f"pip is not installed for {sys.executable}, and {what} is fetched with it. "
+            f"Install it: {sys.executable} -m ensurepip --upgrade   (uv: uv pip install pip)"
         )
     done = subprocess.run(
         command, capture_output=True, text=True, env=os.environ | _NO_QUESTIONS, check=False
@@ -46,7 +56,6 @@ def _run(command: Sequence[str], what: str) -> None:
         lines = done.stderr.strip().splitlines() or done.stdout.strip().splitlines()
         reason = next((line for line in reversed(lines) if "ERROR" in line), "".join(lines[-1:]))
         raise HostError(
-            f"pip could not fetch {what} for the embedded server: {reason}\n"
-            "Check the network and pip's index settings (pip config list), or name an "
-            "environment that is already there: --server-env PATH"
+            f"pip could not fetch {what}: {reason}\n"
+            f"Check the network and pip's index settings (pip config list){otherwise}"
         )

@@ -1,0 +1,177 @@
+"""The TensorRT inside a server image, as a place where plans are compiled."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from docker.types import Mount
+
+import tritonsmith_client
+import tritonsmith_generator
+from tritonsmith_generator import devices, errors, worker
+from tritonsmith_generator.builder_options import LIBRARY_NAMES, Library, Release
+from tritonsmith_generator.cachefolder import cache_folder
+from tritonsmith_generator.engine import EngineReport, EngineRequest, Progress, check_request
+from tritonsmith_generator.errors import HostError
+from tritonsmith_generator.imagebuild.container import run_in_image
+from tritonsmith_generator.imagebuild.contents import Contents, contents_of
+from tritonsmith_generator.imagebuild.inside import MARK
+from tritonsmith_generator.imagebuild.messages import decode_report, encode_request
+from tritonsmith_generator.imagebuild.packages import packages_for
+from tritonsmith_generator.serve.dockerengine import Image, connect, ensure_image
+from tritonsmith_generator.serve.environment import Progress as Report
+
+__all__ = ["ImageToolchain", "image_toolchain"]
+
+_OURS = "/tritonsmith"
+_WORK = Path("/work")
+_SHOWN_LINES = 16
+
+
+@dataclass(frozen=True)
+class ImageToolchain:
+    """A ``Toolchain``: each build runs in a container of the image.
+
+    ``packages`` is the folder of what the image's Python lacks.
+    """
+
+    image: Image
+    contents: Contents
+    packages: Path
+
+    @property
+    def releases(self) -> tuple[Release, ...]:
+        return self.contents.releases
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        return {"image": self.image.digest or self.image.id}
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        found = {"image_name": self.image.name}
+        if cuda := self.image.environment.get("CUDA_VERSION"):
+            found["cuda"] = cuda
+        if gpus := devices.gpus():
+            found["driver"] = gpus[0].driver
+        return found
+
+    @property
+    def timings(self) -> Path:
+        return cache_folder("timing") / self.image.id.replace(":", "-")
+
+    def missing(self, library: Library) -> HostError:
+        has = ", ".join(map(str, self.releases)) or "no TensorRT at all"
+        return HostError(
+            f"target {library}: {self.image.name} has no {LIBRARY_NAMES[library]}; it has {has}"
+        )
+
+    def build_engine(
+        self, request: EngineRequest, on_progress: Callable[[Progress], None]
+    ) -> EngineReport:
+        """As ``engine.build_engine``; the program in between makes Ctrl-C and threads the same."""
+        check_request(request)
+        try:
+            return worker.run_isolated(
+                _build,
+                (self, request),
+                on_progress,
+                what=f"the engine build of {request.onnx.name} in {self.image.name}",
+            )
+        finally:
+            request.unfinished.unlink(missing_ok=True)
+
+
+def image_toolchain(name: str, on_progress: Report) -> ImageToolchain:
+    """The TensorRT of this image, pulled if it is not here. Raises HostError."""
+    with contextlib.closing(connect()) as client:
+        image = ensure_image(client, name, on_progress)
+    contents = contents_of(image)
+    return ImageToolchain(image, contents, packages_for(image, contents, on_progress))
+
+
+def _build(
+    work: tuple[ImageToolchain, EngineRequest], emit: Callable[[Progress], None]
+) -> EngineReport:
+    toolchain, request = work
+    inside, mounts = _moved(request)
+    answers: dict[str, Any] = {}
+    others: list[str] = []
+
+    def on_line(line: str) -> None:
+        if not line.startswith(MARK):
+            others.append(line)
+            return
+        kind, value = json.loads(line.removeprefix(MARK))
+        if kind == "progress":
+            emit(Progress(**value))
+        else:
+            answers[kind] = value
+
+    run = run_in_image(
+        toolchain.image,
+        ["python3", "-m", "tritonsmith_generator.imagebuild.inside", encode_request(inside)],
+        on_line,
+        mounts=[*_our_mounts(toolchain.packages), *mounts],
+        environment={"PYTHONPATH": f"{_OURS}:{_OURS}/packages"},
+        gpus="all" if devices.gpus() else "none",
+    )
+    if "error" in answers:
+        kind, message = answers["error"]
+        raise getattr(errors, kind)(message)
+    if "report" not in answers:
+        said = "\n  ".join(["It said last:", *others[-_SHOWN_LINES:]]) if others else ""
+        raise HostError(
+            f"the engine build of {request.onnx.name} gave no plan: {run.fate}.\n{said}"
+        )
+    return decode_report(answers["report"], request)
+
+
+def _our_mounts(packages: Path) -> list[Mount]:
+    ours = {
+        f"{_OURS}/{module.__name__}": Path(module.__file__ or "").parent
+        for module in (tritonsmith_client, tritonsmith_generator)
+    }
+    return [_mount(to, path) for to, path in (ours | {f"{_OURS}/packages": packages}).items()]
+
+
+def _moved(request: EngineRequest) -> tuple[EngineRequest, list[Mount]]:
+    """The request with its files where the container has them, and the mounts for that."""
+    onnx = request.onnx.absolute()
+    mounts = [_mount(str(folder), folder) for folder in _model_folders(onnx)]
+    mounts.append(_mount(f"{_WORK}/plan", request.plan.parent, read_only=False))
+    options = request.options
+    if cache := options.timing_cache:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        mounts.append(_mount(f"{_WORK}/timings", cache.parent, read_only=False))
+        options = replace(options, timing_cache=_WORK / "timings" / cache.name)
+    plugins = []
+    for number, plugin in enumerate(options.plugins):
+        plugins.append(_WORK / "plugins" / str(number) / plugin.name)
+        mounts.append(_mount(str(plugins[-1]), plugin))
+    moved = replace(
+        request,
+        onnx=onnx,
+        plan=_WORK / "plan" / request.plan.name,
+        options=replace(options, plugins=tuple(plugins)),
+    )
+    return moved, mounts
+
+
+def _model_folders(onnx: Path) -> set[Path]:
+    """The model's folder and, where the model is a link, those that the links in it lead to.
+
+    They have the same paths inside, so that links lead to the same files: in the cache of
+    Hugging Face's hub both a model and its weights are links.
+    """
+    links = [path for path in onnx.parent.iterdir() if path.is_symlink()]
+    return {onnx.parent, *(p.resolve().parent for p in links if onnx.is_symlink())}
+
+
+def _mount(inside: str, path: Path, read_only: bool = True) -> Mount:
+    return Mount(inside, str(path.resolve()), type="bind", read_only=read_only)
