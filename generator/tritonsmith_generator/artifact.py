@@ -84,6 +84,7 @@ def _compile(job: Job, conversion: Conversion, shaping: Shaping, folder: Path, t
         plan=folder / job.target.filename,
         profiles=shaping.profiles,
         options=conversion.builder,
+        values=shaping.values,
     )
     tell("plan", "starting the builder", None)
     report = job.toolchain.build_engine(request, on_progress)

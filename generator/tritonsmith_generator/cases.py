@@ -28,6 +28,7 @@ from tritonsmith_generator.signature import Signature
 __all__ = [
     "Case",
     "case_path",
+    "corners",
     "largest_difference",
     "load_cases",
     "record_cases",
@@ -64,11 +65,12 @@ def record_cases(
     """
     reference = Reference(model)
     names = [tensor.name for tensor in signature.outputs]
-    corners = tuple(_corner_inputs(proto, signature, shaping))
-    asked = [dict(sample) for sample in samples] or corners
+    made = tuple(_corner_inputs(proto, signature, shaping))
+    asked = [dict(sample) for sample in samples] or made
     cases = tuple(Case(inputs, reference(inputs, names)) for inputs in asked)
     if shaping.max_batch_size > 1:
-        _refuse_dependent_rows(reference, Case(corners[-1], reference(corners[-1], names)), shaping)
+        usual = Case(made[-1], reference(made[-1], names)) if samples else cases[-1]
+        _refuse_dependent_rows(reference, usual, shaping)
     return cases
 
 
@@ -76,12 +78,17 @@ def _corner_inputs(
     proto: onnx.ModelProto, signature: Signature, shaping: Shaping
 ) -> Iterator[Arrays]:
     bounds = _lookup_bounds(proto)
-    for seed, shapes in enumerate(_corners(shaping)):
+    for seed, (shapes, values) in enumerate(corners(shaping)):
         random = np.random.default_rng(seed)
-        yield {
+        inputs = {
             t.name: _random(random, t.dtype, shapes[t.name], bounds.get(t.name, 2))
             for t in signature.inputs
         }
+        known = {
+            name: np.array(value, inputs[name].dtype).reshape(shapes[name])
+            for name, value in values.items()
+        }
+        yield {**inputs, **known}
 
 
 def largest_difference(got: Mapping[str, Any], want: Mapping[str, Any]) -> float:
@@ -138,18 +145,31 @@ def load_cases(path: Path) -> tuple[Case, ...]:
     return tuple(cases)
 
 
-def _corners(shaping: Shaping) -> Iterator[Mapping[str, Shape]]:
+def corners(shaping: Shaping) -> Iterator[tuple[Mapping[str, Shape], Mapping[str, Shape]]]:
+    """What is asked without samples: shapes of all inputs, and values of those that say shapes."""
     seen = set()
-    for profile in shaping.profiles:
-        for shapes in ({n: r.min for n, r in profile.items()}, _usual(profile, shaping)):
-            if tuple(shapes.items()) not in seen:
-                seen.add(tuple(shapes.items()))
-                yield shapes
+    known = shaping.values or ({},) * len(shaping.profiles)
+    for profile, values in zip(shaping.profiles, known, strict=True):
+        for corner in (
+            (_min(profile), _min(values)),
+            (_usual(profile, shaping), _opt(values)),
+        ):
+            if str(corner) not in seen:
+                seen.add(str(corner))
+                yield corner
+
+
+def _min(ranges: Profile) -> Mapping[str, Shape]:
+    return {name: r.min for name, r in ranges.items()}
+
+
+def _opt(ranges: Profile) -> Mapping[str, Shape]:
+    return {name: r.opt for name, r in ranges.items()}
 
 
 def _usual(profile: Profile, shaping: Shaping) -> Mapping[str, Shape]:
     if not shaping.max_batch_size:
-        return {name: r.opt for name, r in profile.items()}
+        return _opt(profile)
     rows = min(_ROWS, shaping.max_batch_size)
     return {name: (min(max(rows, r.min[0]), r.max[0]), *r.opt[1:]) for name, r in profile.items()}
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tritonsmith_generator.artifact import build_artifact
 from tritonsmith_generator.cachefolder import cache_folder
-from tritonsmith_generator.cases import Case, case_path, record_cases, served_cases, write_cases
+from tritonsmith_generator.cases import case_path, record_cases, served_cases, write_cases
 from tritonsmith_generator.config import render_config
 from tritonsmith_generator.conversion import convert_model, samples_of
 from tritonsmith_generator.errors import HostError
@@ -21,10 +21,11 @@ from tritonsmith_generator.job import Job
 from tritonsmith_generator.keptplans import kept_plans, locked_plans
 from tritonsmith_generator.lock import FileRecord, LockedModel
 from tritonsmith_generator.onnxfile import OnnxFile, read
+from tritonsmith_generator.passes.base import Arrays
 from tritonsmith_generator.passes.tidy import Tidy
 from tritonsmith_generator.plans import name_plans
 from tritonsmith_generator.precheck import Checked, precheck
-from tritonsmith_generator.profiles import Shaping, derive_shaping
+from tritonsmith_generator.profiles import derive_shaping
 from tritonsmith_generator.repository import (
     Change,
     Content,
@@ -34,6 +35,9 @@ from tritonsmith_generator.repository import (
     refuse_conflicts,
 )
 from tritonsmith_generator.settings import config_for, served_signature
+from tritonsmith_generator.shapevalues import with_values
+from tritonsmith_generator.warmup import FOLDER as WARMUP_FOLDER
+from tritonsmith_generator.warmup import derive_warmup
 
 __all__ = ["Built", "build_model"]
 
@@ -76,17 +80,20 @@ def build_model(
     merged = kept_plans(job, folder, locked)
     tell("precheck", str(job.source))
     checked = precheck(job.source, job.target.name)
+    given = _samples(job, checked)
     shaping = derive_shaping(checked.signature, job.spec)
+    shaping = with_values(shaping, checked.file.proto.graph, checked.signature, given)
     expected = served_signature(checked.signature, job.target)
     config_for(job.name, job.target, expected, shaping, job.spec)  # wrong settings fail early
     with _work_folder() as work:
         file = _tidy(checked, work)
         tell("cases", "asking ONNX Runtime for reference answers")
-        cases = _cases(job, file, checked, shaping)
+        cases = record_cases(file.path, file.proto, checked.signature, shaping, given[:_SAMPLES])
         conversion = convert_model(job, file, cases, work, tell)
         artifact = merged or build_artifact(job, conversion, shaping, dry_run, tell)
         served = artifact.served(expected)
-        config, notes = config_for(job.name, job.target, served, shaping, job.spec)
+        warmup = derive_warmup(job.target, served, shaping, job.spec, cases)
+        config, notes = config_for(job.name, job.target, served, shaping, job.spec, warmup.entries)
         plans = locked_plans(job, artifact, locked if merged else None)
         if merged:
             config, notes = name_plans(config, notes, {g: plan.file for g, plan in plans.items()})
@@ -94,6 +101,7 @@ def build_model(
         files: dict[str, Content] = {
             **{f"{number}/{name}": content for name, content in artifact.files.items()},
             str(case_path(Path(), number)): write_cases(served_cases(cases, served)),
+            **{f"{WARMUP_FOLDER}/{name}": content for name, content in warmup.files.items()},
             CONFIG_NAME: render_config(config, notes, _header(job)).encode(),
         }
         changes = compare(repository, job.name, files, locked.files if locked else {})
@@ -120,10 +128,9 @@ def build_model(
     return Built(number, changes, checked.warnings, done, entry)
 
 
-def _cases(job: Job, file: OnnxFile, checked: Checked, shaping: Shaping) -> tuple[Case, ...]:
+def _samples(job: Job, checked: Checked) -> list[Arrays]:
     samples = samples_of(job, job.spec.accuracy.samples)
-    given = list(samples.read(checked.signature)) if samples is not None else []
-    return record_cases(file.path, file.proto, checked.signature, shaping, given[:_SAMPLES])
+    return list(samples.read(checked.signature)) if samples is not None else []
 
 
 def _tidy(checked: Checked, work: Path) -> OnnxFile:

@@ -7,12 +7,13 @@ with full shapes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tritonsmith_generator.errors import InputError
-from tritonsmith_generator.signature import Signature, Tensor
+from tritonsmith_generator.signature import Dim, Signature, Tensor
 
 if TYPE_CHECKING:  # the process that builds an engine needs no pydantic
     from tritonsmith_generator.spec import ModelSpec, Shapes
@@ -44,12 +45,14 @@ class Shaping:
     """The shapes in which a model is built and served.
 
     ``max_batch_size`` is 0 where requests carry full shapes; ``reason`` says in words where the
-    number comes from.
+    number comes from. ``values`` has, for each profile, the values (not the shapes) of inputs
+    that say shapes to the model; it is empty where there are none.
     """
 
     max_batch_size: int
     profiles: tuple[Profile, ...]
     reason: str
+    values: tuple[Profile, ...] = ()
 
 
 def derive_shaping(signature: Signature, spec: ModelSpec) -> Shaping:
@@ -61,15 +64,18 @@ def derive_shaping(signature: Signature, spec: ModelSpec) -> Shaping:
     batch = (1, min(DEFAULT_BATCH[1], limit or DEFAULT_BATCH[2]), limit or DEFAULT_BATCH[2])
     given = spec.shapes or ({},)
     profiles = tuple(_profile(signature, shapes, batch) for shapes in given)
+    values = tuple(_values(signature, shapes) for shapes in given)
+    if not any(values):
+        values = ()
     if obstacle:
-        return Shaping(0, profiles, f"requests carry full shapes: {obstacle}")
+        return Shaping(0, profiles, f"requests carry full shapes: {obstacle}", values)
     # As in Triton's TensorRT backend: what every input of a profile takes, over all profiles.
     largest = max(min(r.max[0] for r in profile.values()) for profile in profiles)
     if limit and limit > largest:
         raise InputError(f"batching.max is {limit}, but the shapes allow batches up to {largest}")
     reason = f"axis 0 of '{signature.inputs[0].name}' is the batch, up to {limit or largest}"
     origin = "batching.max" if limit else "shapes" if spec.shapes else "a default; see batching.max"
-    return Shaping(limit or largest, profiles, f"{reason} ({origin})")
+    return Shaping(limit or largest, profiles, f"{reason} ({origin})", values)
 
 
 def _why_not_batched(signature: Signature, spec: ModelSpec) -> str | None:
@@ -95,28 +101,71 @@ def _profile(signature: Signature, shapes: Mapping[str, Shapes], batch: Shape) -
     for name in shapes:
         if name not in names:
             raise InputError(f"shapes: the model has no input '{name}'; it has: {', '.join(names)}")
-    return {
-        tensor.name: _given(tensor, shapes[tensor.name])
-        if tensor.name in shapes
-        else _derived(tensor, batch)
-        for tensor in signature.inputs
-    }
+    given = {t.name: _given(t, shapes.get(t.name)) for t in signature.inputs}
+    axes = dict(_named_axes(signature, given))
+    return {t.name: given[t.name] or _derived(t, axes, batch) for t in signature.inputs}
 
 
-def _derived(tensor: Tensor, batch: Shape) -> ShapeRange:
+def _named_axes(
+    signature: Signature, given: Mapping[str, ShapeRange | None]
+) -> Iterator[tuple[Dim, Shape]]:
+    """The sizes of the dynamic axes that have a name and are given for some input."""
+    for tensor in signature.inputs:
+        ranges = given[tensor.name]
+        for axis in tensor.dynamic_axes:
+            if ranges is not None and tensor.shape[axis] != "?":
+                yield tensor.shape[axis], (ranges.min[axis], ranges.opt[axis], ranges.max[axis])
+
+
+def _derived(tensor: Tensor, axes: Mapping[Dim, Shape], batch: Shape) -> ShapeRange:
+    """An axis of the same name has the same sizes; others have the defaults."""
+
+    def size(axis: int, dim: Dim, which: int) -> int:
+        if isinstance(dim, int):
+            return dim
+        return axes.get(dim, DEFAULT_AXIS if axis else batch)[which]
+
     def shape(which: int) -> Shape:
-        return tuple(
-            size if isinstance(size, int) else (DEFAULT_AXIS if axis else batch)[which]
-            for axis, size in enumerate(tensor.shape)
-        )
+        return tuple(size(axis, dim, which) for axis, dim in enumerate(tensor.shape))
 
     return ShapeRange(shape(0), shape(1), shape(2))
 
 
-def _given(tensor: Tensor, shapes: Shapes) -> ShapeRange:
+def _given(tensor: Tensor, shapes: Shapes | None) -> ShapeRange | None:
+    if shapes is None or shapes.min is None or shapes.opt is None or shapes.max is None:
+        return None
     given = ShapeRange(shapes.min, shapes.opt, shapes.max)
     _check_range(f"shapes.{tensor.name}, {tensor}", tensor, given)
     return given
+
+
+def _values(signature: Signature, shapes: Mapping[str, Shapes]) -> Profile:
+    found = {}
+    for tensor in signature.inputs:
+        values = shapes[tensor.name].values if tensor.name in shapes else None
+        if values is not None:
+            found[tensor.name] = ShapeRange(values.min, values.opt, values.max)
+            _check_values(f"shapes.{tensor.name}.values, {tensor}", tensor, found[tensor.name])
+    return found
+
+
+def _check_values(where: str, tensor: Tensor, values: ShapeRange) -> None:
+    if tensor.dtype.numpy.kind not in "iu":
+        raise InputError(f"{where}: only the values of an integer input can say shapes")
+    if tensor.dynamic_axes:
+        raise InputError(f"{where}: the input needs a fixed shape, so that its values can be known")
+    count = math.prod(tensor.dims)
+    for end, given in (("min", values.min), ("opt", values.opt), ("max", values.max)):
+        if len(given) != count:
+            raise InputError(
+                f"{where}: {end} is {list(given)}, {len(given)} values; the input has {count}"
+            )
+    for index, (low, best, high) in enumerate(zip(values.min, values.opt, values.max, strict=True)):
+        if not low <= best <= high:
+            raise InputError(
+                f"{where}: value {index} has min, opt and max {low}, {best} and {high}; "
+                "they must be min <= opt <= max"
+            )
 
 
 def check_profiles(signature: Signature, profiles: tuple[Profile, ...]) -> None:

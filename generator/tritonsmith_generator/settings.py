@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from tritonsmith_client import dtypes
 from tritonsmith_generator.config import Notes, message_from
+from tritonsmith_generator.cudagraphs import cuda_graphs
 from tritonsmith_generator.errors import InputError
 from tritonsmith_generator.profiles import Shaping
 from tritonsmith_generator.signature import Signature, Tensor
@@ -16,6 +17,8 @@ from tritonsmith_generator.spec import Instances, ModelSpec, merge
 from tritonsmith_generator.targets import TargetKind
 
 __all__ = ["config_for", "served_signature"]
+
+_WARMUP_NOTE = "run at each profile's shapes before the model is ready (warmup)"
 
 _KINDS = {"cpu": "KIND_CPU", "gpu": "KIND_GPU"}
 
@@ -31,12 +34,17 @@ def served_signature(signature: Signature, target: TargetKind) -> Signature:
 
 
 def config_for(
-    name: str, target: TargetKind, signature: Signature, shaping: Shaping, spec: ModelSpec
+    name: str,
+    target: TargetKind,
+    signature: Signature,
+    shaping: Shaping,
+    spec: ModelSpec,
+    warmup: Sequence[Mapping[str, Any]] = (),
 ) -> tuple[ModelConfig, Notes]:
     """The complete config of a model, so that Triton's auto-completion has nothing to add.
 
-    ``signature`` is the one that is served. The spec's ``config`` is merged last. Raises
-    InputError where the two don't fit together.
+    ``signature`` is the one that is served, ``warmup`` what ``derive_warmup`` found. The spec's
+    ``config`` is merged last. Raises InputError where the two don't fit together.
     """
     batched = shaping.max_batch_size > 0
     notes: dict[tuple[str | int, ...], str] = {("max_batch_size",): shaping.reason}
@@ -52,6 +60,11 @@ def config_for(
         values[what] = [_tensor(what, tensor, batched) for tensor in tensors]
         for index, tensor in enumerate(tensors):
             notes[what, index, "dims"] = _dims_note(tensor, batched)
+    for entry in values["input"]:
+        if target.name == "tensorrt" and any(entry["name"] in known for known in shaping.values):
+            entry["is_shape_tensor"] = (
+                True  # Triton allows it for TensorRT alone, and wants it there
+            )
     notes["instance_group",] = _instance_note(target, spec)
     notes["version_policy",] = "the newest version is served; older ones stay for a rollback"
     if shaping.max_batch_size > 1 and "sequence_batching" not in spec.config:
@@ -59,6 +72,12 @@ def config_for(
         notes["dynamic_batching",] = "requests that wait at the same time run as one batch" + (
             "" if values["dynamic_batching"] else "; none waits for another (batching.max_delay_us)"
         )
+    if graphs := cuda_graphs(target, shaping, spec):
+        values["optimization"] = graphs
+        notes["optimization",] = "cuda_graphs in the spec; recorded while the model loads"
+    if warmup:
+        values["model_warmup"] = [dict(entry) for entry in warmup]
+        notes["model_warmup",] = _WARMUP_NOTE
     for key in spec.config:
         notes[key,] = "set in the spec's config"
     config = message_from(merge(values, spec.config))

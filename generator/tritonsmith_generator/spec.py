@@ -14,12 +14,29 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from tritonsmith_generator.builder_options import BuilderOptions, Precision
 from tritonsmith_generator.errors import InputError
 
-__all__ = ["Batching", "Instances", "ModelSpec", "Shapes", "Spec", "Target", "load_spec"]
+__all__ = [
+    "Batching",
+    "Instances",
+    "ModelSpec",
+    "Shapes",
+    "Spec",
+    "Target",
+    "Warmup",
+    "load_spec",
+]
 
 Target = Literal["auto", "onnxruntime", "tensorrt", "tensorrt_rtx"]
 Sizes = tuple[Annotated[int, Field(ge=0)], ...]
@@ -32,12 +49,40 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
 
-class Shapes(_Strict):
-    """The shapes of one input: full shapes, batch axis included."""
+def _one_number_needs_no_list(values: Any) -> Any:
+    return (values,) if isinstance(values, int) else values
 
-    min: Sizes
-    opt: Sizes
-    max: Sizes
+
+Integers = Annotated[tuple[int, ...], BeforeValidator(_one_number_needs_no_list)]
+
+
+class Values(_Strict):
+    """The smallest, the usual and the largest values of an input, element by element."""
+
+    min: Integers
+    opt: Integers
+    max: Integers
+
+
+class Shapes(_Strict):
+    """The shapes of one input: full shapes, batch axis included.
+
+    ``values`` are for an input that says shapes to the model, such as the target of a Reshape:
+    TensorRT has to know them. They are taken from ``accuracy.samples`` where there are any.
+    Min, opt and max may be left out beside them.
+    """
+
+    min: Sizes | None = None
+    opt: Sizes | None = None
+    max: Sizes | None = None
+    values: Values | None = None
+
+    @model_validator(mode="after")
+    def _all_ends(self) -> Shapes:
+        missing = [end for end in ("min", "opt", "max") if getattr(self, end) is None]
+        if missing and (len(missing) < 3 or self.values is None):
+            raise ValueError(f"the key '{missing[0]}' is missing")
+        return self
 
 
 class Batching(_Strict):
@@ -60,6 +105,23 @@ class Instances(_Strict):
     gpus: tuple[Annotated[int, Field(ge=0)], ...] = ()
 
 
+class Warmup(_Strict):
+    """What Triton runs before it calls a version ready: one sample for each profile and end.
+
+    ``at`` names the ends of a profile; only its opt shapes are known to suit each other. ``data``
+    is what floats hold: ``zero``, or ``recorded`` from a case (in files in the model's folder).
+    Integers, booleans and strings are always recorded ones, because they index weights and count
+    things: Triton's own random data would crash some models. ``count`` is runs of each sample.
+    """
+
+    at: Annotated[tuple[Literal["min", "opt", "max"], ...], Field(min_length=1)] = ("opt",)
+    data: Literal["zero", "recorded"] = "zero"
+    count: Annotated[int, Field(ge=1)] = 1
+
+
+_NO_WARMUP = Warmup.model_construct(at=())
+
+
 class Accuracy(_Strict):
     """What the recorded cases are made from, and how far an answer may be off.
 
@@ -79,6 +141,11 @@ class ModelSpec(_Strict):
     ``keep`` names nodes that stay in FP32 (names, operators or outputs, with ``*``);
     ``calibration`` is where int8 and fp8 measure ranges, ``accuracy.samples`` by default;
     ``builder`` holds TensorRT's own options; ``config`` any field of ModelConfig, merged last.
+
+    ``warmup`` is on for plans, whose first request of a shape is slow (TensorRT for RTX compiles
+    kernels then), and off for ONNX Runtime, which prepares everything while it loads. It makes
+    loading longer by a few runs. ``cuda_graphs`` (TensorRT only) is off: it takes memory for each
+    recorded graph, and not every network can be recorded; it helps where batches are small.
     """
 
     onnx: str | None = None
@@ -95,6 +162,8 @@ class ModelSpec(_Strict):
     batching: Batching | None = Batching()
     instances: Instances = Instances()
     accuracy: Accuracy = Accuracy()
+    warmup: Warmup | None = None
+    cuda_graphs: bool = False
     version: Annotated[int, Field(ge=1)] | None = None
     config: Mapping[str, Any] = {}
 
@@ -118,6 +187,11 @@ class ModelSpec(_Strict):
     @classmethod
     def _one_profile_needs_no_list(cls, shapes: Any) -> Any:
         return (shapes,) if isinstance(shapes, dict) else shapes
+
+    @field_validator("warmup", mode="before")
+    @classmethod
+    def _warmup_on_or_off(cls, warmup: Any) -> Any:
+        return {True: Warmup(), False: _NO_WARMUP}[warmup] if isinstance(warmup, bool) else warmup
 
     @field_validator("batching", mode="before")
     @classmethod
@@ -243,6 +317,7 @@ _SCHEMA: dict[tuple[str, ...], type[BaseModel] | type[BuilderOptions]] = {
     ("models", "*", "accuracy"): Accuracy,
     ("models", "*", "shapes", "*"): Shapes,
     ("models", "*", "shapes", "*", "*"): Shapes,
+    ("models", "*", "warmup"): Warmup,
 }
 
 

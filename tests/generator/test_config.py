@@ -87,6 +87,11 @@ CASES: dict[str, tuple[Any, str]] = {
         models.good(),
         "config: {response_cache: {enable: true}, dynamic_batching: {preserve_ordering: true}}",
     ),
+    "warmed_up": (
+        models.looking_up(),
+        "warmup: {at: [min, opt, max], count: 2}\n"
+        "    shapes: {words: {min: [1, 2], opt: [4, 8], max: [16, 32]}}",
+    ),
 }
 
 

@@ -135,3 +135,31 @@ def cycle() -> onnx.ModelProto:
 
 def shaped(shape: Sequence[int | str]) -> onnx.ModelProto:
     return model([relu()], [tensor("x", shape=shape)], [tensor("y", shape=shape)])
+
+
+def looking_up() -> onnx.ModelProto:
+    """Words, INT64 [batch, length], and a factor for each row; what it looks up has ten rows."""
+    weight = numpy_helper.from_array(np.ones((10, 3), np.float32), "w")
+    return model(
+        [
+            helper.make_node("Gather", ["w", "words"], ["found"], "look_up"),
+            helper.make_node("ReduceMean", ["found"], ["mean"], "mean", axes=[1], keepdims=0),
+            helper.make_node("Mul", ["mean", "factor"], ["y"], "multiply"),
+        ],
+        [tensor("words", T.INT64, ["batch", "length"]), tensor("factor", shape=["batch", 1])],
+        [tensor("y", shape=["batch", 3])],
+        [weight],
+        opset_imports=[helper.make_opsetid("", 17)],
+    )
+
+
+def reshaping() -> onnx.ModelProto:
+    """The values of ``target``, INT64 [2], are the shape of the output."""
+    return model(
+        [
+            helper.make_node("Identity", ["target"], ["shape"], "same"),
+            helper.make_node("Reshape", ["x", "shape"], ["y"], "reshape"),
+        ],
+        [tensor("x", shape=["n"]), tensor("target", T.INT64, [2])],
+        [tensor("y", shape=["rows", "columns"])],
+    )
