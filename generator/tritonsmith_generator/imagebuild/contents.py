@@ -40,11 +40,12 @@ def version(path):
 def found(module, start):
     listed = subprocess.run(["/sbin/ldconfig", "-p"], stdout=subprocess.PIPE).stdout.decode()
     paths = re.findall(r"=> (\S*/%s\d+)$" % re.escape(start), listed, re.M)
-    folders = os.environ.get("LD_LIBRARY_PATH", "").split(":")
+    folders = [f for f in os.environ.get("LD_LIBRARY_PATH", "").split(":") if f]
     for package in (module + "_libs", module):
         spec = importlib.util.find_spec(package)
         folders += spec.submodule_search_locations or () if spec else ()
-    paths += [path for folder in folders if folder for path in glob.glob(folder + "/" + start + "*")]
+    for folder in folders:
+        paths += glob.glob(folder + "/" + start + "*")
     for path in paths:
         try:
             return version(path)
