@@ -11,28 +11,27 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import onnx
 import onnxruntime
-from onnxruntime.quantization import (
-    CalibrationMethod,
-    QuantFormat,
-    QuantType,
-    quant_pre_process,
-    quantize_static,
-)
+from onnxruntime.quantization import CalibrationMethod, QuantType, quant_pre_process
+from onnxruntime.quantization.calibrate import TensorsData
+from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+from onnxruntime.quantization.quant_utils import load_model_with_shape_infer
 
 from tritonsmith_generator import onnxfile
 from tritonsmith_generator.errors import InputError
 from tritonsmith_generator.onnxfile import signature_of
 from tritonsmith_generator.passes import conditions, weights
-from tritonsmith_generator.passes.base import Arrays, Condition, PassResult
+from tritonsmith_generator.passes.base import Condition, PassResult
 from tritonsmith_generator.passes.calibration import Samples
 from tritonsmith_generator.passes.census import Stopwatch
+from tritonsmith_generator.passes.ranges import largest_values
 from tritonsmith_generator.passes.scales import SMALLEST_SCALE, raise_tiny_scales
 from tritonsmith_generator.passes.selection import check_patterns, matches
 from tritonsmith_generator.passes.tidy import tidy_up
+from tritonsmith_generator.quantization import Quantization
 
 __all__ = ["Int8"]
 
@@ -59,10 +58,13 @@ class Int8:
     """Quantize to INT8. ``keep``: names or patterns of nodes that stay as they are.
 
     Scales are FP32; the FP16 pass after this one makes them FP16 where the opset is 19 or newer.
+    With ``float_weights`` weights stay FP32 in front of a Q and a DQ: TensorRT 8.6 compiles
+    transformers from nothing else.
     """
 
     samples: Samples | None
     keep: tuple[str, ...] = ()
+    float_weights: bool = False
     name: str = "int8"
     requires: tuple[Condition, ...] = (
         conditions.tidy,
@@ -84,26 +86,14 @@ class Int8:
             )
         file = onnxfile.read(model)
         check_patterns(file.proto, self.keep)
-        batches = self.samples.read(signature_of(file.proto))
+        batches = self.samples.read(signature_of(file.proto), self.options.max_samples)
         large = file.size > weights.INLINE_LIMIT
         folded, quantized = workdir / "folded.onnx", workdir / "quantized.onnx"
         with _quiet(), _in_words():
             quant_pre_process(model, folded, skip_symbolic_shape=True, save_as_external_data=large)
             kept = _left_alone(file.proto.graph, folded, self.keep)
-            quantize_static(
-                folded,
-                quantized,
-                _Reader(batches),
-                quant_format=QuantFormat.QDQ,
-                activation_type=QuantType.QInt8,
-                weight_type=QuantType.QInt8,
-                per_channel=True,
-                calibrate_method=CalibrationMethod.MinMax,
-                op_types_to_quantize=list(OPERATORS),
-                nodes_to_exclude=list(kept),
-                use_external_data_format=large,
-                extra_options=_OPTIONS,
-            )
+            ranges = largest_values(folded, _activations(folded, kept), batches, self.options)
+            _quantize(folded, quantized, ranges, kept, self.options.per_channel, large)
         work = weights.read(quantized)
         _drop_foreign_domains(work.proto)
         raised = raise_tiny_scales(work)
@@ -115,20 +105,42 @@ class Int8:
         )
         if not result.report.dequantize:
             raise InputError(_nothing(file.proto, kept))
-        for intermediate in (*workdir.glob("folded.*"), *workdir.glob("quantized.*")):
-            intermediate.unlink()
+        for stem in ("folded", "measured", "quantized"):
+            for intermediate in workdir.glob(f"{stem}.*"):
+                intermediate.unlink()
         return result
 
 
-class _Reader:
-    """What the quantizer asks for samples (its base class is checked by method names)."""
+def _activations(model: Path, kept: Mapping[str, str]) -> list[str]:
+    """What the nodes read that are quantized, weights apart."""
+    nodes = onnxfile.read(model).proto.graph.node
+    found = [n.input[0] for n in nodes if n.op_type in OPERATORS and n.name not in kept]
+    return list(dict.fromkeys(found))
 
-    def __init__(self, batches: Iterator[Arrays]) -> None:
-        self._batches = batches
 
-    def get_next(self) -> Any:
-        batch = next(self._batches, None)
-        return None if batch is None else dict(batch)
+def _quantize(
+    model: Path,
+    target: Path,
+    ranges: Mapping[str, float],
+    kept: Mapping[str, str],
+    per_channel: bool,
+    large: bool,
+) -> None:
+    both = {name: (np.float32(-end), np.float32(end)) for name, end in ranges.items()}
+    quantizer = QDQQuantizer(
+        load_model_with_shape_infer(model),
+        per_channel=per_channel,
+        reduce_range=False,
+        weight_qType=QuantType.QInt8,
+        activation_qType=QuantType.QInt8,
+        tensors_range=TensorsData(CalibrationMethod.MinMax, both),
+        nodes_to_quantize=[],
+        nodes_to_exclude=list(kept),
+        op_types_to_quantize=list(OPERATORS),
+        extra_options=_OPTIONS,
+    )
+    quantizer.quantize_model()
+    quantizer.model.save_model_to_file(target, large)
 
 
 def _left_alone(original: onnx.GraphProto, model: Path, keep: tuple[str, ...]) -> dict[str, str]:

@@ -98,13 +98,14 @@ _NEEDS = {
 
 def _prepare(options: Options) -> list[Pass]:
     """The passes before any change of precision."""
-    from tritonsmith_generator.passes.simplify import Simplify
-    from tritonsmith_generator.passes.sparse import Sparse
-
     steps: list[Pass] = []
     if options.simplify:
+        from tritonsmith_generator.passes.simplify import Simplify  # half a second
+
         steps.append(Simplify(options.samples))
     if options.sparse:
+        from tritonsmith_generator.passes.sparse import Sparse
+
         steps.append(Sparse(options.keep))
     return steps
 
@@ -135,6 +136,13 @@ def _int8(options: Options) -> list[Pass]:
 
 # Q and DQ take scales in half precision from this opset on.
 _HALF_SCALES_OPSET = 19
+
+
+def _int8_with_float_weights(options: Options) -> list[Pass]:
+    from tritonsmith_generator.passes.int8 import PER_CHANNEL_OPSET, Int8
+    from tritonsmith_generator.passes.opset import Opset
+
+    return [Opset(PER_CHANNEL_OPSET), Int8(options.samples, options.keep, float_weights=True)]
 
 
 def _int8_with_fp16(options: Options) -> list[Pass]:
@@ -176,6 +184,11 @@ _STEPS: Mapping[str, Mapping[str, _Steps]] = {
         "fp8": _fp8,
         "int4": _int4,
     },
-    "weak": {"fp32": _nothing, "tf32": _nothing, "fp16": _nothing, "int8": _int8},
+    "weak": {
+        "fp32": _nothing,
+        "tf32": _nothing,
+        "fp16": _nothing,
+        "int8": _int8_with_float_weights,
+    },
     "onnxruntime": {"fp32": _nothing, "fp16": _fp16, "int8": _int8},
 }

@@ -87,7 +87,9 @@ def test_int8_is_near_fp32_and_what_tensorrt_takes(
         zero = stored.get(node.input[2]) if len(node.input) > 2 else None
         assert zero is None or not numpy_helper.to_array(zero).any()
         data = stored.get(node.input[0])
-        assert data is None or data.data_type == TensorProto.INT8, "an INT32 bias"
+        # TensorRT 8.6 has an internal error on a transformer with INT8 weights.
+        kind = TensorProto.FLOAT if library == "tensorrt 8.6.0" else TensorProto.INT8
+        assert data is None or data.data_type == kind, "an INT32 bias"
         scale = stored[node.input[1]]
         half = library == "tensorrt_rtx"
         assert scale.data_type == (TensorProto.FLOAT16 if half else TensorProto.FLOAT)
