@@ -13,6 +13,7 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from tritonsmith_generator.builder_options import Library, Release
 
@@ -32,6 +33,7 @@ class Gpu:
         compute_capability: ``"8.9"``.
         memory: bytes in all.
         driver: the driver's version, e.g. ``"580.95.05"``; ``"unknown"`` where it cannot be read.
+        uuid: names it on this machine, as ``nvidia-smi`` and ``CUDA_VISIBLE_DEVICES`` do.
     """
 
     index: int
@@ -39,6 +41,7 @@ class Gpu:
     compute_capability: str
     memory: int
     driver: str
+    uuid: str = ""
 
 
 @cache
@@ -86,11 +89,14 @@ def _gpu(cuda: Any, index: int, driver: str) -> Gpu:
     cuda.cuDeviceGet(ctypes.byref(device), index)
     cuda.cuDeviceGetName(name, len(name), device)
     cuda.cuDeviceTotalMem_v2(ctypes.byref(memory), device)
+    identity = ctypes.create_string_buffer(16)
+    cuda.cuDeviceGetUuid(identity, device)
     capability = []
     for attribute in (_COMPUTE_CAPABILITY_MAJOR, _COMPUTE_CAPABILITY_MINOR):
         cuda.cuDeviceGetAttribute(ctypes.byref(number), attribute, device)
         capability.append(str(number.value))
-    return Gpu(index, name.value.decode(), ".".join(capability), memory.value, driver)
+    uuid = f"GPU-{UUID(bytes=identity.raw)}"
+    return Gpu(index, name.value.decode(), ".".join(capability), memory.value, driver, uuid)
 
 
 def _driver_version() -> str:

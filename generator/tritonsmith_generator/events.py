@@ -14,7 +14,8 @@ class Event:
 
     Attributes:
         model: the model's name.
-        stage: precheck, passes, plan, cases, publish, in this order.
+        stage: waiting (for memory), precheck, cases, passes, plan, publish, in this order; then
+            done, whose ``detail`` is the result's status.
         detail: what the stage is doing, in words; may be empty.
         fraction: 0 to 1; None where nobody knows how much is left.
     """
@@ -23,6 +24,9 @@ class Event:
     stage: str
     detail: str = ""
     fraction: float | None = None
+
+    def __str__(self) -> str:
+        return f"{self.stage}: {self.detail}" if self.detail else self.stage
 
 
 OnEvent = Callable[[Event], None]

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 from tritonsmith_generator.artifact import build_artifact
-from tritonsmith_generator.cachefolder import cache_folder
 from tritonsmith_generator.cases import case_path, record_cases, served_cases, write_cases
 from tritonsmith_generator.config import render_config
 from tritonsmith_generator.conversion import convert_model, samples_of
-from tritonsmith_generator.errors import HostError
 from tritonsmith_generator.events import Event, OnEvent
 from tritonsmith_generator.inspection import CONFIG_NAME
 from tritonsmith_generator.job import Job
@@ -38,6 +34,7 @@ from tritonsmith_generator.settings import config_for, served_signature
 from tritonsmith_generator.shapevalues import with_values
 from tritonsmith_generator.warmup import FOLDER as WARMUP_FOLDER
 from tritonsmith_generator.warmup import derive_warmup
+from tritonsmith_generator.workfolder import work_folder
 
 __all__ = ["Built", "build_model"]
 
@@ -85,7 +82,7 @@ def build_model(
     shaping = with_values(shaping, checked.file.proto.graph, checked.signature, given)
     expected = served_signature(checked.signature, job.target)
     config_for(job.name, job.target, expected, shaping, job.spec)  # wrong settings fail early
-    with _work_folder() as work:
+    with work_folder() as work:
         file = _tidy(checked, work)
         tell("cases", "asking ONNX Runtime for reference answers")
         cases = record_cases(file.path, file.proto, checked.signature, shaping, given[:_SAMPLES])
@@ -155,14 +152,3 @@ def _header(job: Job) -> tuple[str, ...]:
         f"Written by gen-repo (tritonsmith {version('tritonsmith')}). Change the spec, not this.",
         f"Source: {job.source.name}, SHA-256 {job.sources[job.source.name].sha256}",
     )
-
-
-@contextmanager
-def _work_folder() -> Iterator[Path]:
-    home = cache_folder("work")
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=home) as folder:
-            yield Path(folder)
-    except OSError as exc:
-        raise HostError(f"cannot work in {home}: {exc.strerror or exc}") from exc

@@ -1,42 +1,27 @@
 """From a spec to a repository: what is out of date is built, checked and published.
 
 A model is left alone when everything that its files follow from is as it was: the bytes of its
-source, its part of the spec, and the tools. ``key`` in the lock is the hash of all that.
+source, its part of the spec, and the tools. ``key`` in the lock is the hash of all that. What has
+to be built is built side by side, in processes; the lock is written here alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Generator, Sequence
+from contextlib import closing, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
-from typing import Literal
 
-from tritonsmith_generator.errors import InputError, TritonsmithError
-from tritonsmith_generator.events import OnEvent, ignore
-from tritonsmith_generator.job import Job, make_job
-from tritonsmith_generator.lock import Lock, LockedModel, read_lock, write_lock
-from tritonsmith_generator.repository import Change, exclusive
-from tritonsmith_generator.spec import Spec
+from tritonsmith_generator.errors import InputError, UsageError
+from tritonsmith_generator.events import Event, OnEvent, ignore
+from tritonsmith_generator.lock import LockedModel, read_lock, write_lock
+from tritonsmith_generator.repository import exclusive
+from tritonsmith_generator.spec import ModelSpec, Spec
 from tritonsmith_generator.toolchain import LOCAL, Toolchain
+from tritonsmith_generator.update import ModelResult, Update, unchanged
 
 __all__ = ["ModelResult", "build"]
-
-
-@dataclass(frozen=True)
-class ModelResult:
-    """How it went for one model. ``error`` is set exactly when the status is "failed"."""
-
-    name: str
-    status: Literal["built", "unchanged", "planned", "failed"]
-    target: str = ""
-    version: int = 0
-    changes: tuple[Change, ...] = ()
-    warnings: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-    seconds: float = 0.0
-    error: TritonsmithError | None = None
 
 
 def build(
@@ -47,68 +32,69 @@ def build(
     only: Collection[str] = (),
     dry_run: bool = False,
     force: bool = False,
+    jobs: int | None = None,
     on_event: OnEvent = ignore,
     toolchain: Toolchain = LOCAL,
 ) -> tuple[ModelResult, ...]:
     """Bring the repository up to date with the spec; ``folder`` is where its paths start.
 
-    A model that fails does not stop the others, and its files stay as they were. ``dry_run``
-    writes nothing and compiles nothing. ``force`` replaces files that were changed by hand.
-    Models in the repository that the spec doesn't name are left alone. ``toolchain`` is where
-    plans are compiled.
+    Models that are out of date are built side by side, each in a process of its own: ``jobs`` at
+    once (None: one for each core) and no more than fit into memory, one engine build for each GPU
+    at a time. ``on_event`` is called in the calling thread; when it raises, the build ends.
 
-    Raises HostError if the repository cannot be written; errors of single models are in the
-    results.
+    A model that fails, or whose process crashes, does not stop the others, and its files stay as
+    they were. ``dry_run`` writes nothing and compiles nothing. ``force`` replaces files that were
+    changed by hand. Models in the repository that the spec doesn't name are left alone.
+    ``toolchain`` is where plans are compiled.
+
+    Returns one result for each model, in the spec's order. Raises HostError if the repository
+    cannot be written; errors of single models are in the results.
     """
+    chosen = _chosen(spec, only)
+    if jobs is not None and jobs < 1:
+        raise UsageError(f"jobs: {jobs} given; it is how many models are built at once, 1 or more")
+    results = {}
+    with nullcontext() if dry_run else exclusive(repository) as held:
+        lock = read_lock(repository).for_release(spec.triton)
+        asked = [
+            Update(
+                name, model, folder, repository, lock.models.get(name), toolchain, dry_run, force
+            )
+            for name, model in chosen.items()
+        ]
+        with closing(_results(asked, jobs, held, on_event)) as found:
+            for result, entry in found:
+                if entry is not None:
+                    lock = lock.with_model(result.name, entry)
+                    write_lock(repository, lock)
+                results[result.name] = result
+                on_event(Event(result.name, "done", result.status))
+    return tuple(results[name] for name in chosen)
+
+
+def _chosen(spec: Spec, only: Collection[str]) -> dict[str, ModelSpec]:
     unknown = set(only) - set(spec.models)
     if unknown:
         raise InputError(
             f"the spec has no model '{sorted(unknown)[0]}'; it has: {', '.join(spec.models)}"
         )
-    results = []
-    with nullcontext() if dry_run else exclusive(repository):
-        lock = read_lock(repository).for_release(spec.triton)
-        for name, model in spec.models.items():
-            if only and name not in only:
-                continue
-            began = perf_counter()
-            try:
-                job = make_job(name, model, folder, lock.models.get(name), toolchain)
-                result, entry = _update(job, repository, lock, dry_run, force, on_event)
-            except TritonsmithError as exc:
-                result, entry = ModelResult(name, "failed", error=exc), None
-            if entry is not None:
-                lock = lock.with_model(name, entry)
-                write_lock(repository, lock)
-            results.append(replace(result, seconds=perf_counter() - began))
-    return tuple(results)
+    return {name: model for name, model in spec.models.items() if not only or name in only}
 
 
-def _update(
-    job: Job, repository: Path, lock: Lock, dry_run: bool, force: bool, on_event: OnEvent
-) -> tuple[ModelResult, LockedModel | None]:
-    locked = lock.models.get(job.name)
-    if (
-        locked is not None
-        and locked.follows_from(job.key)
-        and _intact(repository / job.name, locked)
-    ):
-        return ModelResult(job.name, "unchanged", locked.target, locked.version), None
-    # What builds a model is heavy to import; a run with nothing to do never gets here.
-    from tritonsmith_generator.modelbuild import build_model
+def _results(
+    asked: Sequence[Update], jobs: int | None, held: int | None, on_event: OnEvent
+) -> Generator[tuple[ModelResult, LockedModel | None], None, None]:
+    """Each model's result as it comes, and the lock's new entry where it was built."""
+    left = []
+    for model in asked:
+        began = perf_counter()
+        result = unchanged(model)
+        if result is None:
+            left.append(model)
+        else:
+            yield replace(result, seconds=perf_counter() - began), None
+    if left:
+        # What runs processes takes time to import; a run with nothing to do never gets here.
+        from tritonsmith_generator.sidebyside import update_side_by_side
 
-    built = build_model(job, repository, locked, dry_run, force, on_event)
-    result = ModelResult(
-        job.name,
-        "planned" if dry_run else "built",
-        job.target.name,
-        built.version,
-        built.changes,
-        built.warnings,
-        built.notes,
-    )
-    return result, None if dry_run else built.entry
-
-
-def _intact(folder: Path, locked: LockedModel) -> bool:
-    return all(record.still(folder / path) for path, record in locked.files.items())
+        yield from update_side_by_side(left, jobs, held, on_event)

@@ -13,6 +13,7 @@ import numpy as np
 import onnxruntime as ort
 
 from tritonsmith_client.dtypes import from_numpy
+from tritonsmith_generator.capacity import threads
 from tritonsmith_generator.errors import InputError
 
 __all__ = ["Reference", "run"]
@@ -32,6 +33,7 @@ class Reference:
     def __init__(self, model: Path) -> None:
         options = ort.SessionOptions()
         options.log_severity_level = _ERRORS_ONLY
+        options.intra_op_num_threads = threads()
         self._path = model
         try:
             self._session = ort.InferenceSession(

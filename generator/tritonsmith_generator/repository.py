@@ -107,11 +107,12 @@ def refuse_conflicts(changes: tuple[Change, ...], force: bool) -> None:
 
 
 @contextmanager
-def exclusive(repository: Path) -> Iterator[None]:
+def exclusive(repository: Path) -> Iterator[int]:
     """Make the repository's folder and keep other runs of gen-repo out of it.
 
-    Also removes what a run that was killed left behind. Raises HostError if another run is at
-    work there or the folder cannot be written.
+    Yields the descriptor of the lock: a process that holds it open keeps others out, too. Also
+    removes what killed processes left behind, of an earlier run and of this one. Raises HostError
+    if another run is at work there or the folder cannot be written.
     """
     made = not repository.exists()
     with _host_errors(repository):
@@ -125,7 +126,10 @@ def exclusive(repository: Path) -> Iterator[None]:
                 f"another gen-repo is writing to {repository}: wait for it to end"
             ) from exc
         _recover(repository)
-        yield
+        try:
+            yield handle
+        finally:
+            _recover(repository)
     finally:
         os.close(handle)
         if made and not any(repository.iterdir()):

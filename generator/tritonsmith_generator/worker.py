@@ -174,6 +174,8 @@ class Child:
                     "Allow more time, or make the work smaller."
                 )
             kind, value = self.receive()
+            if kind == "error":
+                raise value
             if kind == "result":
                 result: Result = value
                 return result
@@ -183,15 +185,15 @@ class Child:
         """Whether ``receive`` has something within so many seconds."""
         return self._pipe.poll(timeout)
 
-    def receive(self) -> tuple[Literal["event", "result"], Any]:
-        """The next event or the result. Raises what the function raised; CrashError if it died."""
+    def receive(self) -> tuple[Literal["event", "result", "error"], Any]:
+        """The next event, or how the function ended. Raises CrashError if the process died."""
         try:
             kind, value = pickle.loads(self._pipe.recv_bytes())
         except (EOFError, ConnectionResetError):
             raise self._crashed() from None
         if kind == "error":
-            error, text = value
-            raise error from _RemoteError(text)
+            value, text = value
+            value.__cause__ = _RemoteError(text)
         if kind == "event":
             self.last = f"in phase '{value}'"
         return kind, value

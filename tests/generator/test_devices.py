@@ -26,6 +26,10 @@ int cuDeviceGetName(char *name, int size, int device) {
 int cuDeviceTotalMem_v2(unsigned long *bytes, int device) {
     *bytes = device == 40 ? 23034000000UL : 150754000000UL; return 0;
 }
+int cuDeviceGetUuid(char *uuid, int device) {
+    for (int n = 0; n < 16; n++) uuid[n] = 16 * (device - 40) + n;
+    return 0;
+}
 int cuDeviceGetAttribute(int *value, int attribute, int device) {
     *value = attribute == 75 ? (device == 40 ? 8 : 9) : (device == 40 ? 9 : 0); return 0;
 }
@@ -75,6 +79,7 @@ def test_two_gpus_in_cudas_order(tmp_path: Path) -> None:
             "name": "NVIDIA L4",
             "compute_capability": "8.9",
             "memory": 23034000000,
+            "uuid": "GPU-00010203-0405-0607-0809-0a0b0c0d0e0f",
             **common,
         },
         {
@@ -82,6 +87,7 @@ def test_two_gpus_in_cudas_order(tmp_path: Path) -> None:
             "name": "NVIDIA H200",
             "compute_capability": "9.0",
             "memory": 150754000000,
+            "uuid": "GPU-10111213-1415-1617-1819-1a1b1c1d1e1f",
             **common,
         },
     ]

@@ -1,0 +1,81 @@
+"""The models that are out of date, brought up to date side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from dataclasses import replace
+
+from tritonsmith_generator import capacity, devices
+from tritonsmith_generator.errors import HostError, TritonsmithError
+from tritonsmith_generator.events import OnEvent
+from tritonsmith_generator.footprint import peak_memory
+from tritonsmith_generator.lock import LockedModel
+from tritonsmith_generator.parallel import Ended, Limits, run_side_by_side
+from tritonsmith_generator.schedule import Task, same_gpus
+from tritonsmith_generator.spec import ModelSpec
+from tritonsmith_generator.targets import resolve
+from tritonsmith_generator.update import ModelResult, Update, update
+from tritonsmith_generator.workfolder import remove_abandoned
+
+__all__ = ["update_side_by_side"]
+
+
+def update_side_by_side(
+    asked: Sequence[Update], jobs: int | None, held: int | None, on_event: OnEvent
+) -> Generator[tuple[ModelResult, LockedModel | None], None, None]:
+    """Each model's result and new entry in the lock, as they come.
+
+    Args:
+        jobs: how many models at once; None is one for each core.
+        held: the descriptor of the repository's lock: it is locked until the last process ended,
+            even if this one is killed.
+    """
+    tasks = [_task(model) for model in asked]
+    gpus = same_gpus(devices.gpus()) if any(task.on_gpu for task in tasks) else ()
+    limits = Limits(jobs or capacity.cores(), gpus)
+    locks = () if held is None else (held,)
+    try:
+        with closing(run_side_by_side(update, tasks, limits, on_event, locks)) as run:
+            for ended in run:
+                yield _outcome(ended)
+    finally:
+        remove_abandoned()  # of a process that crashed or was stopped
+
+
+def _task(model: Update) -> Task:
+    spec = model.spec
+    try:
+        compiled = resolve(spec, model.toolchain).compiled
+    except HostError:
+        compiled = False  # the build will say what is missing
+    return Task(
+        model.name,
+        model,
+        memory=peak_memory(spec, model.folder, model.locked, compiled),
+        on_gpu=compiled,
+        spoils=_runs_code_of_the_user(spec),
+    )
+
+
+def _runs_code_of_the_user(spec: ModelSpec) -> bool:
+    samples = (spec.calibration, spec.accuracy.samples)
+    return spec.torch is not None or any(source and ":" in source for source in samples)
+
+
+def _outcome(ended: Ended) -> tuple[ModelResult, LockedModel | None]:
+    error = ended.error
+    if error is None:
+        result, entry = ended.value
+        return replace(result, seconds=ended.seconds), entry
+    if not isinstance(error, TritonsmithError):
+        error = _bug(error)
+    return ModelResult(ended.task.name, "failed", seconds=ended.seconds, error=error), None
+
+
+def _bug(error: Exception) -> TritonsmithError:
+    """An error that nobody foresaw. Other models are built nevertheless."""
+    what = f"{type(error).__name__}: {error}"
+    bug = TritonsmithError(f"{what}. That is a bug in gen-repo: please report it.{error.__cause__}")
+    bug.__cause__ = error
+    return bug
