@@ -26,6 +26,7 @@ from pydantic import (
 
 from tritonsmith_generator.builder_options import BuilderOptions, Precision
 from tritonsmith_generator.errors import InputError
+from tritonsmith_generator.quantization import Quantization
 
 __all__ = [
     "Batching",
@@ -140,6 +141,7 @@ class ModelSpec(_Strict):
 
     ``keep`` names nodes that stay in FP32 (names, operators or outputs, with ``*``);
     ``calibration`` is where int8 and fp8 measure ranges, ``accuracy.samples`` by default;
+    ``quantization`` how they and int4 choose their steps;
     ``builder`` holds TensorRT's own options; ``config`` any field of ModelConfig, merged last.
 
     ``warmup`` is on for plans, whose first request of a shape is slow (TensorRT for RTX compiles
@@ -155,6 +157,7 @@ class ModelSpec(_Strict):
     precision: Precision = "fp32"
     keep: tuple[str, ...] = ()
     calibration: str | None = None
+    quantization: Quantization = Quantization()
     simplify: bool = False
     sparse: bool = False
     builder: BuilderOptions = BuilderOptions()
@@ -308,10 +311,11 @@ def _refuse_repeated_keys(path: Path, root: yaml.Node) -> None:
 
 
 # The models by the path of keys that leads to them; "*" stands for any key or index.
-_SCHEMA: dict[tuple[str, ...], type[BaseModel] | type[BuilderOptions]] = {
+_SCHEMA: dict[tuple[str, ...], type[Any]] = {
     (): Spec,
     ("models", "*"): ModelSpec,
     ("models", "*", "builder"): BuilderOptions,
+    ("models", "*", "quantization"): Quantization,
     ("models", "*", "batching"): Batching,
     ("models", "*", "instances"): Instances,
     ("models", "*", "accuracy"): Accuracy,

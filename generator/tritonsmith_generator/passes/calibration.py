@@ -16,7 +16,6 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -35,22 +34,25 @@ _ROWS = 8
 
 @dataclass(frozen=True)
 class Samples:
-    """Where samples come from, and how many batches of them are read at most (None: all)."""
+    """Where samples come from."""
 
     source: str
-    batches: int | None = None
 
-    def read(self, signature: Signature) -> Iterator[Arrays]:
+    def read(self, signature: Signature, most: int | None = None) -> Iterator[Arrays]:
         """The samples, each a full set of inputs for the model, one batch after the other.
 
-        Raises InputError for a source that cannot be read, for arrays that don't fit the
-        model's inputs, for NaN, and where there is not a single sample.
+        After ``most`` samples no further batch is begun (None: all are read). Raises InputError
+        for a source that cannot be read, for arrays that don't fit the model's inputs, for NaN,
+        and where there is not a single sample.
         """
-        empty = True
-        for batch in islice(self._batches(signature), self.batches):
-            empty = False
-            yield {t.name: _checked(self.source, t, batch) for t in signature.inputs}
-        if empty:
+        count = 0
+        for batch in self._batches(signature):
+            checked = {t.name: _checked(self.source, t, batch) for t in signature.inputs}
+            count += _rows(signature, checked)
+            yield checked
+            if most is not None and count >= most:
+                return
+        if not count:
             raise InputError(f"{self.source}: there is no sample in it")
 
     def _batches(self, signature: Signature) -> Iterator[Mapping[str, Any]]:
@@ -65,6 +67,12 @@ class Samples:
             f"samples '{self.source}': neither a .npz file, nor a folder of .npy files, nor "
             "package.module:function"
         )
+
+
+def _rows(signature: Signature, batch: Arrays) -> int:
+    """The samples in a batch; one, where the first input has no axis for several."""
+    first = signature.inputs[0]
+    return len(batch[first.name]) if 0 in first.dynamic_axes else 1
 
 
 def _from_npz(path: Path) -> Mapping[str, Array]:

@@ -64,6 +64,7 @@ class Int8:
 
     samples: Samples | None
     keep: tuple[str, ...] = ()
+    options: Quantization = Quantization()
     float_weights: bool = False
     name: str = "int8"
     requires: tuple[Condition, ...] = (
@@ -93,7 +94,7 @@ class Int8:
             quant_pre_process(model, folded, skip_symbolic_shape=True, save_as_external_data=large)
             kept = _left_alone(file.proto.graph, folded, self.keep)
             ranges = largest_values(folded, _activations(folded, kept), batches, self.options)
-            _quantize(folded, quantized, ranges, kept, self.options.per_channel, large)
+            _quantize(folded, quantized, ranges, self, kept, large)
         work = weights.read(quantized)
         _drop_foreign_domains(work.proto)
         raised = raise_tiny_scales(work)
@@ -122,14 +123,14 @@ def _quantize(
     model: Path,
     target: Path,
     ranges: Mapping[str, float],
+    how: Int8,
     kept: Mapping[str, str],
-    per_channel: bool,
     large: bool,
 ) -> None:
     both = {name: (np.float32(-end), np.float32(end)) for name, end in ranges.items()}
     quantizer = QDQQuantizer(
         load_model_with_shape_infer(model),
-        per_channel=per_channel,
+        per_channel=how.options.per_channel,
         reduce_range=False,
         weight_qType=QuantType.QInt8,
         activation_qType=QuantType.QInt8,
@@ -137,7 +138,7 @@ def _quantize(
         nodes_to_quantize=[],
         nodes_to_exclude=list(kept),
         op_types_to_quantize=list(OPERATORS),
-        extra_options=_OPTIONS,
+        extra_options={**_OPTIONS, "AddQDQPairToWeight": how.float_weights},
     )
     quantizer.quantize_model()
     quantizer.model.save_model_to_file(target, large)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,13 @@ from tritonsmith_generator import onnxfile
 from tritonsmith_generator.errors import HostError, InputError
 from tritonsmith_generator.onnxfile import signature_of
 from tritonsmith_generator.passes import conditions, weights
-from tritonsmith_generator.passes.base import Array, Arrays, Condition, PassResult
+from tritonsmith_generator.passes.base import Array, Condition, PassResult
 from tritonsmith_generator.passes.calibration import Samples
 from tritonsmith_generator.passes.census import Stopwatch
 from tritonsmith_generator.passes.scales import SMALLEST_SCALE, raise_tiny_scales
 from tritonsmith_generator.passes.selection import check_patterns, matches
 from tritonsmith_generator.passes.tidy import tidy_up
+from tritonsmith_generator.quantization import Quantization
 from tritonsmith_generator.worker import run_isolated
 
 __all__ = ["INT4_OPSET", "PIP", "Fp8", "Int4"]
@@ -29,7 +30,8 @@ PIP = "pip install --no-deps nvidia-modelopt==0.47.0 && pip install 'tritonsmith
 
 FP8_OPSET, INT4_OPSET = 19, 21
 
-BLOCK_SIZES = (128, 64, 32, 16)
+# Smaller blocks are more accurate: MiniLM is off by 0.26 with 128 weights a block, 0.17 with 32.
+BLOCK_SIZES = (32, 16)
 
 # ModelOpt takes a dynamic axis for 1 and then quantizes nothing, so it is told this batch.
 _ROWS = 8
@@ -41,6 +43,7 @@ class Fp8:
 
     samples: Samples | None
     keep: tuple[str, ...] = ()
+    options: Quantization = Quantization()
     name: str = "fp8"
     requires: tuple[Condition, ...] = (
         conditions.tidy,
@@ -58,21 +61,22 @@ class Fp8:
         watch = Stopwatch(self.name, model)
         work = weights.read(model)
         check_patterns(work.proto, self.keep)
-        return _quantized(watch, work, workdir, self.samples, self.keep, {"quantize_mode": "fp8"})
+        data = _joined(self.samples, work, self.options)
+        return _quantized(watch, work, workdir, data, self.keep, {"quantize_mode": "fp8"})
 
 
 @dataclass(frozen=True)
 class Int4:
     """Quantize weights to INT4, a scale for each block along the input channel.
 
-    ``block_size`` None takes the largest of 128, 64, 32, 16 that divides every layer's input
-    channels; layers that 16 does not divide stay as they are. Without samples weights are
+    Without a block size, blocks are the largest of BLOCK_SIZES that divides the input channels
+    of every layer; layers that 16 does not divide stay as they are. Without samples weights are
     rounded to the nearest step, with samples ranges are clipped to what hurts outputs least.
     """
 
     samples: Samples | None = None
     keep: tuple[str, ...] = ()
-    block_size: int | None = None
+    options: Quantization = Quantization()
     name: str = "int4"
     requires: tuple[Condition, ...] = (
         conditions.tidy,
@@ -87,7 +91,7 @@ class Int4:
         check_patterns(work.proto, self.keep)
         _fold_transposed_weights(work)
         channels = _input_channels(work.graph, self.keep)
-        block = self.block_size or _largest_block(channels)
+        block = self.options.block_size or _largest_block(channels)
         skipped = tuple(name for name, count in channels.items() if count % block)
         if len(skipped) == len(channels):
             found = ", ".join(f"{name}: {count}" for name, count in list(channels.items())[:5])
@@ -102,21 +106,21 @@ class Int4:
             "block_size": block,
             "calibration_method": "awq_clip" if self.samples else "rtn_dq",
         }
-        return _quantized(watch, work, workdir, self.samples, (*self.keep, *skipped), options)
+        data = _joined(self.samples, work, self.options) if self.samples else {}
+        return _quantized(watch, work, workdir, data, (*self.keep, *skipped), options)
 
 
 def _quantized(
     watch: Stopwatch,
     work: weights.Model,
     workdir: Path,
-    samples: Samples | None,
+    data: Mapping[str, Array],
     keep: tuple[str, ...],
     options: Mapping[str, Any],
 ) -> PassResult:
     _require_modelopt()
     kept = {node.name: "asked for" for node in work.graph.node if matches(node, keep)}
     signature = signature_of(work.proto)
-    data = _joined(samples.read(signature)) if samples else {}
     source, quantized = work.write(workdir / "source.onnx"), workdir / "quantized.onnx"
     large = onnxfile.read(source).size > weights.INLINE_LIMIT
     shapes = {
@@ -129,7 +133,7 @@ def _quantized(
     }
     arguments = {
         "onnx_path": str(source),
-        "calibration_data": data or None,
+        "calibration_data": dict(data) or None,
         "calibration_shapes": _shapes(shapes) if shapes else None,
         "calibration_eps": ["cpu"],
         "nodes_to_exclude": list(kept),
@@ -179,10 +183,10 @@ def _quantize(arguments: dict[str, Any], emit: Callable[[str], None]) -> None:
         ) from exc
 
 
-def _joined(batches: Iterator[Arrays]) -> dict[str, Array]:
+def _joined(samples: Samples, work: weights.Model, options: Quantization) -> dict[str, Array]:
     """All samples as one array for each input, which is what ModelOpt takes."""
     parts: dict[str, list[Array]] = {}
-    for batch in batches:
+    for batch in samples.read(signature_of(work.proto), options.max_samples):
         for name, array in batch.items():
             parts.setdefault(name, []).append(array)
     try:

@@ -15,6 +15,7 @@ from tritonsmith_generator.errors import InputError
 from tritonsmith_generator.passes.base import Pass
 from tritonsmith_generator.passes.calibration import Samples
 from tritonsmith_generator.passes.tidy import Tidy
+from tritonsmith_generator.quantization import Quantization, check_quantization
 
 __all__ = ["Executor", "Options", "Recipe", "for_precision"]
 
@@ -32,14 +33,14 @@ class Options:
         samples: inputs to measure ranges with; needed for int8 and fp8.
         simplify: fold and fuse with onnxslim first, if the result is equal.
         sparse: prune weights to 2:4 sparsity.
-        block_size: weights that share a scale in int4; None takes the largest that fits.
+        quantization: how int8, fp8 and int4 choose their steps.
     """
 
     keep: tuple[str, ...] = ()
     samples: Samples | None = None
     simplify: bool = False
     sparse: bool = False
-    block_size: int | None = None
+    quantization: Quantization = Quantization()
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,7 @@ def for_precision(
             f"{_name(library, version)} has no precision {precision}; it has: "
             f"{', '.join(_STEPS[kind])}{_NEEDS.get(precision, '')}"
         )
+    check_quantization(options.quantization, precision)
     chosen = tuple(steps(options))
     if options.keep and not chosen:
         raise InputError(
@@ -131,7 +133,7 @@ def _int8(options: Options) -> list[Pass]:
     from tritonsmith_generator.passes.int8 import PER_CHANNEL_OPSET, Int8
     from tritonsmith_generator.passes.opset import Opset
 
-    return [Opset(PER_CHANNEL_OPSET), Int8(options.samples, options.keep)]
+    return [Opset(PER_CHANNEL_OPSET), Int8(options.samples, options.keep, options.quantization)]
 
 
 # Q and DQ take scales in half precision from this opset on.
@@ -142,7 +144,8 @@ def _int8_with_float_weights(options: Options) -> list[Pass]:
     from tritonsmith_generator.passes.int8 import PER_CHANNEL_OPSET, Int8
     from tritonsmith_generator.passes.opset import Opset
 
-    return [Opset(PER_CHANNEL_OPSET), Int8(options.samples, options.keep, float_weights=True)]
+    quantize = Int8(options.samples, options.keep, options.quantization, float_weights=True)
+    return [Opset(PER_CHANNEL_OPSET), quantize]
 
 
 def _int8_with_fp16(options: Options) -> list[Pass]:
@@ -150,7 +153,7 @@ def _int8_with_fp16(options: Options) -> list[Pass]:
     from tritonsmith_generator.passes.int8 import Int8
     from tritonsmith_generator.passes.opset import Opset
 
-    quantize = Int8(options.samples, options.keep)
+    quantize = Int8(options.samples, options.keep, options.quantization)
     return [Opset(_HALF_SCALES_OPSET), quantize, Fp16()]
 
 
@@ -159,7 +162,8 @@ def _fp8(options: Options) -> list[Pass]:
     from tritonsmith_generator.passes.modelopt import FP8_OPSET, Fp8
     from tritonsmith_generator.passes.opset import Opset
 
-    return [Opset(max(FP8_OPSET, _HALF_SCALES_OPSET)), Fp8(options.samples, options.keep), Fp16()]
+    quantize = Fp8(options.samples, options.keep, options.quantization)
+    return [Opset(max(FP8_OPSET, _HALF_SCALES_OPSET)), quantize, Fp16()]
 
 
 def _int4(options: Options) -> list[Pass]:
@@ -167,7 +171,7 @@ def _int4(options: Options) -> list[Pass]:
     from tritonsmith_generator.passes.modelopt import INT4_OPSET, Int4
     from tritonsmith_generator.passes.opset import Opset
 
-    quantize = Int4(options.samples, options.keep, options.block_size)
+    quantize = Int4(options.samples, options.keep, options.quantization)
     return [Opset(INT4_OPSET), quantize, Fp16()]
 
 

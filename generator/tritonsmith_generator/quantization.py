@@ -1,0 +1,77 @@
+"""What the user may say about INT8, FP8 and INT4: how large a step is, and who shares it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from tritonsmith_generator.errors import InputError
+
+__all__ = ["Method", "Quantization", "check_quantization"]
+
+Method = Literal["minmax", "percentile", "entropy", "mse"]
+
+BLOCK_SIZES = (16, 32, 64, 128, 256)
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """Options of quantization. Each is heeded by the precisions that USED_BY names.
+
+    Attributes:
+        method: how the range of an activation is chosen from the samples. ``minmax`` clips
+            nothing; ``percentile`` clips the largest values; ``entropy`` (Kullback-Leibler) and
+            ``mse`` (least squares) weigh what is clipped against finer steps for the rest.
+        percentile: share of values that are not clipped, in percent.
+        max_samples: how many samples ranges are measured on at most; None takes all.
+        per_channel: a step for each output channel of a weight, not one for the whole weight.
+        block_size: weights along the input channel that share a step. None takes 32, or the
+            largest smaller one that suits every layer.
+    """
+
+    # The spec reads its ``quantization`` into this: a key that isn't one is an error there.
+    __pydantic_config__: ClassVar[Mapping[str, str]] = {"extra": "forbid"}
+
+    method: Method = "minmax"
+    percentile: float = 99.99
+    max_samples: int | None = None
+    per_channel: bool = True
+    block_size: int | None = None
+
+
+USED_BY: Mapping[str, tuple[str, ...]] = {
+    "method": ("int8",),
+    "percentile": ("int8",),
+    "per_channel": ("int8",),
+    "max_samples": ("int8", "fp8", "int4"),
+    "block_size": ("int4",),
+}
+
+
+def check_quantization(options: Quantization, precision: str) -> None:
+    """Raises InputError for a value that cannot be, and for an option of another precision."""
+    if not 50 <= options.percentile <= 100:
+        raise InputError(
+            f"quantization.percentile is {options.percentile:g}; it must be 50 to 100, for "
+            "example 99.99"
+        )
+    if options.max_samples is not None and options.max_samples < 1:
+        raise InputError(f"quantization.max_samples is {options.max_samples}; 1 is the least")
+    if options.block_size is not None and options.block_size not in BLOCK_SIZES:
+        raise InputError(
+            f"quantization.block_size is {options.block_size}; it must be one of "
+            f"{', '.join(map(str, BLOCK_SIZES))}"
+        )
+    if options.percentile != Quantization.percentile and options.method != "percentile":
+        raise InputError(
+            "quantization.percentile has no effect without quantization.method: percentile"
+        )
+    quantizes = {precision for users in USED_BY.values() for precision in users}
+    for name, users in USED_BY.items():
+        given = getattr(options, name) != getattr(Quantization(), name)
+        if given and precision in quantizes and precision not in users:
+            raise InputError(
+                f"quantization.{name} has no effect with precision {precision}; it is for "
+                f"{', '.join(users)}"
+            )
