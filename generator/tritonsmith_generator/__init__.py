@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .errors import HostError, InputError, ServerError, TritonsmithError, UsageError
     from .events import Event
     from .inspection import inspect_file, inspect_model
+    from .merging import MergedModel, merge
     from .pipeline import ModelResult, build
     from .proof import Proven, prove
     from .serve import Server
@@ -31,6 +32,7 @@ _HOME = {
     "Finding": "checking",
     "HostError": "errors",
     "InputError": "errors",
+    "MergedModel": "merging",
     "ModelResult": "pipeline",
     "ModelSpec": "spec",
     "Proven": "proof",
@@ -45,6 +47,7 @@ _HOME = {
     "inspect_file": "inspection",
     "inspect_model": "inspection",
     "load_spec": "spec",
+    "merge": "merging",
     "prove": "proof",
 }
 
@@ -54,6 +57,7 @@ __all__ = [
     "Finding",
     "HostError",
     "InputError",
+    "MergedModel",
     "ModelResult",
     "ModelSpec",
     "Proven",
@@ -68,6 +72,7 @@ __all__ = [
     "inspect_file",
     "inspect_model",
     "load_spec",
+    "merge",
     "prove",
 ]
 

@@ -17,6 +17,7 @@ from tritonsmith_generator.cases import case_path, load_cases
 from tritonsmith_generator.errors import InputError
 from tritonsmith_generator.inspection import (
     default_filename,
+    filenames,
     model_folders,
     read_config,
     served_versions,
@@ -24,6 +25,7 @@ from tritonsmith_generator.inspection import (
     version_numbers,
 )
 from tritonsmith_generator.lock import LockedModel, read_lock
+from tritonsmith_generator.plans import is_capability
 from tritonsmith_generator.precheck import precheck
 from tritonsmith_generator.settings import served_signature
 from tritonsmith_generator.signature import Signature, Tensor
@@ -116,12 +118,30 @@ def _version_files(model: _Model) -> Iterator[Finding]:
         return
     if not version_numbers(model.folder):
         yield _error(model, "", "there is no version directory (1, 2, ...)")
-    filename = default_filename(model.config)
-    wanted = {filename, *model.config.cc_model_filenames.values()} - {""}
     for number in served_versions(model.folder, model.config):
-        for name in sorted(wanted):
+        for name in sorted(filenames(model.config)):
             if not (model.folder / str(number) / name).exists():
                 yield _error(model, f"{number}/{name}", "the file that the config names is missing")
+
+
+def _plans(model: _Model) -> Iterator[Finding]:
+    for key in sorted(model.config.cc_model_filenames):
+        if not is_capability(key):
+            yield _error(
+                model,
+                "config.pbtxt",
+                f"cc_model_filenames has the key '{key}', which no GPU matches: Triton looks for "
+                "a compute capability such as 8.9",
+            )
+    if model.config.backend not in _PLAN_BACKENDS:
+        return
+    named = filenames(model.config)
+    for number in served_versions(model.folder, model.config):
+        for path in sorted((model.folder / str(number)).glob("*.plan")):
+            if path.name not in named:
+                where = str(path.relative_to(model.folder.parent))
+                message = f"no GPU opens this plan: the config names {', '.join(sorted(named))}"
+                yield Finding("warning", where, message)
 
 
 def _batch_sizes(model: _Model) -> Iterator[Finding]:
@@ -252,6 +272,7 @@ _CHECKS: tuple[Callable[[_Model], Iterator[Finding]], ...] = (
     _name,
     _tensors,
     _version_files,
+    _plans,
     _batch_sizes,
     _instances,
     _side_files,

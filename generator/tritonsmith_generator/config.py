@@ -19,7 +19,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from tritonsmith_generator.errors import InputError
 
-__all__ = ["Notes", "message_from", "parse_config", "render_config"]
+__all__ = ["Notes", "message_from", "parse_config", "read_notes", "render_config"]
 
 # Where a number comes from, by the field's path: ("max_batch_size",), ("input", 0, "dims").
 Notes = Mapping[tuple[str | int, ...], str]
@@ -73,6 +73,52 @@ def parse_config(text: str, where: str) -> ModelConfig:
         return text_format.Parse(text, ModelConfig())
     except text_format.ParseError as exc:
         raise InputError(f"{where}: {exc}") from exc
+
+
+def read_notes(text: str) -> tuple[tuple[str, ...], Notes]:
+    """Header and notes of a text that ``render_config`` made; none of either for other texts."""
+    marks = _Marks()
+    marked = _template().render(
+        fields=tuple(_fields(parse_config(text, "config.pbtxt"), marks, ())), header=()
+    )
+    fields = list(_commented(marked))
+    given = list(_commented(text))
+    if [line for _, line in fields] != [line for _, line in given]:
+        return (), {}
+    notes = {
+        marks.paths[int(mark[0])]: comments[-1]
+        for (mark, _), (comments, _) in zip(fields[1:], given[1:], strict=True)
+        if mark and comments
+    }
+    return tuple(given[0][0]), notes
+
+
+def _commented(text: str) -> Iterator[tuple[list[str], str]]:
+    """Each line that is no comment, with the comments right before it."""
+    comments: list[str] = []
+    for line in text.splitlines():
+        if line.lstrip().startswith("#"):
+            comments.append(line.lstrip()[1:].strip())
+        elif line:
+            yield comments, line
+            comments = []
+
+
+class _Marks(Mapping[tuple[str | int, ...], str]):
+    """A note on every field: the number of its path in ``paths``."""
+
+    def __init__(self) -> None:
+        self.paths: list[tuple[str | int, ...]] = []
+
+    def __getitem__(self, path: tuple[str | int, ...]) -> str:
+        self.paths.append(path)
+        return str(len(self.paths) - 1)
+
+    def __iter__(self) -> Iterator[tuple[str | int, ...]]:
+        return iter(self.paths)
+
+    def __len__(self) -> int:
+        return len(self.paths)
 
 
 @cache

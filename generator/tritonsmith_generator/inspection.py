@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ __all__ = [
     "InspectedFile",
     "InspectedModel",
     "default_filename",
+    "filenames",
     "inspect_file",
     "inspect_model",
     "model_folders",
@@ -51,7 +53,8 @@ class InspectedModel:
     """A model of a repository, as its config and its folder show it.
 
     ``signature`` holds full shapes, the batch axis as "batch"; ``size`` is that of the newest
-    version's model files in bytes.
+    version's model files in bytes. ``plans`` are the files that GPUs of these compute capabilities
+    open, ``filename`` is what all others do.
     """
 
     name: str
@@ -61,6 +64,7 @@ class InspectedModel:
     signature: Signature
     filename: str
     size: int
+    plans: Mapping[str, str]
 
 
 def inspect_file(path: Path) -> InspectedFile:
@@ -100,6 +104,7 @@ def inspect_model(folder: Path) -> InspectedModel:
         signature=signature_of_config(config),
         filename=default_filename(config),
         size=sum(p.stat().st_size for p in newest.rglob("*") if p.is_file()) if versions else 0,
+        plans=dict(sorted(config.cc_model_filenames.items())),
     )
 
 
@@ -107,6 +112,14 @@ def default_filename(config: ModelConfig) -> str:
     """The file that the backend opens; "" for a backend that we don't know."""
     known = {**{t.name: t.filename for t in TARGETS.values()}, "python": "model.py"}
     return config.default_model_filename or known.get(config.backend, "")
+
+
+def filenames(config: ModelConfig) -> frozenset[str]:
+    """All files that the backend opens, on one GPU or another."""
+    by_gpu = frozenset(config.cc_model_filenames.values())
+    if by_gpu and not config.default_model_filename:
+        return by_gpu  # then other GPUs are not meant to have one
+    return (by_gpu | {default_filename(config)}) - {""}
 
 
 def read_config(folder: Path) -> ModelConfig:

@@ -10,13 +10,13 @@ TensorRT then says what it expected and what it got, which "no such file" would 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from tritonsmith_generator.config import Notes
 
-__all__ = ["PORTABLE", "gpus_of", "is_capability", "name_plans", "plan_filename"]
+__all__ = ["PORTABLE", "gpus_of", "is_capability", "name_plans", "order", "plan_filename"]
 
 # The GPUs of a plan: a compute capability such as "9.0", or this for all since Ampere.
 PORTABLE = "ampere_plus"
@@ -48,7 +48,7 @@ def name_plans(
     named.cc_model_filenames.clear()
     own = {gpus: file for gpus, file in plans.items() if gpus != PORTABLE}
     named.cc_model_filenames.update(own)
-    named.default_model_filename = plans.get(PORTABLE) or own[max(own, key=_number)]
+    named.default_model_filename = plans.get(PORTABLE) or own[order(own)[-1]]
     fallback = (
         "for every other GPU since Ampere: hardware-compatible"
         if PORTABLE in plans
@@ -61,5 +61,8 @@ def name_plans(
     }
 
 
-def _number(capability: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in capability.split("."))
+def order(gpus: Collection[str]) -> list[str]:
+    """Compute capabilities from old to new, then the portable plan."""
+    own = [one for one in gpus if one != PORTABLE]
+    own.sort(key=lambda one: [int(part) for part in one.split(".")])
+    return own + [PORTABLE] * (PORTABLE in gpus)

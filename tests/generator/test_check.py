@@ -76,6 +76,11 @@ WRONG: dict[str, tuple[Callable[[Path], object], str, str]] = {
         "m/1/hopper.onnx",
         "the file that the config names is missing",
     ),
+    "what is no compute capability": (
+        append('cc_model_filenames { key: "sm_90" value: "model.onnx" }'),
+        "m/config.pbtxt",
+        "cc_model_filenames has the key 'sm_90', which no GPU matches",
+    ),
     "label file": (
         edit('name: "y"', 'name: "y"\n label_filename: "labels.txt"'),
         "m/labels.txt",

@@ -17,7 +17,7 @@ from tritonsmith_generator.serve.view import BACKENDS
 sys.path.append(str(BACKENDS / "common"))
 
 from tritonsmith_backend.batching import Arrays, Parts, joined, run_requests
-from tritonsmith_backend.model_config import TensorConfig, check_shapes, read_config
+from tritonsmith_backend.model_config import TensorConfig, check_shapes, model_filename, read_config
 from tritonsmith_backend.onnx_options import providers, session_settings
 from tritonsmith_backend.plan_shapes import Region, choose_profile, lay_out
 
@@ -131,6 +131,26 @@ def test_the_file_for_the_gpu_comes_first_then_the_named_then_the_default(tmp_pa
     assert read_config(args, "model.plan", "9.0").path.name == "own.plan"
     with pytest.raises(FileNotFoundError, match=r"no file .*model\.plan"):
         read_config(_args(tmp_path, {}), "model.plan")
+
+
+@pytest.mark.parametrize(
+    ("by_gpu", "default", "capability", "opened"),
+    [
+        ({"8.0": "a.plan", "9.0": "h.plan"}, "portable.plan", "8.0", "a.plan"),
+        ({"8.0": "a.plan", "9.0": "h.plan"}, "portable.plan", "8.6", "portable.plan"),
+        ({"8.0": "a.plan"}, "", "8.6", "model.plan"),
+        ({"8": "a.plan", "8.60": "b.plan", "sm_86": "c.plan"}, "d.plan", "8.6", "d.plan"),
+        ({"8.6": ""}, "portable.plan", "8.6", "model.plan"),
+        ({}, "own.plan", "8.6", "own.plan"),
+        ({}, "", "12.0", "model.plan"),
+    ],
+)
+def test_the_file_is_the_one_that_tritons_tensorrt_backend_opens(
+    by_gpu: dict[str, str], default: str, capability: str, opened: str
+) -> None:
+    """As backend_model_instance.cc and tensorrt_backend's instance_state.cc choose it."""
+    values = {"cc_model_filenames": by_gpu, "default_model_filename": default}
+    assert model_filename(values, "model.plan", capability) == opened
 
 
 def test_profiles_are_those_of_the_instances_group(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from tritonsmith_generator.commands.deploy import deploy
 from tritonsmith_generator.commands.export import export
 from tritonsmith_generator.commands.infer import infer
 from tritonsmith_generator.commands.inspect import inspect
+from tritonsmith_generator.commands.merge import merge
 from tritonsmith_generator.commands.serve import serve
 from tritonsmith_generator.commands.stubs import stubs
 from tritonsmith_generator.errors import TritonsmithError
@@ -29,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-_COMMANDS = (build, check, deploy, export, infer, inspect, serve, stubs)
+_COMMANDS = (build, check, deploy, export, infer, inspect, merge, serve, stubs)
 for _command in _COMMANDS:
     app.command()(_command)
 

@@ -71,6 +71,12 @@ def _print_models(models: list[InspectedModel]) -> None:
             f"max batch {model.max_batch_size}, {_size(model.size)}",
             soft_wrap=True,
         )
+        if model.plans:
+            by_gpu = ", ".join(f"{gpu} {file}" for gpu, file in model.plans.items())
+            console.print(
+                escape(f"  by compute capability: {by_gpu}, others {model.filename}"),
+                soft_wrap=True,
+            )
         console.print(_tensors(model.signature))
 
 
@@ -107,5 +113,6 @@ def _model_as_dict(model: InspectedModel) -> dict[str, Any]:
         "max_batch_size": model.max_batch_size,
         "size": model.size,
         "file": model.filename,
+        "plans": dict(model.plans),
         **_signature_as_dict(model.signature),
     }

@@ -9,6 +9,7 @@ from pathlib import Path
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
+from tritonsmith_generator.devices import Gpu
 from tritonsmith_generator.errors import InputError
 
 __all__ = [
@@ -38,11 +39,15 @@ class ServedModel:
     Attributes:
         backend: None if there is no config, or one that is not valid; the server says why.
         members: the names of an ensemble's models.
+        gpus: the numbers of the GPUs that it is to run on; empty for all.
+        capabilities: of the GPUs that its plans are for; empty where any GPU may do.
     """
 
     path: Path
     backend: str | None
     members: tuple[str, ...] = ()
+    gpus: frozenset[int] = frozenset()
+    capabilities: frozenset[str] = frozenset()
 
     @property
     def name(self) -> str:
@@ -91,8 +96,8 @@ def leave_out(models: Mapping[str, ServedModel], reason: Reason) -> dict[str, st
         reasons |= more
 
 
-def embedded_reason(has_gpu: bool, modules: Iterable[str]) -> Reason:
-    """Why the embedded server, whose Python has these modules, can't run a model."""
+def embedded_reason(gpus: Sequence[Gpu], modules: Iterable[str]) -> Reason:
+    """Why the embedded server, on these GPUs and with these Python modules, can't run a model."""
     have = set(modules)
 
     def reason(model: ServedModel) -> str | None:
@@ -104,8 +109,8 @@ def embedded_reason(has_gpu: bool, modules: Iterable[str]) -> Reason:
                 f"the embedded server has no backend {backend!r}; it has: "
                 f"{', '.join(_EMBEDDED)}. Serve it with --docker"
             )
-        if backend in PLAN_BACKENDS and not has_gpu:
-            return _NO_GPU
+        if backend in PLAN_BACKENDS and (without := _without_plan(model, gpus)):
+            return without
         needed = (backend, "cuda.bindings") if backend in PLAN_BACKENDS else (backend,)
         missing = [name for name in needed if name not in have]
         if missing:
@@ -116,6 +121,19 @@ def embedded_reason(has_gpu: bool, modules: Iterable[str]) -> Reason:
         return None
 
     return reason
+
+
+def _without_plan(model: ServedModel, gpus: Sequence[Gpu]) -> str | None:
+    if not gpus:
+        return _NO_GPU
+    used = {gpu.compute_capability for gpu in gpus if gpu.index in (model.gpus or {gpu.index})}
+    lacking = sorted(used - model.capabilities) if model.capabilities else []
+    if not lacking:
+        return None
+    return (
+        f"it has plans for compute capability {', '.join(sorted(model.capabilities))}, and this "
+        f"machine has a GPU of {lacking[0]}: build one here, and add it with gen-repo merge"
+    )
 
 
 def container_reason(has_gpu: bool) -> Reason:
@@ -145,4 +163,9 @@ def _read(path: Path) -> ServedModel:
         return ServedModel(path, None)
     backend = config.backend or _PLATFORMS.get(config.platform) or config.platform or None
     members = tuple(step.model_name for step in config.ensemble_scheduling.step)
-    return ServedModel(path, backend, members)
+    # A file for other GPUs that is none of these is a plan that all of them can load.
+    plans = config.cc_model_filenames
+    portable = config.default_model_filename not in plans.values()
+    capabilities = frozenset[str]() if portable else frozenset(plans)
+    gpus = frozenset(gpu for group in config.instance_group for gpu in group.gpus)
+    return ServedModel(path, backend, members, gpus, capabilities)

@@ -82,12 +82,12 @@ class Server(ServerBase):
     def _prepare(self) -> None:
         models = read_models(self._repository, self._models)
         plans = {model.backend for model in models.values() if model.backend in PLAN_BACKENDS}
-        has_gpu = bool(devices.gpus())
-        runtimes = sorted(name for name in plans if name) if has_gpu else []
+        gpus = devices.gpus()
+        runtimes = sorted(name for name in plans if name) if gpus else []
         prepared = environment.prepare(self._server_env, self._on_progress, runtimes)
         ours = self._server_env is None and not runtimes
         modules = ("numpy", "onnxruntime") if ours else tuple(environment.modules(prepared))
-        reason = embedded_reason(has_gpu, modules)
+        reason = embedded_reason(gpus, modules)
         self._serve_or_skip(models, leave_out(models, reason))
         self._environment = prepared
 

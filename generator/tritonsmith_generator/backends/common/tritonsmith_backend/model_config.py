@@ -8,7 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["ModelConfig", "TensorConfig", "boolean", "check_shapes", "integer", "read_config"]
+__all__ = [
+    "ModelConfig",
+    "TensorConfig",
+    "boolean",
+    "check_shapes",
+    "integer",
+    "model_filename",
+    "read_config",
+]
 
 
 @dataclass(frozen=True)
@@ -52,13 +60,11 @@ def read_config(
 ) -> ModelConfig:
     """The config from the arguments of ``initialize``. Raises FileNotFoundError for the model.
 
-    With a ``compute_capability`` such as "8.9", the file that the config names for it comes
-    first, as in Triton.
+    ``compute_capability`` is that of the instance's GPU, e.g. "8.9"; see ``model_filename``.
     """
     values = json.loads(args["model_config"])
     batched = int(values.get("max_batch_size", 0)) > 0
-    by_gpu = values.get("cc_model_filenames", {}).get(compute_capability)
-    filename = by_gpu or values.get("default_model_filename") or default_filename
+    filename = model_filename(values, default_filename, compute_capability)
     path = Path(args["model_repository"], args["model_version"], filename)
     if path.is_dir():  # a folder holds the model beside the files of its weights
         path = path / default_filename
@@ -76,6 +82,19 @@ def read_config(
         args["model_instance_kind"] == "GPU",
         values,
     )
+
+
+def model_filename(
+    values: Mapping[str, Any], default_filename: str, compute_capability: str = ""
+) -> str:
+    """The file that Triton's own backends open: by the GPU, else as configured, else the usual.
+
+    The capability has to be written exactly so in ``cc_model_filenames``; an empty name there
+    means the usual one, whatever ``default_model_filename`` says.
+    """
+    configured = values.get("default_model_filename", "")
+    by_gpu = values.get("cc_model_filenames", {})
+    return str(by_gpu.get(compute_capability, configured) or default_filename)
 
 
 def _tensor(entry: Mapping[str, Any], batched: bool) -> TensorConfig:
