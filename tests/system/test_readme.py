@@ -27,14 +27,26 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the README's two commands for "your model" make of SimpleNet."""
     folder = tmp_path_factory.mktemp("readme")
     shutil.copy(ROOT / "model_repository" / "simplenet.onnx", folder / "model.onnx")
-    (commands,) = [block for block in blocks("sh") if "gen-repo" in block]
-    for line in commands.splitlines()[:2]:
+    (commands,) = [block for block in blocks("sh") if "gen-repo build model.onnx" in block]
+    run(commands.splitlines()[:2], folder)
+    return folder / "model_repository"
+
+
+def run(lines: list[str], folder: Path) -> None:
+    for line in lines:
         command = line.partition("#")[0].split()
         assert command[0] == "gen-repo"
         command = [sys.executable, "-m", "tritonsmith_generator", *command[1:]]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
-    return folder / "model_repository"
+
+
+def test_the_commands_for_several_gpus(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "model_repository" / "simplenet.onnx", tmp_path)
+    (tmp_path / "models.yaml").write_text("models: {simplenet: {onnx: simplenet.onnx}}\n")
+    (commands,) = [block for block in blocks("sh") if "gen-repo merge" in block]
+    run(commands.splitlines(), tmp_path)
+    assert (tmp_path / "model_repository/simplenet/config.pbtxt").exists()
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
