@@ -57,9 +57,16 @@ class AsyncModel:
 
     async def __call__(self, *args: Any, **named: Any) -> Result:
         """Runs the model; see `Model.__call__`. Cancelling the task ends the call."""
-        deadline = self._client.deadline(self._options.timeout)
-        flow = self._core.infer(args, named, self._options, deadline)
-        return await self._runner.run(flow, deadline)
+        core, options, runner = self._core, self._options, self._runner
+        deadline = self._client.deadline(options.timeout)
+        exchange = core.direct(args, named, options)
+        if exchange is None:
+            return await runner.run(core.infer(args, named, options, deadline), deadline)
+        try:
+            return await runner.transport.send(exchange, deadline)
+        except TritonError as error:
+            flow = core.recover(exchange, error, args, named, options, deadline)
+            return await runner.run(flow, deadline)
 
     def submit(self, *args: Any, **named: Any) -> asyncio.Future[Result]:
         """Starts the call at once; await the future, or ``cancel()`` it."""

@@ -75,19 +75,21 @@ def _parameter(value: Parameter) -> bytes:
 class _Layout:
     """Where everything lies in a response, for as long as only the tensors' bytes change."""
 
-    __slots__ = ("constant", "head", "outputs", "total")
+    __slots__ = ("constant", "head", "outputs", "places", "total")
 
     def __init__(self, data: bytes, head: Result, outputs: list[_Output]) -> None:
         self.total = len(data)
         self.head = head
         self.outputs = outputs
+        self.places = [(name, at, shape, dtype.numpy) for name, dtype, shape, at, _ in outputs]
         # What is neither tensor nor length must be the same byte for byte.
         self.constant: list[tuple[bytes, int]] = []
         start = 0
         for _, _, _, at, size in sorted(outputs, key=lambda output: output[3]):
             self.constant.append((data[start:at], start))
             start = at + size
-        self.constant.append((data[start:], start))
+        if start < len(data):
+            self.constant.append((data[start:], start))
 
     def fits(self, data: bytes) -> bool:
         if len(data) != self.total:
@@ -100,10 +102,9 @@ class _Layout:
 
     def read(self, data: bytes) -> Result:
         """A message of this layout, which has been checked."""
-        outputs = {
-            name: array_at(data, start, size // dtype.numpy.itemsize, dtype.numpy).reshape(shape)
-            for name, dtype, shape, start, size in self.outputs
-        }
+        outputs = {}
+        for name, start, shape, dtype in self.places:
+            outputs[name] = array_at(data, start, shape, dtype)
         return self.head.holding(outputs)
 
 

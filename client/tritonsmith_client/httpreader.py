@@ -8,6 +8,8 @@ that the first tensor is aligned to 64 bytes.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -20,7 +22,24 @@ __all__ = ["HttpResponseReader"]
 _HEAD_LIMIT = 65536
 _ALIGNMENT = 64
 _ALIGN_FROM = 16384
-_Head = tuple[int, dict[str, str]]
+
+
+@dataclass(frozen=True)
+class _Head:
+    """What the headers of a response say.
+
+    Attributes:
+        framing: where the body ends: after `length` bytes, after the last of its "chunks", or at
+            the "end" of the stream.
+        tensors: bytes of the body that precede its tensors.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    keep_alive: bool
+    framing: str
+    length: int
+    tensors: int
 
 
 class HttpResponseReader:
@@ -30,6 +49,7 @@ class HttpResponseReader:
         self._scratch = bytearray(_HEAD_LIMIT)
         self._scratch_view = memoryview(self._scratch)
         self._heads: dict[bytes, _Head] = {}
+        self._ahead = _HEAD_LIMIT
         self.start(True)
 
     def start(self, has_body: bool) -> None:
@@ -48,6 +68,8 @@ class HttpResponseReader:
         """Where to receive the next bytes; never empty."""
         if self._body is not None:
             return self._body[self._at :]
+        if self._filled < self._ahead:
+            return self._scratch_view[self._filled : self._ahead]
         return self._scratch_view[self._filled :]
 
     def received(self, count: int) -> bool:
@@ -81,12 +103,13 @@ class HttpResponseReader:
     def reply(self) -> HttpReply:
         """The response, once complete."""
         assert self._head is not None
-        status, headers = self._head
         body = memoryview(b"") if self._body is None else self._body
         if self._chunks is not None:
             body = memoryview(self._chunks)
-        encoding = headers.get("content-encoding", "identity")
-        return HttpReply(status, headers, _decompressed(body, encoding))
+        headers = self._head.headers
+        if "content-encoding" in headers:
+            body = _decompressed(body, headers["content-encoding"])
+        return HttpReply(self._head.status, headers, body)
 
     def _read_head(self) -> bool:
         while True:
@@ -103,42 +126,36 @@ class HttpResponseReader:
                     self._heads.clear()
                 self._heads[raw] = head
             rest = self._filled - end - 4
-            if head[0] >= 200:
+            if head.status >= 200:
                 break
             # An interim response, such as 100 Continue: the real one follows.
             self._scratch[:rest] = self._scratch_view[end + 4 : self._filled]
             self._filled = rest
         self._head = head
-        self._begin_body(end + 4, rest)
+        self._begin_body(head, end + 4, rest)
         return True
 
-    def _begin_body(self, start: int, rest: int) -> None:
-        assert self._head is not None
-        status, headers = self._head
-        connection = headers.get("connection", "").lower()
-        self.keep_alive = "close" not in connection and headers[""] != "HTTP/1.0"
-        if not self._has_body or status in (204, 304):
-            length = 0
-        elif "chunked" in headers.get("transfer-encoding", "").lower():
+    def _begin_body(self, head: _Head, start: int, rest: int) -> None:
+        self.keep_alive = head.keep_alive
+        length = head.length if self._has_body else 0
+        if head.framing == "length" or not self._has_body:
+            if rest > length:
+                self.keep_alive = False  # the server sent more than it announced
+                rest = length
+            # So that the next one's tensors, if it is alike, are received straight into place.
+            self._ahead = start + head.tensors if length > _ALIGN_FROM else _HEAD_LIMIT
+            self._body = _aligned(length, head.tensors)
+            self._body[:rest] = self._scratch_view[start : start + rest]
+            self._at = rest
+            return
+        if head.framing == "chunks":
             self._chunks = bytearray()
             self._chunk_left = 0
             self._chunk_state = "size"
-            self._scratch[:rest] = self._scratch_view[start : self._filled]
-            self._filled = rest
-            return
-        elif "content-length" in headers:
-            length = int(headers["content-length"])
         else:
             self._until_end, self.keep_alive, self._tail = True, False, bytearray()
-            self._scratch[:rest] = self._scratch_view[start : self._filled]
-            self._filled = rest
-            return
-        if rest > length:
-            self.keep_alive = False  # the server sent more than it announced
-            rest = length
-        self._body = _aligned(length, headers.get("inference-header-content-length", ""))
-        self._body[:rest] = self._scratch_view[start : start + rest]
-        self._at = rest
+        self._scratch[:rest] = self._scratch_view[start : self._filled]
+        self._filled = rest
 
     def _read_chunks(self) -> bool:
         """RFC 9112 7.1: sizes in hexadecimal, extensions and trailers are skipped."""
@@ -189,12 +206,11 @@ class HttpResponseReader:
 
 
 def _parse_head(raw: bytes) -> _Head:
-    """Status and headers; the protocol version under the empty name."""
     first, *lines = raw.decode("latin-1").split("\r\n")
     version, _, rest = first.partition(" ")
     if version not in ("HTTP/1.1", "HTTP/1.0") or not rest[:3].isdecimal():
         raise ResponseError(f"no HTTP response: it starts with {first[:60]!r}")
-    headers = {"": version}
+    headers: dict[str, str] = {}
     for line in lines:
         name, colon, value = line.partition(":")
         if not colon:
@@ -203,24 +219,33 @@ def _parse_head(raw: bytes) -> _Head:
     length = headers.get("content-length", "0")
     if not _is_length(length):
         raise ResponseError(f"Content-Length is {length[:40]!r}")
-    return int(rest[:3]), headers
+    status = int(rest[:3])
+    framing = "length" if "content-length" in headers else "end"
+    if "chunked" in headers.get("transfer-encoding", "").lower():
+        framing = "chunks"
+    if status in (204, 304):
+        framing, length = "length", "0"
+    closes = "close" in headers.get("connection", "").lower()
+    keep_alive = version == "HTTP/1.1" and not closes
+    before = headers.get("inference-header-content-length", "")
+    tensors = int(before) if _is_length(before) else 0
+    return _Head(status, headers, keep_alive, framing, int(length), tensors)
 
 
 def _is_length(text: str) -> bool:
     return text.isascii() and text.isdecimal() and len(text) < 19
 
 
-def _aligned(length: int, json_length: str) -> memoryview:
-    """Memory for a body; in a large one, the tensors behind the JSON start at a multiple of 64."""
+def _aligned(length: int, before: int) -> memoryview:
+    """Memory for a body; in a large one, the tensors start at a multiple of 64. Args: before: bytes
+    that precede them."""
     if length < _ALIGN_FROM:  # to copy a small unaligned array later costs less than this
         return memoryview(bytearray(length))
     try:
         memory = np.empty(length + 2 * _ALIGNMENT, np.uint8)
     except (MemoryError, ValueError) as exc:
         raise ResponseError(f"no memory for a reply of {length} bytes") from exc
-    tensors = memory.__array_interface__["data"][0]
-    tensors += int(json_length) if _is_length(json_length) else 0
-    skip = -tensors % _ALIGNMENT
+    skip = -(memory.__array_interface__["data"][0] + before) % _ALIGNMENT
     return flat_view(memory)[skip : skip + length]
 
 

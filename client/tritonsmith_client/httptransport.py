@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import select
-import socket
-import ssl
 from collections import deque
 from collections.abc import Iterator
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from .address import Address
 from .deadline import CancellableDeadline, Deadline
@@ -26,6 +22,7 @@ from .exchange import Exchange, Headers, Repeat
 from .httpreader import HttpResponseReader
 from .httpwire import HttpReply, compressed
 from .link import Link
+from .sockets import DeadlineSocket, connect
 from .tensors import Buffer
 
 __all__ = [
@@ -40,9 +37,7 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-_PIECE = 1 << 20
 IDLE_LIMIT = 256
-_MAX_BUFFERS = 512  # sendmsg takes 1024 on Linux
 
 
 def header_lines(headers: Headers) -> bytes:
@@ -63,67 +58,30 @@ def wire_request(exchange: Exchange[T], link: Link, fixed: bytes) -> list[Buffer
     route, body = exchange.route, exchange.body
     if link.compression is not None:
         route, body = compressed(exchange, link.compression)
-    headers = header_lines(link.call_headers(exchange.headers))
+    headers = b""
+    if exchange.headers or link.hook is not None:
+        headers = header_lines(link.call_headers(exchange.headers))
     return [b"".join((route, fixed, headers, b"\r\n")), *body]
 
 
 class _Connection:
     """One socket and the reader of its responses; used by one call at a time."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: DeadlineSocket) -> None:
         self.socket = sock
         self.reader = HttpResponseReader()
-        self._poll = select.poll()
-        self._poll.register(sock, select.POLLIN)
-
-    def usable(self) -> bool:
-        """Whether the server has neither closed it nor sent what nobody asked for."""
-        return not self._poll.poll(0)
-
-    def send(self, buffers: list[Buffer], deadline: Deadline) -> None:
-        sock = self.socket
-        if isinstance(sock, ssl.SSLSocket):
-            for buffer in buffers:
-                _send_all(sock, memoryview(buffer), deadline)
-            return
-        sock.settimeout(deadline.left())
-        sent = sock.sendmsg(buffers[:_MAX_BUFFERS])
-        for buffer in buffers:
-            view = memoryview(buffer)
-            if sent >= view.nbytes:
-                sent -= view.nbytes
-            else:
-                _send_all(sock, view[sent:], deadline)
-                sent = 0
 
     def receive(self, deadline: Deadline) -> HttpReply:
-        reader, sock = self.reader, self.socket
+        reader, receive = self.reader, self.socket.receive
         reader.start(True)
         while True:
-            sock.settimeout(deadline.left())
-            count = sock.recv_into(reader.buffer())
+            count = receive(reader.buffer(), deadline)
             if not count:
                 if reader.ended():
                     return reader.reply()
                 raise ConnectionResetError("the server closed the connection")
             if reader.received(count):
                 return reader.reply()
-
-    def abort(self) -> None:
-        """Ends a send or receive in another thread."""
-        with contextlib.suppress(OSError):
-            self.socket.shutdown(socket.SHUT_RDWR)
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self.socket.close()
-
-
-def _send_all(sock: socket.socket, data: memoryview, deadline: Deadline) -> None:
-    """sendall whose timeout is the whole budget rather than one per packet, TLS included."""
-    while data:
-        sock.settimeout(deadline.left())
-        data = data[sock.send(data[:_PIECE]) :]
 
 
 class HttpTransport:
@@ -158,7 +116,7 @@ class HttpTransport:
     def close(self) -> None:
         self._closed = True
         while self._idle:
-            self._idle.pop().close()
+            self._idle.pop().socket.close()
 
     def _try(
         self,
@@ -172,18 +130,18 @@ class HttpTransport:
         complete = False
         try:
             if isinstance(deadline, CancellableDeadline):
-                deadline.on_cancel(connection.abort)
+                deadline.on_cancel(connection.socket.abort)
             try:
-                connection.send(buffers, deadline)
+                connection.socket.send(buffers, deadline)
                 complete = True
             except (BrokenPipeError, ConnectionResetError):
                 pass  # a server may refuse a request before it has read it all: see what it says
             reply = connection.receive(deadline)
         except TimeoutError as exc:
-            connection.close()
+            connection.socket.close()
             raise DeadlineExceededError(f"{exchange.what} failed: {deadline} exceeded") from exc
         except OSError as exc:
-            connection.close()
+            connection.socket.close()
             if isinstance(deadline, CancellableDeadline) and deadline.cancelled:
                 raise from_grpc_status("CANCELLED", "it was cancelled", exchange.what) from exc
             harmless = not complete or exchange.repeat is Repeat.ALWAYS
@@ -191,14 +149,14 @@ class HttpTransport:
                 return None
             raise lost(exchange.what, self._address, exc, complete) from exc
         except BaseException:  # a malformed reply, or an interrupt: its rest would poison the next
-            connection.close()
+            connection.socket.close()
             raise
         if isinstance(deadline, CancellableDeadline):
             deadline.on_cancel(None)
         if complete and connection.reader.keep_alive:
             self._give_back(connection)
         else:
-            connection.close()
+            connection.socket.close()
         return reply
 
     def _take_idle(self) -> _Connection | None:
@@ -212,55 +170,25 @@ class HttpTransport:
                 connection = self._idle.pop()
             except IndexError:
                 return None
-            if connection.usable():
+            if connection.socket.quiet():
                 return connection
-            connection.close()
+            connection.socket.close()
 
     def _give_back(self, connection: _Connection) -> None:
         if self._closed or len(self._idle) >= IDLE_LIMIT:
-            connection.close()
+            connection.socket.close()
         else:
             self._idle.append(connection)
 
     def _connect(self, what: str, deadline: Deadline) -> _Connection:
         try:
-            sock = _open(self._address, deadline)
-            try:
-                sock.settimeout(deadline.left())
-                if self._tls is not None:
-                    sock = self._tls.wrap_socket(sock, server_hostname=server_name(self._link))
-            except BaseException:
-                sock.close()
-                raise
+            return _Connection(connect(self._address, self._tls, server_name(self._link), deadline))
         except TimeoutError as exc:
             raise DeadlineExceededError(
                 f"{what} failed: no connection to {self._address} within the {deadline}"
             ) from exc
         except OSError as exc:
             raise no_connection(what, self._address, exc) from exc
-        return _Connection(sock)
-
-
-def _open(address: Address, deadline: Deadline) -> socket.socket:
-    """A connected socket, from the first of the host's addresses that answers."""
-    kinds: list[tuple[Any, Any, int, str, Any]]
-    if address.unix:
-        kinds = [(socket.AF_UNIX, socket.SOCK_STREAM, 0, "", address.path)]
-    else:
-        kinds = [*socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)]
-    failure: OSError = OSError("the name has no address")
-    for family, kind, protocol, _, place in kinds:
-        sock = socket.socket(family, kind, protocol)
-        try:
-            sock.settimeout(deadline.left())
-            sock.connect(place)
-            if not address.unix:
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            return sock
-        except OSError as exc:
-            sock.close()
-            failure = exc
-    raise failure
 
 
 def no_connection(what: str, address: Address, exc: OSError) -> TritonError:

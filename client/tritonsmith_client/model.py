@@ -76,8 +76,16 @@ class Model:
             DeadlineExceededError: there was no result in time.
             StatusError: the server refused or failed; its subclasses say how.
         """
-        deadline = self._client.deadline(self._options.timeout)
-        return self._runner.run(self._core.infer(args, named, self._options, deadline), deadline)
+        core, options, runner = self._core, self._options, self._runner
+        deadline = self._client.deadline(options.timeout)
+        exchange = core.direct(args, named, options)
+        if exchange is None:
+            return runner.run(core.infer(args, named, options, deadline), deadline)
+        try:
+            return runner.transport.send(exchange, deadline)
+        except TritonError as error:
+            flow = core.recover(exchange, error, args, named, options, deadline)
+            return runner.run(flow, deadline)
 
     def submit(self, *args: Any, **named: Any) -> Future[Result]:
         """Runs the model in another thread; the future's ``cancel()`` ends the call.

@@ -73,6 +73,33 @@ class ModelCore:
         inputs, outputs = (", ".join(map(str, t)) for t in (metadata.inputs, metadata.outputs))
         return f"'{self.name}': {inputs} -> {outputs}"
 
+    def direct(
+        self, args: tuple[Any, ...], named: Mapping[str, Any], options: Options
+    ) -> Exchange[Result] | None:
+        """The whole of a call for which `infer` would send one request, with no need to look.
+
+        A call with arrays like an earlier one's takes half the time this way.
+        """
+        sharing = self._sharing
+        return self._builder.direct(args, named, options, sharing is not None and not sharing.off)
+
+    def recover(
+        self,
+        exchange: Exchange[Result],
+        failure: TritonError,
+        args: tuple[Any, ...],
+        named: Mapping[str, Any],
+        options: Options,
+        deadline: Deadline,
+    ) -> Flow[Result]:
+        """What `infer` would do after the first attempt at a direct request failed."""
+        try:
+            return (yield from attempts(exchange, self._retry, deadline, failure))
+        except InvalidArgumentError:
+            if not (yield from self._refresh(deadline)):
+                raise
+        return (yield from self.infer(args, named, options, deadline))
+
     def infer(
         self, args: tuple[Any, ...], named: Mapping[str, Any], options: Options, deadline: Deadline
     ) -> Flow[Result]:
@@ -159,6 +186,7 @@ class ModelCore:
         result: Result = yield from attempts(exchange, self._retry, deadline)
         if learning:
             plan.outputs = learn(result)
+            plan.small = not worth_sharing(sum(ready.sizes), plan.outputs)
         return result
 
     def _share(

@@ -75,6 +75,11 @@ class Options:
         """Whether the request may travel through shared memory."""
         return not self.classes and self.sequence is None
 
+    @cached_property
+    def plain(self) -> bool:
+        """Whether a request is all there is to a call with these."""
+        return not (self.convert or self.out or self.id or self.sequence)
+
     def wire_parameters(self) -> dict[str, Parameter]:
         """The request's parameters on the wire. Raises InputError for what has no place there."""
         for name, value in self.parameters.items():

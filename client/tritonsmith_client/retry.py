@@ -43,12 +43,23 @@ class Retry:
         return repeat is not Repeat.NEVER
 
 
-def attempts(exchange: Exchange[T], policy: Retry, deadline: Deadline) -> Flow[T]:
-    """Sends until it succeeds, the policy gives up, or the wait would pass the deadline."""
+def attempts(
+    exchange: Exchange[T],
+    policy: Retry,
+    deadline: Deadline,
+    failure: TritonError | None = None,
+) -> Flow[T]:
+    """Sends until it succeeds, the policy gives up, or the wait would pass the deadline.
+
+    Args:
+        failure: of the first attempt, if that has been made already.
+    """
     attempt = 0
     while True:
         attempt += 1
         try:
+            if failure is not None:
+                raise failure
             reply: T = yield exchange
             return reply
         except TritonError as error:
@@ -58,4 +69,5 @@ def attempts(exchange: Exchange[T], policy: Retry, deadline: Deadline) -> Flow[T
             left = deadline.remaining()
             if left is not None and wait >= left:
                 raise
+        failure = None
         yield Sleep(wait)

@@ -18,6 +18,7 @@ __all__ = [
     "array_over",
     "data_type",
     "flat_view",
+    "is_plain",
     "wire_buffer",
 ]
 
@@ -51,6 +52,12 @@ def wire_buffer(array: Array, dtype: DataType, name: str) -> tuple[Buffer, int]:
     return flat_view(array), array.nbytes
 
 
+def is_plain(array: Array) -> bool:
+    """Whether the memory of a contiguous array like this is what goes over the wire."""
+    dtype = array.dtype
+    return _LITTLE_ENDIAN and dtype.kind in "biuf" and dtype.byteorder != ">" and array.size > 0
+
+
 def flat_view(array: Array) -> memoryview:
     """The bytes of a contiguous array that is not empty."""
     # numpy declares that it exports a buffer from Python 3.12 on; it always has.
@@ -78,18 +85,18 @@ def array_from_wire(
     Raises:
         ResponseError: size and shape do not fit each other.
     """
+    text: Array | None = None
     if dtype.wire == "BYTES":
-        array = bytescodec.decode(message[start : start + size], name)
-        count = array.size
+        text = bytescodec.decode(message[start : start + size], name)
+        count = text.size
     else:
         assert dtype.itemsize
         count, rest = divmod(size, dtype.itemsize)
         if rest:
             raise ResponseError(f"output '{name}' is {dtype} and has {size} bytes")
-        array = array_at(message, start, count, dtype.numpy)
     if any(axis < 0 for axis in shape) or count != _elements(shape):
         raise ResponseError(f"output '{name}' has shape {list(shape)} and {count} elements")
-    return array.reshape(shape)
+    return array_at(message, start, shape, dtype.numpy) if text is None else text.reshape(shape)
 
 
 def _elements(shape: tuple[int, ...]) -> int:
@@ -124,18 +131,17 @@ def array_over(owner: object, address: int, shape: tuple[int, ...], dtype: np.dt
     return array
 
 
-def array_at(message: bytes | memoryview, start: int, count: int, dtype: np.dtype[Any]) -> Array:
-    """A writable flat array of what lies in a message that nobody else holds.
+def array_at(
+    message: bytes | memoryview, start: int, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> Array:
+    """A writable array of what lies in a message that nobody else holds.
 
     grpcio returns ``bytes``, which numpy would make read-only. The caller of this function is the
     only owner of the message, so nobody can see that its content changes.
     """
-    if not count:
-        return np.empty(0, dtype)
-    view = np.frombuffer(message, dtype, count, start)
-    if count * dtype.itemsize < _COPY_BELOW and type(message) is bytes and _LITTLE_ENDIAN:
-        small: Array = view.copy()
-        return small
+    if 0 in shape:
+        return np.empty(shape, dtype)
+    view: Array = np.ndarray(shape, dtype, message, start)
     if not _LITTLE_ENDIAN:
         swapped: Array = view.byteswap()
         return swapped
@@ -143,6 +149,6 @@ def array_at(message: bytes | memoryview, start: int, count: int, dtype: np.dtyp
     if flags.writeable and flags.aligned:
         return view
     if view.nbytes < _COPY_BELOW:
-        copied: Array = view.copy()
-        return copied
-    return array_over(message, view.__array_interface__["data"][0], (count,), dtype)
+        copy: Array = view.copy()
+        return copy
+    return array_over(message, view.__array_interface__["data"][0], shape, dtype)
