@@ -141,6 +141,19 @@ def _mirror() -> str | None:
     return found[0] if found else None
 
 
+@contextlib.contextmanager
+def tagged(client: docker.DockerClient, image: Any, name: str) -> Iterator[bool]:
+    """The image under another name as well; False if that name is another image's already."""
+    if any(name in other.tags for other in client.images.list()):
+        yield False
+        return
+    image.tag(name)
+    try:
+        yield True
+    finally:
+        client.images.remove(name, noprune=True)
+
+
 def network_for(client: Any) -> str:
     """Docker's own network where the engine has one, the machine's where not."""
     return "bridge" if any(n.name == "bridge" for n in client.networks.list()) else "host"

@@ -55,9 +55,10 @@ def run() -> None:
             f"[bold red]gen-repo:[/] {_plain(str(exc))}", soft_wrap=True
         )
         sys.exit(exc.exit_code)
-    except KeyboardInterrupt:
-        Console(stderr=True).print("gen-repo: stopped by Ctrl-C; nothing is half-written")
-        sys.exit(_INTERRUPTED)
+    except SystemExit as exc:  # typer makes it of KeyboardInterrupt, too
+        if exc.code == _INTERRUPTED:
+            Console(stderr=True).print("gen-repo: stopped by Ctrl-C; nothing is half-written")
+        raise
 
 
 def _plain(text: str) -> str:

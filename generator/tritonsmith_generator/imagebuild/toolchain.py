@@ -123,6 +123,8 @@ def _build(
     )
     if "error" in answers:
         kind, message = answers["error"]
+        for mount in mounts:  # in our user's own words
+            message = message.replace(mount["Target"], mount["Source"])
         raise getattr(errors, kind)(message)
     if "report" not in answers:
         said = "\n  ".join(["It said last:", *others[-_SHOWN_LINES:]]) if others else ""
