@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--rate", type=float, default=0.0, help="calls a second, if not as many ...")
     bench.add_argument("--seconds", type=float, default=5.0)
     bench.add_argument("--processes", type=int, default=1, help="clients in processes of their own")
-    bench.add_argument("--shared-memory", choices=("auto", "off"), default="off")
+    bench.add_argument("--shared-memory", choices=("auto", "off"), default="auto")
     bench.add_argument("--plot", type=Path, help="write a histogram here, as SVG")
     for made in (infer, bench):
         made.add_argument("model")

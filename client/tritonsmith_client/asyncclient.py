@@ -22,6 +22,7 @@ from .values import ServerMetadata
 if TYPE_CHECKING:
     from .admin import IndexEntry, Metric, ModelStatistics, Setting
     from .regions import Region, RegionStatus
+    from .runner import Transport
 
 __all__ = ["AsyncClient"]
 
@@ -48,12 +49,18 @@ class AsyncClient:
         tls: TLS | None = None,
         compression: str | None = None,
         resolve: bool = False,
-        shared_memory: str = "off",
+        shared_memory: str = "auto",
         retry: Retry = Retry(),  # noqa: B008  # a frozen value
         workers: int = 32,
     ) -> None:
         addresses = parse_urls(url)
-        self._core = ClientCore(addresses, timeout, retry, shared_memory)
+
+        def reconnect() -> Transport:
+            from .client import transport
+
+            return transport(make_link(addresses[0], headers, tls, compression))
+
+        self._core = ClientCore(addresses, resolve, timeout, retry, shared_memory, reconnect)
 
         def connect(address: Address) -> AsyncTransport:
             return _transport(make_link(address, headers, tls, compression))

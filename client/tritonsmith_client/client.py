@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .admin import IndexEntry, Metric, ModelStatistics, Setting
     from .regions import Region, RegionStatus
 
-__all__ = ["Client"]
+__all__ = ["Client", "transport"]
 
 _FAREWELL = 2.0  # seconds for telling the server to forget shared memory
 
@@ -44,8 +44,10 @@ class Client:
         tls: certificates for ``grpcs://`` and ``https://``; the system's authorities if None.
         compression: ``"gzip"`` or ``"deflate"``, both ways. Slower except over slow networks.
         resolve: look the name up and let all its addresses take turns, as for a headless service.
-        shared_memory: ``"auto"`` sends large tensors through shared memory where the server is on
-            this host and allows it. Whoever can call the server could then read them there.
+        shared_memory: ``"auto"`` sends tensors of 64 KiB and more through shared memory where the
+            server is on this host and allows it (`--allow-client-shm=true` since release 26.04).
+            ``"off"`` where callers of that server must not see each other's tensors: whoever can
+            call it can ask it for what lies there.
         retry: when to send again; ``Retry(attempts=1)`` never does.
         workers: threads for ``submit`` and ``map``, started as they are needed.
 
@@ -63,15 +65,16 @@ class Client:
         tls: TLS | None = None,
         compression: str | None = None,
         resolve: bool = False,
-        shared_memory: str = "off",
+        shared_memory: str = "auto",
         retry: Retry = Retry(),  # noqa: B008  # a frozen value
         workers: int = 32,
     ) -> None:
         addresses = parse_urls(url)
-        self._core = ClientCore(addresses, timeout, retry, shared_memory)
 
-        def connect(address: Address) -> Transport:
-            return _transport(make_link(address, headers, tls, compression))
+        def connect(address: Address = addresses[0]) -> Transport:
+            return transport(make_link(address, headers, tls, compression))
+
+        self._core = ClientCore(addresses, resolve, timeout, retry, shared_memory, connect)
 
         self._runner = Runner(_balanced(addresses, resolve, connect), workers)
 
@@ -193,11 +196,11 @@ class Client:
         from .httpadmin import metrics_exchange
 
         address = self._core.metrics_address(url)
-        transport = _transport(make_link(address, None, None, None))
+        connection = transport(make_link(address, None, None, None))
         try:
-            return transport.send(metrics_exchange(address.path), self._core.deadline())
+            return connection.send(metrics_exchange(address.path), self._core.deadline())
         finally:
-            transport.close()
+            connection.close()
 
     def close(self) -> None:
         """Closes the connections; a later call raises ClosedError."""
@@ -240,7 +243,8 @@ def _balanced(
     return BalancedTransport(Balancer(addresses, resolve), connect)
 
 
-def _transport(link: Link) -> Transport:
+def transport(link: Link) -> Transport:
+    """What reaches a server, by its protocol."""
     if link.address.protocol == "grpc":
         from .grpctransport import GrpcTransport  # grpcio is not needed for HTTP
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import EllipsisType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .address import Address, parse_url
 from .deadline import Deadline
@@ -18,18 +18,27 @@ from .regions import Region, RegionStatus
 from .retry import Retry, attempts
 from .sharing import Sharing, possible
 
+if TYPE_CHECKING:
+    from .runner import Transport
+
 __all__ = ["ClientCore"]
 
 
 class ClientCore:
-    """Everything about a client except its connection."""
+    """Everything about a client except its connection.
+
+    Args:
+        connect: makes a synchronous one, for what is left to say when nobody closes the client.
+    """
 
     def __init__(
         self,
         addresses: Sequence[Address],
+        resolve: bool,
         timeout: float | None,
         retry: Retry,
-        shared_memory: str = "off",
+        shared_memory: str,
+        connect: Callable[[], Transport],
     ) -> None:
         check_timeout(timeout)
         if shared_memory not in ("off", "auto"):
@@ -41,10 +50,12 @@ class ClientCore:
         self.retry = retry
         self.protocol = _protocol(address)
 
-        self._one_server = len(addresses) == 1
+        self._one_server = len(addresses) == 1 and not resolve
         self._regions: dict[str, Region] = {}  # those that the caller registered, by name
         one_host = self._one_server and possible(address)
-        self.sharing = Sharing(self.protocol) if shared_memory == "auto" and one_host else None
+        self.sharing = None
+        if shared_memory == "auto" and one_host:
+            self.sharing = Sharing(self.protocol, str(address), connect)
 
     def budget(self, timeout: float | EllipsisType | None = ...) -> float | None:
         """Seconds for a call; ``...`` stands for the client's own."""

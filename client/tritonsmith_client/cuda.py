@@ -24,13 +24,13 @@ from .cudadriver import driver
 from .dlpack import device_array
 from .dtypes import DataType, from_numpy
 from .errors import CudaError, InputError
+from .ownership import region_name
 from .regions import (
     Region,
     RegionTensor,
     as_host,
     check_same,
     check_size,
-    region_name,
     tensor_type,
 )
 from .tensors import Array

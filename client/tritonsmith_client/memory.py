@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
+import threading
 from collections import deque
 from pathlib import Path
 
 import numpy as np
 
 from .dtypes import DataType
+from .ownership import is_abandoned, region_name
 from .tensors import Array, Buffer, array_over
 
-__all__ = ["Lease", "Region", "RegionPool"]
+__all__ = ["Lease", "Region", "RegionPool", "aligned", "clear_folder"]
 
 _FOLDER = Path("/dev/shm")
 _ALIGNMENT = 64
@@ -25,7 +27,7 @@ class Region:
 
     def __init__(self, size: int) -> None:
         """Raises OSError where there is no shared memory, or not enough of it."""
-        self.name = f"tritonsmith_client_{os.getpid()}_{os.urandom(8).hex()}"
+        self.name = region_name()
         self.size = size
         path = _FOLDER / self.name
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
@@ -61,6 +63,8 @@ class RegionPool:
         self._idle: dict[int, deque[Region]] = {}  # by size; append and pop are atomic
         self._names: set[str] = set()  # those that the server knows
         self._old: set[str] = set()  # those that it may know
+        self._dropped: dict[str, int] = {}  # name and size of those that may still be written to
+        self._lock = threading.RLock()  # a lease may end at any time, also while this is held
 
     def take(self, size: int) -> Region | None:
         """An idle region of at least this size, if there is one."""
@@ -72,28 +76,48 @@ class RegionPool:
     def make(self, size: int) -> Region | None:
         """A new region; None where memory or the limit is used up."""
         size = _rounded(size)
-        if self._used + size > self._limit:
-            return None
+        with self._lock:
+            # Others need shared memory too, a server's Python models above all.
+            if self._used + size > self._limit or size > _free() // 2:
+                return None
+            self._used += size
         try:
             region = Region(size)
         except OSError:
+            self._release(size)
             return None
-        self._used += size
         self._names.add(region.name)
         return region
 
     def give_back(self, region: Region) -> None:
-        if region.name not in self._names:  # the server has been told to forget it
-            self.drop(region)
-            return
-        self._idle.setdefault(region.size, deque()).append(region)
+        if region.name in self._names:
+            self._idle.setdefault(region.size, deque()).append(region)
+        else:  # the server has been told to forget it, or has done so itself
+            self._release(region.size)
 
     def drop(self, region: Region) -> None:
-        """Forgets a region that may still be written to: it is never used again.
+        """Forgets a region that may still be written to: it is never used again."""
+        with self._lock:
+            if region.name in self._names:
+                self._names.discard(region.name)
+                self._dropped[region.name] = region.size
+            else:
+                self._release(region.size)
 
-        The server is told at the end only, as it may not survive that while it writes.
-        """
-        self._used -= region.size
+    def disown(self, region: Region) -> None:
+        """Takes note that the server did not take a region."""
+        with self._lock:
+            self._names.discard(region.name)
+            self._old.add(region.name)  # its answer may have been lost
+
+    def dropped(self) -> list[str]:
+        """The regions that the server may let go of as soon as it writes no more to them."""
+        return list(self._dropped)
+
+    def forget(self, name: str) -> None:
+        """Takes note that the server let go of a dropped region."""
+        with self._lock:
+            self._release(self._dropped.pop(name, 0))
 
     def drain(self) -> list[str]:
         """Empties the pool; the names that the server may know, of regions in use as well."""
@@ -103,11 +127,18 @@ class RegionPool:
 
     def reset(self) -> None:
         """No region is used again: the server may have forgotten them."""
-        self._old |= self._names
-        self._names.clear()
-        for regions in list(self._idle.values()):
-            while regions:
-                self._used -= regions.pop().size
+        with self._lock:
+            self._old |= self._names | self._dropped.keys()
+            self._names.clear()
+            for name in self.dropped():
+                self.forget(name)
+            for regions in list(self._idle.values()):
+                while regions:
+                    self._release(regions.pop().size)
+
+    def _release(self, size: int) -> None:
+        with self._lock:
+            self._used -= size
 
 
 class Lease:
@@ -141,6 +172,23 @@ class Lease:
             self._pool.give_back(self.region)
         else:
             self._pool.drop(self.region)
+
+
+def clear_folder() -> None:
+    """Takes away the names that processes left which were killed while they registered a region."""
+    with contextlib.suppress(OSError):
+        for path in _FOLDER.iterdir():
+            if is_abandoned(path.name):
+                path.unlink()
+
+
+def _free() -> int:
+    """Bytes of shared memory that are left on this host."""
+    try:
+        status = os.statvfs(_FOLDER)
+    except OSError:
+        return 0
+    return status.f_bavail * status.f_frsize
 
 
 def aligned(size: int) -> int:

@@ -23,7 +23,7 @@ from .protocol import WireProtocol
 from .regions import RegionTensor
 from .requests import Ready, RequestBuilder, Signature
 from .retry import Retry, attempts
-from .sharing import Sharing, collect, fill, learn, worth_sharing
+from .sharing import Sharing, collect, fill, fixed_sizes, learn, worth_sharing
 from .tensors import Array
 from .values import Result
 
@@ -204,11 +204,13 @@ class ModelCore:
         try:
             result = yield from attempts(exchange, self._retry, deadline)
         except _NOT_SHARED:
-            # A server that was started anew, or an output that has grown. What the model itself
-            # refuses will fail again with its bytes inside, and then it is the answer.
-            sharing.failed()
-            plan.outputs, plan.inline = None, plan.failed
-            plan.failed = True
+            if (yield from sharing.knows(lease.region.name)):
+                if fixed_sizes(builder.signature, plan.outputs):
+                    raise  # the model's own answer: it is not executed again
+                plan.outputs, plan.inline = None, plan.failed  # an output may have grown
+                plan.failed = True
+            else:  # a server that was started anew
+                sharing.failed()
             return None
         lease.done = True
         plan.failed = False

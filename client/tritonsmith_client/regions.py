@@ -13,7 +13,6 @@ scores.numpy()                                        # what the server wrote, w
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -39,14 +38,8 @@ __all__ = [
     "check_size",
     "check_same",
     "memory_parameters",
-    "region_name",
     "tensor_type",
 ]
-
-
-def region_name() -> str:
-    """A name that nobody can guess and no other process uses."""
-    return f"tritonsmith_client_{os.getpid()}_{os.urandom(8).hex()}"
 
 
 def memory_parameters(region: str, start: int, size: int) -> dict[str, Parameter]:

@@ -3,16 +3,18 @@ no more I/O than making regions, which takes no time."""
 
 from __future__ import annotations
 
+import math
 import os
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .address import Address
 from .deadline import Deadline
-from .errors import StatusError, TritonError
+from .errors import ConnectError, ConnectionLostError, StatusError, TritonError
 from .exchange import Flow
 from .protocol import WireProtocol
 from .tensors import Buffer
@@ -20,6 +22,8 @@ from .values import Result
 
 if TYPE_CHECKING:
     from .memory import Lease
+    from .requests import Signature
+    from .runner import Transport
 
 __all__ = [
     "OutputSizes",
@@ -27,6 +31,7 @@ __all__ = [
     "Sharing",
     "collect",
     "fill",
+    "fixed_sizes",
     "learn",
     "possible",
     "worth_sharing",
@@ -34,7 +39,11 @@ __all__ = [
 
 _WORTH = 65536  # below, a request with its bytes inside is as fast
 _LIMIT = 1 << 30
+_LEAST_SHARE = 4
+_CLEAR_AGAIN = 1.0  # seconds
 _MOST_FAILURES = 3
+# Since release 24.10 a server does not let go of a region while it writes to it.
+_REFUSES_WHILE_IN_USE = (2, 51)
 _SAME_HOST = ("", "localhost", "127.0.0.1", "::1")
 
 OutputSizes = Mapping[str, int | None]  # None: BYTES, which stay in the response
@@ -54,6 +63,18 @@ def worth_sharing(inputs: int, outputs: OutputSizes) -> bool:
     return inputs + sum(size or 0 for size in outputs.values()) >= _WORTH
 
 
+def fixed_sizes(signature: Signature, outputs: OutputSizes) -> bool:
+    """Whether outputs always have these sizes, for a batch of the same length."""
+    first = 1 if signature.config.max_batch_size else 0
+    for tensor in signature.metadata.outputs:
+        size = outputs.get(tensor.name)
+        axes = tensor.shape[first:]
+        row = math.prod(axes) * tensor.dtype.numpy.itemsize
+        if size is not None and (min(axes, default=1) < 1 or size % row):
+            return False
+    return True
+
+
 @dataclass(frozen=True)
 class Placement:
     """Where the tensors of one request lie in a region.
@@ -68,15 +89,23 @@ class Placement:
 
 
 class Sharing:
-    """The shared memory of one client with one server. Threads may share it."""
+    """The shared memory of one client with one server. Threads may share it.
 
-    def __init__(self, protocol: WireProtocol) -> None:
-        from .memory import RegionPool  # mmap is not needed without shared memory
+    Args:
+        server: its address.
+        connect: makes a connection for what is left to say when nobody closes the client.
+    """
 
+    def __init__(
+        self, protocol: WireProtocol, server: str, connect: Callable[[], Transport]
+    ) -> None:
         self._protocol = protocol
-        self._pool = RegionPool(_LIMIT)
-        self._pid = os.getpid()
+        self._server = server
+        self._connect = connect
+        self._pid = 0
         self._failures = 0
+        self._refuses = False
+        self._clear_at = 0.0
         self._lock = threading.Lock()
 
     @property
@@ -88,12 +117,15 @@ class Sharing:
         self, inputs: list[int], outputs: OutputSizes, deadline: Deadline
     ) -> Flow[tuple[Lease, Placement] | None]:
         """A region with room for these sizes; None where there is none to be had."""
-        from .memory import Lease, RegionPool, aligned
+        from .memory import Lease, aligned
 
-        if self._pid != os.getpid():  # a forked child must not write to its parent's regions
-            self._pool, self._pid, self._failures = RegionPool(_LIMIT), os.getpid(), 0
+        if self._pid != os.getpid():
+            yield from self._begin()
         size = sum(map(aligned, inputs)) + sum(aligned(n) for n in outputs.values() if n)
         pool = self._pool
+        if self._refuses and (dropped := pool.dropped()) and time.monotonic() > self._clear_at:
+            self._clear_at = time.monotonic() + _CLEAR_AGAIN
+            yield from self._clear(dropped)
         region = pool.take(size)
         if region is None:
             region = pool.make(size)
@@ -102,9 +134,11 @@ class Sharing:
             lease = Lease(pool, region)
             try:
                 yield self._protocol.register_memory(region.name, region.key, region.size)
-            except StatusError:
-                with self._lock:  # not on this host, or not allowed
-                    self._failures = _MOST_FAILURES if not self._failures else self._failures + 1
+            except StatusError as error:
+                pool.disown(region)
+                if not isinstance(error, (ConnectError, ConnectionLostError)):
+                    with self._lock:  # not on this host, or not allowed
+                        self._failures = self._failures + 1 if self._failures else _MOST_FAILURES
                 return None
             finally:
                 region.unlink()  # the server has mapped it: nothing can be left behind
@@ -116,19 +150,66 @@ class Sharing:
     def worked(self) -> None:
         self._failures = 0
 
+    def knows(self, region: str) -> Flow[bool]:
+        """Whether the server still has a region; False where it does not say."""
+        try:
+            found = yield self._protocol.memory_status("system")
+        except TritonError:
+            return False
+        return region in {status.name for status in found}
+
     def failed(self) -> None:
-        """The server refused a request with shared memory: it may have been started anew."""
+        """The server has forgotten a region: it has been started anew, or others answer too."""
         with self._lock:
             self._failures += 1
         self._pool.reset()
 
     def close(self) -> Flow[None]:
         """Tells the server to forget all regions; a server that is gone has done so."""
+        if self._pid == os.getpid():
+            yield from self._clear(self._pool.drain())
+            self._farewell.done()
+
+    def _begin(self) -> Flow[None]:
+        """Before the first region, also of a forked child, which must not use its parent's."""
+        from .farewell import Farewell, left_behind
+        from .memory import RegionPool, clear_folder
+        from .ownership import is_abandoned
+
+        with self._lock:
+            if self._pid == os.getpid():
+                return
+            self._pool, self._failures = RegionPool(_LIMIT), 0
+            self._farewell = Farewell(self._server, self._protocol, self._connect)
+            self._farewell.watch(self, self._pool)
+            self._refuses = False
+            self._pid = os.getpid()
+        clear_folder()
         try:
-            for name in self._pool.drain():
-                yield self._protocol.unregister_memory(name)
-        except TritonError:
+            server = yield self._protocol.server_metadata()
+            self._refuses = _version(server.version) >= _REFUSES_WHILE_IN_USE
+            known = yield self._protocol.memory_status("system")
+        except TritonError:  # the call itself will say what is wrong
             return
+        abandoned = [status.name for status in known if is_abandoned(status.name)]
+        yield from self._clear(left_behind(self._server) + (abandoned if self._refuses else []))
+
+    def _clear(self, names: Iterable[str]) -> Flow[None]:
+        """Has the server let go of regions, except of those that it still uses."""
+        for name in names:
+            try:
+                yield self._protocol.unregister_memory(name)
+            except (ConnectError, ConnectionLostError):
+                return
+            except TritonError:
+                continue
+            self._pool.forget(name)
+
+
+def _version(text: str) -> tuple[int, ...]:
+    """The first two numbers of a version; none for what is no Triton."""
+    numbers = [part for part in text.split(".")[:2] if part.isdecimal()]
+    return tuple(map(int, numbers))
 
 
 def fill(lease: Lease, placement: Placement, buffers: list[tuple[Buffer, int]]) -> None:
@@ -140,6 +221,9 @@ def fill(lease: Lease, placement: Placement, buffers: list[tuple[Buffer, int]]) 
 def collect(lease: Lease, placement: Placement, result: Result) -> Result:
     """The result with the outputs that lie in the region."""
     outputs: dict[str, Any] = dict(result)
+    # A view keeps the whole region: not for outputs that are a small part of it.
+    keep = _LEAST_SHARE * sum(size for _, size in placement.outputs.values()) >= lease.region.size
     for name, (dtype, shape) in result.elsewhere.items():
-        outputs[name] = lease.array(placement.outputs[name][0], shape, dtype)
+        view = lease.array(placement.outputs[name][0], shape, dtype)
+        outputs[name] = view if keep else view.copy()
     return result.holding(outputs)

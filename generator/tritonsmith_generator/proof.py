@@ -69,8 +69,8 @@ def prove(
     )
     with server:
         clients = {
-            "grpc": Client(server.grpc_url),
-            "http": Client(server.http_url),
+            "grpc": Client(server.grpc_url, shared_memory="off"),
+            "http": Client(server.http_url, shared_memory="off"),
         }
         try:
             results = []

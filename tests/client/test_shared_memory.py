@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,17 @@ import numpy as np
 import pytest
 from support.samples import sample
 
-from tritonsmith_client import AsyncClient, Client, DeadlineExceededError, InputError
+from tritonsmith_client import (
+    AsyncClient,
+    Client,
+    DeadlineExceededError,
+    InputError,
+    InternalError,
+    PermissionDeniedError,
+    UnavailableError,
+)
 from tritonsmith_client.dtypes import DATA_TYPES, DataType
+from tritonsmith_client.ownership import is_abandoned, region_name
 from tritonsmith_generator.serve import Server
 
 MODELS = Path(__file__).parent / "models"
@@ -30,7 +39,7 @@ BIG = (300, 400)
 
 @pytest.fixture
 def shared(url: str) -> Iterator[Client]:
-    with Client(url, timeout=20.0, shared_memory="auto") as client:
+    with Client(url, timeout=20.0) as client:  # found by itself
         yield client
     assert ours() == []
 
@@ -193,9 +202,171 @@ os.kill(os.getpid(), 9)
     assert not list(Path("/dev/shm").glob(f"tritonsmith_client_{done.stdout.strip()}_*"))
 
 
+USE = """
+import asyncio, os, sys, numpy as np
+from tritonsmith_client import AsyncClient, Client
+url, how = sys.argv[1:]
+array = np.zeros((300, 400), np.float32)
+async def main():
+    model = await AsyncClient(url).model("identity")
+    for _ in range(3):
+        await model(IN_FP32=array)
+if how == "asyncio":
+    asyncio.run(main())
+else:
+    client = Client(url)
+    model = client.model("identity")
+    for _ in range(3):
+        kept = model(IN_FP32=array)
+print(os.getpid(), flush=True)
+if how == "killed":
+    os.kill(os.getpid(), 9)
+if how == "thrown away":
+    del client, model
+    second = Client(url)
+    model = second.model("identity")
+    for _ in range(2):
+        model(IN_FP32=array)
+    names = {s.name for s in second.memory_status()}
+    assert len([n for n in names if n.startswith(f"tritonsmith_client_{os.getpid()}_")]) == 1, names
+"""
+
+
+def use(url: str, how: str) -> str:
+    """Runs a program that never closes its client; the start of its regions' names."""
+    command = [sys.executable, "-c", USE, url, how]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == (-9 if how == "killed" else 0), done.stderr
+    return f"tritonsmith_client_{done.stdout.strip()}_"
+
+
+@pytest.mark.parametrize("how", ["ended", "asyncio", "thrown away"])
+def test_a_client_that_nobody_closed(url: str, server: Server, how: str) -> None:
+    before = regions(server)
+    owner = use(url, how)
+    assert not [name for name in regions(server) - before if name.startswith(owner)]
+
+
+def test_the_next_client_clears_up_after_a_killed_one(
+    url: str, server: Server, shared: Client
+) -> None:
+    owner = use(url, "killed")
+    assert [name for name in regions(server) if name.startswith(owner)], "it left a region"
+    file = Path("/dev/shm", region_name().replace(f"_{os.getpid()}_", f"_{owner.split('_')[2]}_"))
+    file.touch()  # as if it had been killed a moment earlier
+    model = shared.model("identity")
+    for number in range(2):
+        array = np.full(BIG, number, np.float32)
+        assert np.array_equal(model(IN_FP32=array)["OUT_FP32"], array)
+    assert not [name for name in regions(server) if name.startswith(owner)]
+    assert not file.exists()
+
+
+def test_whose_a_region_is() -> None:
+    mine = region_name()
+    prefix, pid, started, namespace, secret = mine.rsplit("_", 4)
+    assert not is_abandoned(mine)
+    for other, abandoned in (
+        ((pid, str(int(started) - 1), namespace), True),  # the number belongs to another one now
+        (("4194305", started, namespace), True),  # above the largest number of a process
+        (("4194305", started, "1"), False),  # in another container, as far as we know
+        ((pid, started, "1"), False),
+    ):
+        assert is_abandoned("_".join((prefix, *other, secret))) is abandoned
+    assert not is_abandoned("somebody_elses") and not is_abandoned("tritonsmith_client_1_2_3")
+
+
+def test_a_model_that_fails_is_not_called_twice(shared: Client) -> None:
+    model = shared.model("counted")
+    array = np.ones(20000, np.float32)
+    for _ in range(3):
+        before = int(model(array)["CALLS"][0])
+    for number in range(1, 4):
+        with pytest.raises(InternalError, match=f"call {before + number} was told to fail"):
+            model(-array)
+    result = model(array)
+    assert result["CALLS"][0] == before + 4 and np.array_equal(result["Y"], array)
+
+
+def test_small_results_do_not_hold_on_to_large_inputs(shared: Client, server: Server) -> None:
+    before = regions(server)
+    model = shared.model("counted").using(outputs=["CALLS"])
+    kept = [model(np.ones(20000, np.float32))["CALLS"] for _ in range(20)]
+    assert len(regions(server) - before) == 1
+    assert [int(n[0] - kept[0][0]) for n in kept] == list(range(20))
+
+
+def test_the_server_lets_go_of_what_a_call_left_that_timed_out(
+    shared: Client, server: Server
+) -> None:
+    before = regions(server)
+    slow = shared.model("slow")
+    zeros = np.zeros((1, 100_000), np.float32)
+    for _ in range(2):
+        slow(zeros)
+    with pytest.raises(DeadlineExceededError):
+        slow.using(timeout=0.1)(zeros + 0.5)
+    left = regions(server) - before
+    assert len(left) == 1
+    slow(zeros)  # one of its own from now on
+    deadline = time.monotonic() + 10
+    while left <= regions(server):  # until the model is done
+        assert time.monotonic() < deadline
+        assert not slow(zeros)["SLEPT"].any()
+        time.sleep(0.1)
+
+
+def test_there_is_always_some_left_for_others(
+    shared: Client, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = regions(server)
+    monkeypatch.setattr("tritonsmith_client.memory._free", lambda: 1 << 20)
+    model = shared.model("identity")
+    for number in range(3):
+        array = np.full(BIG, number, np.float32)  # 1 MiB with its output: more than half of it
+        assert np.array_equal(model(IN_FP32=array)["OUT_FP32"], array)
+    assert regions(server) == before
+    for _ in range(2):
+        model(IN_FP32=array[:100])
+    assert len(regions(server) - before) == 1
+
+
+@pytest.fixture(scope="module")
+def forbidding(start_server: Callable[..., Server]) -> Server:
+    """A server that lets nobody register memory, as all do by default since release 26.04."""
+    key = "shared-memory:k=secret"
+    flags = [f"--grpc-restricted-protocol={key}", f"--http-restricted-api={key}"]
+    return start_server(MODELS, models=["identity"], extra_args=flags)
+
+
+def test_a_server_that_does_not_allow_it(forbidding: Server, url: str) -> None:
+    address = forbidding.grpc_url if url.startswith("grpc") else forbidding.http_url
+    with Client(address) as client:
+        with pytest.raises((PermissionDeniedError, UnavailableError)):
+            client.memory_status()
+        model = client.model("identity")
+        for number in range(5):
+            array = np.full(BIG, number, np.float32)
+            assert np.array_equal(model(IN_FP32=array)["OUT_FP32"], array)
+        assert client._core.sharing is not None and client._core.sharing.off, "asked once"
+    assert ours() == []
+
+
+def test_only_a_server_on_this_host_is_asked() -> None:
+    local = ["localhost", "http://127.0.0.1:8000", "[::1]:8001", "grpc+unix:///tmp/t.sock"]
+    elsewhere = ["triton:8001", "http://10.0.0.7:8000", ["localhost:1", "localhost:2"]]
+    for urls, expected in ((local, True), (elsewhere, False)):
+        for url in urls:
+            with Client(url) as client:
+                assert (client._core.sharing is not None) is expected, url
+    for options in ({"shared_memory": "off"}, {"resolve": True}):
+        with Client("localhost", **options) as client:  # type: ignore[arg-type]  # by keyword
+            assert client._core.sharing is None
+
+
 def test_asyncio(url: str) -> None:
     async def main() -> None:
-        async with AsyncClient(url, shared_memory="auto") as client:
+        async with AsyncClient(url) as client:
             model = await client.model("identity")
 
             async def call(number: int) -> bool:
