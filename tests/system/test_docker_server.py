@@ -17,9 +17,11 @@ import docker
 import numpy as np
 import pytest
 from docker.types import Mount
+from support.docker_engine import tagged
 
 from tritonsmith_client import Client
 from tritonsmith_generator.errors import HostError, InputError, ServerError, UsageError
+from tritonsmith_generator.lock import LOCK_NAME, Lock, write_lock
 from tritonsmith_generator.serve.docker import Container, DockerServer, container_arguments
 from tritonsmith_generator.serve.dockerengine import Image, connect
 
@@ -93,21 +95,19 @@ def test_a_release_means_nvidias_image(
 ) -> None:
     """Run for real; where NVIDIA's image is not here, the stand-in has its name for a moment."""
     name = "nvcr.io/nvidia/tritonserver:26.10-py3"
-    stand_in = not any(name in image.tags for image in engine.images.list())
-    if stand_in:
-        engine.images.get(docker_options["image"]).tag(name)
     options = {k: v for k, v in docker_options.items() if k != "image"}
-    try:
-        with DockerServer(small_repository, release="26.10", **options) as server:
-            assert _sum(server) == [4.0] * 4
-            assert server.image is not None
-            assert server.image.name == name
-            assert server.image.id.startswith("sha256:")
-            ran = engine.containers.get(server.container).attrs
-        assert ran["Config"]["Cmd"][:2] == ["tritonserver", "--model-repository=/models"]
-    finally:
-        if stand_in:
-            engine.images.remove(name)
+    (small_repository / "models.yaml").write_text('triton: "26.10"\n')
+    with (
+        tagged(engine, engine.images.get(docker_options["image"]), name),
+        DockerServer(small_repository, **options) as server,
+    ):
+        assert _sum(server) == [4.0] * 4
+        assert server.chosen.reason == f"as {small_repository / 'models.yaml'} says"
+        assert server.image is not None
+        assert server.image.name == name
+        assert server.image.id.startswith("sha256:")
+        ran = engine.containers.get(server.container).attrs
+    assert ran["Config"]["Cmd"][:2] == ["tritonserver", "--model-repository=/models"]
 
 
 def test_it_stops_and_starts_again(
@@ -327,10 +327,24 @@ def test_shared_memory_for_clients_only_when_asked(release: str, flag: bool) -> 
     assert "--allow-client-shm=true" not in closed["command"]
 
 
-@pytest.mark.parametrize("options", [{}, {"release": "26.10", "image": "x"}])
-def test_a_release_or_an_image(tmp_path: Path, options: Options) -> None:
-    with pytest.raises(UsageError, match="a release"):
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, 'which server image.*--release .such as 26.10. or --image.*triton: "26.10" into'),
+        ({"release": "26.10", "image": "x"}, "--release and --image: name one of the two"),
+    ],
+)
+def test_a_release_or_an_image(tmp_path: Path, options: Options, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
         DockerServer(tmp_path, **options)
+
+
+def test_the_lock_knows_the_release_and_another_one_is_said(small_repository: Path) -> None:
+    write_lock(small_repository, Lock(triton="26.09"))
+    server = DockerServer(small_repository)
+    assert server.chosen.name == "nvcr.io/nvidia/tritonserver:26.09-py3"
+    other = DockerServer(small_repository, release="26.10")
+    assert other.chosen.reason.endswith(f"though {small_repository / LOCK_NAME} says 26.09")
 
 
 def test_gpus_that_are_none(small_repository: Path) -> None:

@@ -118,8 +118,9 @@ def build(
 
 
 def _containers(client: docker.DockerClient) -> list[Any]:
-    filters = {"label": "tritonsmith=build"}
-    found: list[Any] = client.containers.list(all=True, filters=filters, ignore_removed=True)
+    found: list[Any] = client.containers.list(
+        all=True, filters={"label": "tritonsmith=build"}, ignore_removed=True
+    )
     return found
 
 

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from tritonsmith_generator.errors import InputError, UsageError
+from tritonsmith_generator.errors import InputError
 
 _COLORS = {"create": "green", "identical": "dim", "overwrite": "yellow", "conflict": "red"}
 _DEFAULT_FOLDERS = {"docker": Path("docker"), "compose": Path("compose")}
@@ -29,7 +29,9 @@ def deploy(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The folder to write to (docker, compose)")
     ] = None,
-    release: Annotated[str | None, typer.Option(help="NVIDIA's release, such as 26.10")] = None,
+    release: Annotated[
+        str | None, typer.Option(help="NVIDIA's release, such as 26.10 [default: the spec's]")
+    ] = None,
     image: Annotated[str | None, typer.Option(help="Another server image instead")] = None,
     gpus: Annotated[str, typer.Option(help="compose: all, none, or numbers such as 0,1")] = "none",
     wheels: Annotated[
@@ -55,14 +57,14 @@ def deploy(
         fetch_wheels,
         write_files,
     )
-    from tritonsmith_generator.serve.names import NVIDIA_IMAGE
+    from tritonsmith_generator.serve.release import choose_image
 
-    if (release is None) == (image is None):
-        raise UsageError("name --release (such as 26.10) or --image, one of the two")
-    deployment = Deployment(repository, image or NVIDIA_IMAGE.format(release=release), gpus)
+    chosen = choose_image(repository, release, image)
+    deployment = Deployment(repository, chosen.name, gpus)
     folder = output or _DEFAULT_FOLDERS[what.value]
     files = {What.docker: docker_files, What.compose: compose_files}[what](deployment)
     console = Console(highlight=False)
+    console.print(f"{chosen.name}, {chosen.reason}", style="dim", soft_wrap=True, markup=False)
     changes = write_files(files, folder, force)
     for change in changes:
         color = _COLORS[change.action]

@@ -25,6 +25,7 @@ from tritonsmith_generator.errors import HostError, InputError, ServerError, Usa
 if TYPE_CHECKING:
     from tritonsmith_generator.serve import LogLine
     from tritonsmith_generator.serve.base import ServerBase
+    from tritonsmith_generator.serve.docker import DockerServer
 
 _COLORS = {"warning": "yellow", "error": "red", "fatal": "bold red", "output": "dim"}
 _ERRORS = {error.exit_code: error for error in (InputError, UsageError, HostError, ServerError)}
@@ -58,7 +59,8 @@ def serve(
         bool, typer.Option("--docker", help="Serve in a container instead, NVIDIA's by default")
     ] = False,
     release: Annotated[
-        str | None, typer.Option(help="docker: the release of NVIDIA's image, such as 26.10")
+        str | None,
+        typer.Option(help="docker: NVIDIA's release, such as 26.10 [default: the spec's]"),
     ] = None,
     image: Annotated[str | None, typer.Option(help="docker: another image instead")] = None,
     gpus: Annotated[
@@ -116,6 +118,9 @@ def serve(
         if docker:
             more = {"network": network, "shm_size": shm_size, "client_shm": client_shm}
             server = _docker_server(repository, common | for_docker | more)
+            console.print(
+                f"{server.chosen.name}, {server.chosen.reason}", style="dim", markup=False
+            )
         else:
             given = [f"--{name}" for name, value in for_docker.items() if value is not None]
             if given:
@@ -134,7 +139,7 @@ def serve(
             console.print(f"Stopped ({interrupted()}); nothing is left running.")
 
 
-def _docker_server(repository: Path, options: dict[str, Any]) -> ServerBase:
+def _docker_server(repository: Path, options: dict[str, Any]) -> DockerServer:
     try:
         from tritonsmith_generator.serve.docker import DockerServer
     except ModuleNotFoundError as exc:

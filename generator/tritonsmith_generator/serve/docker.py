@@ -18,15 +18,15 @@ from typing import Any
 from docker.types import Mount, Ulimit
 
 from tritonsmith_generator import devices
-from tritonsmith_generator.errors import HostError, UsageError
+from tritonsmith_generator.errors import HostError
 from tritonsmith_generator.serve.base import SAFE_FLAGS, Running, ServerBase
 from tritonsmith_generator.serve.container import ContainerRun
 from tritonsmith_generator.serve.dockerengine import Image, connect, ensure_image, refusals
 from tritonsmith_generator.serve.environment import Progress
 from tritonsmith_generator.serve.isolation import PROTECTION, gpu_requests
 from tritonsmith_generator.serve.log import LogLine
-from tritonsmith_generator.serve.names import NVIDIA_IMAGE
 from tritonsmith_generator.serve.ports import pick_ports
+from tritonsmith_generator.serve.release import choose_image
 from tritonsmith_generator.serve.selection import (
     container_reason,
     leave_out,
@@ -68,7 +68,8 @@ class DockerServer(ServerBase):
 
     Args:
         repository: the model repository.
-        release: of NVIDIA's image, such as "26.10".
+        release: of NVIDIA's image, such as "26.10"; by default the one that the repository was
+            made for.
         image: another image instead.
         gpus: "all", "none", or numbers such as "0,1"; by default all where there are any.
         models, host, http_port, grpc_port, metrics_port, on_log, on_progress, extra_args: as
@@ -95,12 +96,10 @@ class DockerServer(ServerBase):
         on_progress: Progress | None = None,
         extra_args: Sequence[str] = (),
     ) -> None:
-        if (release is None) == (image is None):
-            raise UsageError("Docker needs a release (such as 26.10) or an image, one of the two")
         ports = {"http": http_port, "grpc": grpc_port, "metrics": metrics_port}
         super().__init__(Path(repository).absolute(), host, ports, on_log, on_progress)
         self._models = models
-        self._image_name = image or NVIDIA_IMAGE.format(release=release)
+        self.chosen = choose_image(self._repository, release, image)
         chosen = gpus or ("all" if devices.gpus() else "none")
         self._how = Container(chosen, network, shm_size, client_shm)
         self._extra_args = tuple(extra_args)
@@ -117,7 +116,7 @@ class DockerServer(ServerBase):
         models = read_models(self._repository, self._models)
         self._serve_or_skip(models, leave_out(models, container_reason(self._how.gpus != "none")))
         with contextlib.closing(connect()) as client:
-            self.image = ensure_image(client, self._image_name, self._on_progress)
+            self.image = ensure_image(client, self.chosen.name, self._on_progress)
 
     def _launch(self) -> Running:
         assert self.image is not None
