@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,11 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from tritonsmith_generator.commands.progress import Display
 from tritonsmith_generator.errors import InputError, UsageError
-from tritonsmith_generator.events import Event
 
 if TYPE_CHECKING:
     from tritonsmith_generator.pipeline import ModelResult
@@ -66,6 +64,15 @@ def build(
     force: Annotated[
         bool, typer.Option("--force", help="Replace files that were changed by hand")
     ] = False,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            "--jobs",
+            "-j",
+            min=1,
+            help="Build so many models at once, memory and GPUs allowing [default: one a core]",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON")] = False,
 ) -> None:
     """Build a model repository. Models that are up to date are left alone."""
@@ -93,7 +100,7 @@ def build(
     if in_release and spec.triton is None:
         spec = spec.model_copy(update={"triton": in_release})
     repository = output or _default_repository(source)
-    with _Display() as display:
+    with Display(len(only or spec.models)) as display:
         results = build_repository(
             spec,
             source.parent,
@@ -101,6 +108,7 @@ def build(
             only=only or (),
             dry_run=dry_run,
             force=force,
+            jobs=jobs,
             on_event=display.show,
             toolchain=choose_toolchain(in_release, in_image, spec.triton, display.show),
         )
@@ -153,54 +161,6 @@ def _shapes(texts: list[str]) -> dict[str, dict[str, list[int]]] | None:
             end: [int(size) for size in match[end].split("x")] for end in ("min", "opt", "max")
         }
     return shapes or None
-
-
-class _Display:
-    """On stderr: a line for each model at work with its stage and how much of it is done.
-
-    Where that is no terminal, a line is printed when something long begins.
-    """
-
-    def __init__(self) -> None:
-        console = Console(stderr=True)
-        self._progress = Progress(
-            SpinnerColumn(),
-            TextColumn("[bold]{task.fields[model]}"),
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            TimeElapsedColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
-        self._tasks: dict[str, TaskID] = {}
-        self._compiling = set[str]()
-
-    def __enter__(self) -> _Display:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def show(self, event: Event) -> None:
-        """Show where a model is."""
-        if self._progress.disable:
-            if event.stage == "plan" and event.model not in self._compiling:
-                self._compiling.add(event.model)
-                print(f"{event.model}: compiling the plan", file=sys.stderr)
-            return
-        task = self._tasks.get(event.model)
-        if task is None:
-            for done in self._tasks.values():
-                self._progress.update(done, visible=False)
-            task = self._progress.add_task("", model=escape(event.model))
-            self._tasks[event.model] = task
-        text = f"{event.stage}: {event.detail}" if event.detail else event.stage
-        total = None if event.fraction is None else 1.0
-        self._progress.update(
-            task, description=escape(text[:60]), completed=event.fraction or 0, total=total
-        )
 
 
 def _print(results: tuple[ModelResult, ...], repository: Path, dry_run: bool) -> None:
