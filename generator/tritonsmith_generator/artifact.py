@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from tritonsmith_client import dtypes
-from tritonsmith_generator.cachefolder import cache_folder, make_once
-from tritonsmith_generator.conversion import Conversion
+from tritonsmith_generator.builder_options import BuilderOptions, Library
+from tritonsmith_generator.conversion import Graph, Tell
 from tritonsmith_generator.engine import EngineReport, EngineRequest, Progress
 from tritonsmith_generator.enginelayers import prove_precision
+from tritonsmith_generator.engineprocess import EngineProcess
 from tritonsmith_generator.errors import InputError
 from tritonsmith_generator.job import Job
 from tritonsmith_generator.profiles import Shaping
 from tritonsmith_generator.repository import Content
 from tritonsmith_generator.signature import Signature, Tensor
+from tritonsmith_generator.stage import Kept
 
-__all__ = ["Artifact", "build_artifact"]
-
-Tell = Callable[[str, str, float | None], None]
-
-_REPORT = "report.json"
+__all__ = [
+    "Artifact",
+    "artifact_of_graph",
+    "artifact_of_plan",
+    "artifact_to_come",
+    "compile_plan",
+    "library_of",
+]
 
 
 @dataclass(frozen=True)
@@ -52,54 +57,62 @@ class Artifact:
         return replace(tensor, dtype=dtypes.from_wire(self.types[tensor.name]))
 
 
-def build_artifact(
-    job: Job, conversion: Conversion, shaping: Shaping, dry_run: bool, tell: Tell
-) -> Artifact:
-    """The model's files; a plan is compiled unless one with the same key is in the cache.
-
-    A dry run compiles nothing: an empty file stands for a plan that isn't there yet.
-    """
-    name, file = job.target.filename, conversion.file
-    if not job.target.compiled:
-        weights = {inner: file.path.parent / inner for inner in file.external}
-        return Artifact({name: file.path, **weights})
-    home = cache_folder("plans") / job.artifact_key
-    if dry_run and not (home / name).exists():
-        return Artifact({name: b""})
-    make_once(home, lambda new: _compile(job, conversion, shaping, new, tell))
-    report = json.loads((home / _REPORT).read_text())
-    built_on = report["compute_capability"]
-    return Artifact({name: home / name}, report["types"], tuple(report["notes"]), built_on)
+def artifact_of_plan(job: Job, kept: Kept) -> Artifact:
+    """The files of a version that holds the result of the plan stage."""
+    about = kept.about
+    files = {job.target.filename: kept.folder / job.target.filename}
+    return Artifact(files, about["types"], tuple(about["notes"]), about["compute_capability"])
 
 
-def _compile(job: Job, conversion: Conversion, shaping: Shaping, folder: Path, tell: Tell) -> None:
+def artifact_of_graph(job: Job, graph: Graph) -> Artifact:
+    """The files of a version that holds the ONNX model itself."""
+    return Artifact({job.target.filename: graph.model, **graph.weights})
+
+
+def artifact_to_come(job: Job) -> Artifact:
+    """In a dry run: an empty file stands for what isn't there yet."""
+    return Artifact({job.target.filename: b""})
+
+
+def compile_plan(
+    job: Job,
+    model: Path,
+    builder: BuilderOptions,
+    shaping: Shaping,
+    process: EngineProcess,
+    folder: Path,
+    tell: Tell,
+) -> Mapping[str, Any]:
+    """Build the plan into the folder, and prove its precision where a GPU can open it."""
     done = _Fraction()
 
     def on_progress(progress: Progress) -> None:
         tell("plan", progress.phase, done.after(progress))
 
     request = EngineRequest(
-        library="tensorrt_rtx" if job.target.name == "tensorrt_rtx" else "tensorrt",
-        onnx=conversion.file.path,
+        library=library_of(job),
+        onnx=model,
         plan=folder / job.target.filename,
         profiles=shaping.profiles,
-        options=conversion.builder,
+        options=builder,
         values=shaping.values,
     )
     tell("plan", "starting the builder", None)
-    report = job.toolchain.build_engine(request, on_progress)
+    report = process.build(request, on_progress)
     if report.engine_layers is not None:  # a GPU is needed to look into a plan
         prove_precision(report.engine_layers, job.spec.precision)
     ends = (*report.signature.inputs, *report.signature.outputs)
-    about = {
-        "library": report.library,
-        "version": report.version,
-        "seconds": round(report.seconds, 3),
+    return {
         "compute_capability": report.compute_capability,
         "types": {tensor.name: tensor.dtype.wire for tensor in ends},
         "notes": list(_notes(report)),
+        "parts": dict(report.parts),
     }
-    (folder / _REPORT).write_text(json.dumps(about))
+
+
+def library_of(job: Job) -> Library:
+    """The library that builds the target's plans."""
+    return "tensorrt_rtx" if job.target.name == "tensorrt_rtx" else "tensorrt"
 
 
 def _notes(report: EngineReport) -> tuple[str, ...]:

@@ -1,4 +1,7 @@
-"""Folders in the user's cache that are made once, by one process at a time, whole or not at all."""
+"""Folders in the user's cache that are made once, by one process at a time, whole or not at all.
+
+All of it may be removed at any time: what is needed is made again.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,18 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tritonsmith_generator.errors import HostError
 
-__all__ = ["cache_folder", "is_intact", "make_once"]
+__all__ = ["cache_folder", "is_intact", "make_once", "prune", "used"]
 
 _MANIFEST = "manifest.json"
+_UNFINISHED = ".tmp-"
+# What was used so lately, or was begun so lately, may still be in use. Seconds.
+_IN_USE = 3600.0
 
 
 def cache_folder(part: str) -> Path:
@@ -23,18 +30,28 @@ def cache_folder(part: str) -> Path:
     return Path(base).absolute() / "tritonsmith" / part
 
 
-def make_once(folder: Path, make: Callable[[Path], None]) -> Path:
+def is_intact(folder: Path) -> bool:
+    """Whether every file is there with its size; a few milliseconds, contents are not read."""
+    try:
+        return all((folder / name).stat().st_size == size for name, size in _sizes(folder))
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def make_once(
+    folder: Path, make: Callable[[Path], None], intact: Callable[[Path], bool] = is_intact
+) -> Path:
     """Return ``folder``; if it is missing or broken, ``make`` fills a new one that replaces it.
 
     Processes that want the same folder wait for the one that makes it. A killed or failed
     ``make`` leaves nothing that is taken for a finished folder.
     """
-    if is_intact(folder):
+    if intact(folder):
         return folder
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with _lock(folder.with_name(folder.name + ".lock")):
-            if not is_intact(folder):
+            if not intact(folder):
                 _replace(folder, make)
     except OSError as exc:
         raise HostError(
@@ -44,19 +61,50 @@ def make_once(folder: Path, make: Callable[[Path], None]) -> Path:
     return folder
 
 
-def is_intact(folder: Path) -> bool:
-    """Whether every file is there with its size; a few milliseconds, contents are not read."""
-    try:
-        files = json.loads((folder / _MANIFEST).read_text())
-        return all((folder / name).stat().st_size == size for name, size in files.items())
-    except (OSError, ValueError, AttributeError):
-        return False
+def used(folder: Path) -> None:
+    """Note that the folder is in use now, for ``prune``."""
+    with contextlib.suppress(OSError):
+        os.utime(folder / _MANIFEST)
+
+
+def prune(home: Path, limit: int) -> None:
+    """Keep the folders below ``home`` within ``limit`` bytes in all.
+
+    Those that were not used for the longest time go first; what was used in the last hour stays.
+    """
+    now, found = time.time(), []
+    for manifest in home.rglob(_MANIFEST):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            size = sum(size for _, size in _sizes(manifest.parent))
+            found.append((manifest.stat().st_mtime, size, manifest.parent))
+    total = sum(size for _, size, _ in found)
+    for last_use, size, folder in sorted(found):
+        if total <= limit or now - last_use < _IN_USE:
+            break
+        total -= size
+        _remove(folder)
+    for left in home.rglob(f"*{_UNFINISHED}*"):  # of a process that was killed
+        with contextlib.suppress(OSError):
+            if now - left.stat().st_mtime > _IN_USE:
+                shutil.rmtree(left, ignore_errors=True)
+
+
+def _remove(folder: Path) -> None:
+    with contextlib.suppress(OSError), _lock(lock := folder.with_name(folder.name + ".lock")):
+        gone = folder.with_name(folder.name + _UNFINISHED + "removed")
+        folder.rename(gone)  # at once: nobody sees half of it
+        shutil.rmtree(gone, ignore_errors=True)
+        lock.unlink()
+
+
+def _sizes(folder: Path) -> Iterator[tuple[str, int]]:
+    yield from json.loads((folder / _MANIFEST).read_text()).items()
 
 
 def _replace(folder: Path, make: Callable[[Path], None]) -> None:
-    for left in folder.parent.glob(folder.name + ".tmp-*"):  # of a process that was killed
+    for left in folder.parent.glob(folder.name + _UNFINISHED + "*"):  # of a process that was killed
         shutil.rmtree(left, ignore_errors=True)
-    new = Path(tempfile.mkdtemp(dir=folder.parent, prefix=folder.name + ".tmp-"))
+    new = Path(tempfile.mkdtemp(dir=folder.parent, prefix=folder.name + _UNFINISHED))
     try:
         new.chmod(0o755)
         content = new / "content"
@@ -82,6 +130,13 @@ def _files(folder: Path) -> Iterator[Path]:
 def _lock(path: Path) -> Iterator[None]:
     import fcntl  # Unix only; the docker server, which needs no lock, runs elsewhere, too
 
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    while True:
+        with path.open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            try:
+                same = os.path.samestat(os.fstat(file.fileno()), path.stat())
+            except FileNotFoundError:
+                same = False
+            if same:  # and not one that was removed while this process waited
+                yield
+                return

@@ -2,32 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from tritonsmith_generator import devices
 from tritonsmith_generator.accuracy import GateReport, limits_for
 from tritonsmith_generator.builder_options import BuilderOptions
 from tritonsmith_generator.cases import Case
+from tritonsmith_generator.digest import sha256
 from tritonsmith_generator.job import Job
 from tritonsmith_generator.onnxfile import OnnxFile, read
 from tritonsmith_generator.passes import Options, PassReport, Samples, for_precision
 from tritonsmith_generator.passes.fallback import Converted, Search, convert
-from tritonsmith_generator.passes.recipe import Executor
+from tritonsmith_generator.passes.recipe import Executor, Recipe
+from tritonsmith_generator.stage import Kept
 from tritonsmith_generator.targets import release_of
 from tritonsmith_generator.timingcache import timing_cache_path
 
-__all__ = ["Conversion", "convert_model", "samples_of"]
+__all__ = [
+    "Graph",
+    "Tell",
+    "convert_model",
+    "converted_graph",
+    "executor_of",
+    "recipe_of",
+    "samples_of",
+    "source_graph",
+]
+
+
+Tell = Callable[[str, str, float | None], None]
 
 
 @dataclass(frozen=True)
-class Conversion:
-    """What is built: the graph, what the builder is told, and what the passes did, in sentences."""
+class Graph:
+    """An ONNX model on the disk, and what the passes did to it, in sentences.
 
-    file: OnnxFile
-    builder: BuilderOptions
+    ``digests`` has "sha256:..." of the model file and of its weight files, by their names relative
+    to the model file's folder.
+    """
+
+    model: Path
+    digests: Mapping[str, str]
     notes: tuple[str, ...] = ()
+
+    @property
+    def weights(self) -> Mapping[str, Path]:
+        """The weight files by name."""
+        names = [name for name in self.digests if name != self.model.name]
+        return {name: self.model.parent / name for name in names}
+
+
+def source_graph(job: Job, file: OnnxFile) -> Graph:
+    """The model as it is given, or tidied."""
+    names = [str(path.relative_to(file.path.parent)) for path in file.files]
+    if file.path == job.source:
+        return Graph(file.path, {name: f"sha256:{job.sources[name].sha256}" for name in names})
+    return Graph(file.path, {name: f"sha256:{sha256(file.path.parent / name)}" for name in names})
+
+
+def converted_graph(kept: Kept, source: Graph) -> Graph:
+    """The result of the conversion stage, from ``source``."""
+    notes, name = tuple(kept.about["notes"]), kept.about["model"]
+    if name is None:  # the precision changes nothing in this graph
+        return replace(source, notes=notes)
+    return Graph(kept.folder / name, kept.files, notes)
 
 
 def samples_of(job: Job, source: str | None) -> Samples | None:
@@ -35,47 +77,71 @@ def samples_of(job: Job, source: str | None) -> Samples | None:
     if source is None:
         return None
     path = job.folder / source
-    return Samples(str(path) if path.exists() or ":" not in source else source)
+    if path.exists() or ":" not in source or ".py:" in source:
+        return Samples(str(path))
+    return Samples(source)
+
+
+def recipe_of(job: Job) -> Recipe:
+    """The passes that the spec's precision needs, and all that the builder is told."""
+    executor, version = executor_of(job)
+    recipe = for_precision(job.spec.precision, executor, version, _options(job))
+    return replace(recipe, builder=_builder(job, recipe.builder))
 
 
 def convert_model(
-    job: Job, file: OnnxFile, cases: Sequence[Case], work: Path, tell: Callable[[str, str], None]
-) -> Conversion:
+    job: Job, model: Path, cases: Sequence[Case], folder: Path, tell: Tell
+) -> Mapping[str, Any]:
     """Run the passes that the spec's precision needs, and the accuracy gate behind them.
 
     The gate compares the result in ONNX Runtime with the recorded answers of the original; where
-    it fails, nodes are kept in FP32 until it passes, if the spec allows that. Raises InputError
-    where it never passes, with the precision to try next.
+    it fails, nodes are kept in FP32 until it passes, if the spec allows that. ``folder`` is empty
+    and gets the converted model. Raises InputError where the gate never passes, with the
+    precision to try next.
     """
     spec = job.spec
-    options = Options(
+    executor, version = executor_of(job)
+    limits = limits_for(spec.precision, spec.accuracy.limit)
+    inputs = [case.inputs for case in cases]
+    search = Search(model, inputs, spec.precision, executor, version, limits, _options(job))
+    work = folder / "passes"
+    work.mkdir()
+
+    def on_trial(trial: int, kept: int) -> None:
+        detail = f"trial {trial + 1}, {kept} nodes kept in FP32" if trial else spec.precision
+        tell("passes", detail, None)
+
+    converted = convert(search, work, spec.accuracy.fallback, on_trial)
+    converted.gate.raise_if_failed()
+    notes = [*_pass_notes(converted.passes.reports), *_gate_notes(converted)]
+    result = converted.passes.model
+    name = _move(result, folder) if work in result.parents else None
+    shutil.rmtree(work)
+    return {"model": name, "notes": notes}
+
+
+def _move(model: Path, folder: Path) -> str:
+    """Move the model and its weight files, which keep their places beside it."""
+    for path in read(model).files:
+        target = folder / path.relative_to(model.parent)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(target)
+    return model.name
+
+
+def _options(job: Job) -> Options:
+    spec = job.spec
+    return Options(
         keep=spec.keep,
         samples=samples_of(job, spec.calibration or spec.accuracy.samples),
         simplify=spec.simplify,
         sparse=spec.sparse,
+        quantization=spec.quantization,
     )
-    executor, version = _executor(job)
-    recipe = for_precision(spec.precision, executor, version, options)
-    builder = _builder(job, recipe.builder)
-    if not recipe.passes:
-        return Conversion(file, builder)
-    limits = limits_for(spec.precision, spec.accuracy.limit)
-    inputs = [case.inputs for case in cases]
-    search = Search(file.path, inputs, spec.precision, executor, version, limits, options)
-    folder = work / "passes"
-    folder.mkdir()
-
-    def on_trial(trial: int, kept: int) -> None:
-        detail = f"trial {trial + 1}, {kept} nodes kept in FP32" if trial else spec.precision
-        tell("passes", detail)
-
-    converted = convert(search, folder, spec.accuracy.fallback, on_trial)
-    converted.gate.raise_if_failed()
-    notes = (*_pass_notes(converted.passes.reports), *_gate_notes(converted))
-    return Conversion(read(converted.passes.model), builder, notes)
 
 
-def _executor(job: Job) -> tuple[Executor, str]:
+def executor_of(job: Job) -> tuple[Executor, str]:
+    """What runs the model, and its version."""
     release = release_of(job.target, job.toolchain)
     if release is None:
         return "onnxruntime", job.tools["onnxruntime"]

@@ -7,8 +7,8 @@ The build runs in a process of its own (``worker``), because parsers and kernels
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -27,7 +27,11 @@ __all__ = [
     "Progress",
     "UnsupportedNode",
     "build_engine",
+    "build_here",
     "check_request",
+    "prepare_here",
+    "refusal",
+    "unsupported_here",
     "unsupported_nodes",
 ]
 
@@ -89,6 +93,7 @@ class EngineReport:
         warnings: what TensorRT warned of, each text once.
         compute_capability: of the GPU that the plan was tuned on; None without a GPU.
         engine_layers: what TensorRT made of the network; None where no GPU can open the plan.
+        parts: wall seconds by part: parse, build, write, inspect; the last two overlap.
     """
 
     library: Library
@@ -101,6 +106,7 @@ class EngineReport:
     warnings: tuple[str, ...]
     compute_capability: str | None
     engine_layers: EngineLayers | None
+    parts: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -114,6 +120,21 @@ class UnsupportedNode:
 
     def __str__(self) -> str:
         return f"node {self.index} '{self.name}' ({self.operator}): {self.reason}"
+
+
+# More say nothing new; a model that uses an unknown operator has it in every layer.
+_LISTED = 10
+
+
+def refusal(library: str, onnx: Path, nodes: Sequence[UnsupportedNode | str]) -> InputError:
+    """The error for a model with these nodes, or reasons, that ``library`` cannot take."""
+    listed = [*map(str, nodes[:_LISTED])]
+    if len(nodes) > _LISTED:
+        listed.append(f"and {len(nodes) - _LISTED} more")
+    return InputError("\n  ".join([f"{library} cannot take {onnx.name}:", *listed]) + _ADVICE)
+
+
+_ADVICE = "\nReplace these nodes, bring a plugin for them, or use target onnxruntime."
 
 
 def build_engine(
@@ -133,7 +154,7 @@ def build_engine(
     check_request(request)
     try:
         return worker.run_isolated(
-            _build,
+            build_here,
             request,
             on_progress,
             what=f"the engine build of {request.onnx.name}",
@@ -143,12 +164,17 @@ def build_engine(
         request.unfinished.unlink(missing_ok=True)
 
 
-def unsupported_nodes(library: Library, onnx: Path) -> tuple[UnsupportedNode, ...]:
+def unsupported_nodes(
+    library: Library, onnx: Path, plugins: tuple[Path, ...] = ()
+) -> tuple[UnsupportedNode, ...]:
     """The nodes that this TensorRT cannot take; quick, nothing is built. Errors as above."""
     if not onnx.is_file():
         raise InputError(f"there is no model file {onnx}")
     return worker.run_isolated(
-        _unsupported, (library, onnx), lambda _: None, what=f"the check of {onnx.name}"
+        unsupported_here,
+        (library, onnx, plugins),
+        lambda _: None,
+        what=f"the check of {onnx.name}",
     )
 
 
@@ -164,14 +190,23 @@ def check_request(request: EngineRequest) -> None:
     check_values(request.options)
 
 
-def _build(request: EngineRequest, emit: Callable[[Progress], None]) -> EngineReport:
+# What the process of its own runs.
+
+
+def prepare_here(library: Library) -> None:
+    from tritonsmith_generator import tensorrt
+
+    tensorrt.prepare(library)
+
+
+def build_here(request: EngineRequest, emit: Callable[[Progress], None]) -> EngineReport:
     from tritonsmith_generator import tensorrt
 
     return tensorrt.build(request, emit)
 
 
-def _unsupported(
-    request: tuple[Library, Path], emit: Callable[[Progress], None]
+def unsupported_here(
+    request: tuple[Library, Path, tuple[Path, ...]], emit: Callable[[Progress], None]
 ) -> tuple[UnsupportedNode, ...]:
     from tritonsmith_generator import tensorrt
 

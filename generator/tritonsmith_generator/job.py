@@ -23,7 +23,10 @@ __all__ = ["Job", "make_job"]
 
 # What the files of a version depend on, apart from the source's bytes and the tools.
 _MAKING = frozenset(
-    {"precision", "shapes", "keep", "calibration", "simplify", "sparse", "builder", "accuracy"}
+    {
+        *("precision", "shapes", "keep", "calibration", "quantization", "simplify", "sparse"),
+        *("builder", "accuracy"),
+    }
 )
 
 
@@ -43,6 +46,17 @@ class Job:
     sources: Mapping[str, FileRecord] = field(repr=False)
     tools: Mapping[str, str]
     toolchain: Toolchain
+
+    @property
+    def said(self) -> Mapping[str, Any]:
+        """What the spec says of the model, as JSON: defaults and the source's place left out."""
+        return self.spec.model_dump(mode="json", exclude={"onnx", "torch"}, exclude_defaults=True)
+
+    def sample_digests(self, source: str | None) -> Mapping[str, str]:
+        """The SHA-256 of each file that these samples are read from."""
+        paths = _sample_files(source, self.folder)
+        names = (os.path.relpath(path, self.source.parent) for path in paths)
+        return {name: self.sources[name].sha256 for name in names}
 
     @property
     def artifact_key(self) -> str:
@@ -81,7 +95,12 @@ def make_job(
     """Resolve target, source and tools. Raises InputError for the source, HostError for tools."""
     target = resolve(spec, toolchain)
     source = _source(name, spec, folder)
-    sources = _sources(source, _sample_files(spec, folder), locked)
+    samples = {
+        path
+        for given in (spec.calibration, spec.accuracy.samples)
+        for path in _sample_files(given, folder)
+    }
+    sources = _sources(source, tuple(sorted(samples)), locked)
     _refuse_other_bytes(spec, source, sources)
     release = release_of(target, toolchain)
     tools = {package: version(package) for package in ("tritonsmith", "onnx", "onnxruntime")}
@@ -119,12 +138,17 @@ def _from(folder: Path, factory: str) -> str:
     return str(folder / factory) if ".py:" in factory else factory
 
 
-def _sample_files(spec: ModelSpec, folder: Path) -> tuple[Path, ...]:
-    """The samples that lie in files: a change in them is a change of the model."""
-    given = (spec.calibration, spec.accuracy.samples)
-    paths = [folder / source for source in given if source is not None]
-    inside = [sorted(path.rglob("*.npy")) if path.is_dir() else [path] for path in paths]
-    return tuple(path for files in inside for path in files if path.is_file())
+def _sample_files(source: str | None, folder: Path) -> tuple[Path, ...]:
+    """The files that samples are read from, or the one with the function that makes them.
+
+    A change in them is a change of the model. What a function in a module makes is not watched.
+    """
+    if source is None:
+        return ()
+    file, colon, _ = source.rpartition(":")
+    path = folder / (file if colon and file.endswith(".py") else source)
+    found = sorted(path.rglob("*.npy")) if path.is_dir() else [path]
+    return tuple(path for path in found if path.is_file())
 
 
 def _sources(

@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from tritonsmith_generator.digest import sha256
 from tritonsmith_generator.errors import InputError
-from tritonsmith_generator.onnxfile import sha256
 
 __all__ = [
     "LOCK_NAME",
@@ -26,7 +26,8 @@ __all__ = [
 ]
 
 LOCK_NAME = "repository.lock.json"
-_FORMAT = 1
+_FORMAT = 2
+_READ = (1, 2)  # 1 had no "stages"
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,8 @@ class LockedModel:
     default) say how near its answers are to the original's. ``sources`` and ``files`` are by
     path, relative to the source's folder and to the model's; ``tools`` are versions. ``spec`` is
     what the spec says of the model, defaults and the source's place left out. ``plans`` are those
-    of target ``tensorrt``, by the GPUs that they run on (see ``plans``).
+    of target ``tensorrt``, by the GPUs that they run on (see ``plans``). ``stages`` has the inputs
+    of each stage that took part, by its name (see ``stage``).
     """
 
     key: str
@@ -90,6 +92,7 @@ class LockedModel:
     tools: Mapping[str, str] = field(default_factory=dict)
     spec: Mapping[str, Any] = field(default_factory=dict)
     plans: Mapping[str, LockedPlan] = field(default_factory=dict)
+    stages: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def follows_from(self, key: str) -> bool:
         """Whether a job with this key made these files, or one of several plans among them."""
@@ -120,9 +123,9 @@ def read_lock(repository: Path) -> Lock:
     path = repository / LOCK_NAME
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        if data["format"] != _FORMAT:
+        if data["format"] not in _READ:
             raise InputError(
-                f"{path} has format {data['format']}, this gen-repo reads {_FORMAT}: "
+                f"{path} has format {data['format']}, this gen-repo reads up to {_FORMAT}: "
                 "use the gen-repo that wrote it, or remove the file and build again"
             )
         models = {name: _model(entry) for name, entry in data["models"].items()}

@@ -7,15 +7,18 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from tritonsmith_generator.artifact import build_artifact
-from tritonsmith_generator.cases import case_path, record_cases, served_cases, write_cases
+from tritonsmith_generator.artifact import library_of
+from tritonsmith_generator.cases import case_path, served_cases, write_cases
 from tritonsmith_generator.config import render_config
-from tritonsmith_generator.conversion import convert_model, samples_of
+from tritonsmith_generator.conversion import samples_of
+from tritonsmith_generator.engineprocess import engine_process
 from tritonsmith_generator.events import Event, OnEvent
+from tritonsmith_generator.explanation import StageReport, Stages
 from tritonsmith_generator.inspection import CONFIG_NAME
 from tritonsmith_generator.job import Job
 from tritonsmith_generator.keptplans import kept_plans, locked_plans
 from tritonsmith_generator.lock import FileRecord, LockedModel
+from tritonsmith_generator.modelstages import ModelStages
 from tritonsmith_generator.onnxfile import OnnxFile, read
 from tritonsmith_generator.passes.base import Arrays
 from tritonsmith_generator.passes.tidy import Tidy
@@ -46,13 +49,15 @@ _SAMPLES = 8
 class Built:
     """What was published, or would be.
 
-    ``notes`` says what passes and builder did; ``entry`` is the lock's new record.
+    ``notes`` says what passes and builder did, ``stages`` which of them ran and why; ``entry`` is
+    the lock's new record.
     """
 
     version: int
     changes: tuple[Change, ...]
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
+    stages: tuple[StageReport, ...]
     entry: LockedModel | None
 
 
@@ -75,19 +80,22 @@ def build_model(
 
     folder = repository / job.name
     merged = kept_plans(job, folder, locked)
-    tell("precheck", str(job.source))
-    checked = precheck(job.source, job.target.name)
-    given = _samples(job, checked)
-    shaping = derive_shaping(checked.signature, job.spec)
-    shaping = with_values(shaping, checked.file.proto.graph, checked.signature, given)
-    expected = served_signature(checked.signature, job.target)
-    config_for(job.name, job.target, expected, shaping, job.spec)  # wrong settings fail early
-    with work_folder() as work:
-        file = _tidy(checked, work)
-        tell("cases", "asking ONNX Runtime for reference answers")
-        cases = record_cases(file.path, file.proto, checked.signature, shaping, given[:_SAMPLES])
-        conversion = convert_model(job, file, cases, work, tell)
-        artifact = merged or build_artifact(job, conversion, shaping, dry_run, tell)
+    stages = Stages(job, locked, dry_run)
+    with work_folder() as work, engine_process(job.toolchain, library_of(job)) as process:
+        if not dry_run and _likely_to_compile(job, locked):
+            process.prepare()
+        tell("precheck", str(job.source))
+        checked = precheck(job.source, job.target.name)
+        given = _samples(job, checked)
+        shaping = derive_shaping(checked.signature, job.spec)
+        shaping = with_values(shaping, checked.file.proto.graph, checked.signature, given)
+        expected = served_signature(checked.signature, job.target)
+        config_for(job.name, job.target, expected, shaping, job.spec)  # wrong settings fail early
+        file, samples = _tidy(checked, work), given[:_SAMPLES]
+        made = ModelStages(
+            job, file, checked.signature, shaping, samples, stages, process, tell
+        ).make(merged)
+        cases, artifact = made.cases, made.artifact
         served = artifact.served(expected)
         warmup = derive_warmup(job.target, served, shaping, job.spec, cases)
         config, notes = config_for(job.name, job.target, served, shaping, job.spec, warmup.entries)
@@ -103,9 +111,9 @@ def build_model(
         }
         changes = compare(repository, job.name, files, locked.files if locked else {})
         refuse_conflicts(changes, force)
-        done = (*conversion.notes, *artifact.notes)
+        ran = stages.reports()
         if dry_run:
-            return Built(number, changes, checked.warnings, done, None)
+            return Built(number, changes, checked.warnings, made.notes, ran, None)
         tell("publish", f"version {number}")
         publish(repository, job.name, files)
     entry = LockedModel(
@@ -119,10 +127,16 @@ def build_model(
         sources=job.sources,
         files={name: FileRecord.of(folder / name) for name in files},
         tools={**job.tools, **(job.toolchain.facts if job.target.compiled else {})},
-        spec=job.spec.model_dump(mode="json", exclude={"onnx", "torch"}, exclude_defaults=True),
+        spec=job.said,
         plans=plans,
+        stages=stages.inputs,
     )
-    return Built(number, changes, checked.warnings, done, entry)
+    return Built(number, changes, checked.warnings, made.notes, ran, entry)
+
+
+def _likely_to_compile(job: Job, locked: LockedModel | None) -> bool:
+    """A guess, good enough to start a process for: the cache may hold the plan."""
+    return job.target.compiled and (locked is None or locked.artifact != job.artifact_key)
 
 
 def _samples(job: Job, checked: Checked) -> list[Arrays]:
@@ -143,7 +157,10 @@ def _version(
     if job.spec.version is not None:
         return job.spec.version
     if locked is not None and locked.artifact == job.artifact_key:
-        return locked.version
+        versioned = {f"{locked.version}/{name}": content for name, content in artifact.items()}
+        same = compare(folder.parent, folder.name, versioned, {})
+        if all(change.action in ("create", "identical") for change in same):
+            return locked.version
     return next_version(folder, artifact)
 
 

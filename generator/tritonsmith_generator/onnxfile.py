@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,12 +152,3 @@ def location(tensor: TensorProto) -> str:
 def external_entry(tensor: TensorProto, key: str, default: str) -> str:
     """One entry of the tensor's external_data: location, offset or length."""
     return next((e.value for e in tensor.external_data if e.key == key), default)
-
-
-def sha256(path: Path) -> str:
-    """The file's SHA-256, read in pieces."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(1 << 22):
-            digest.update(piece)
-    return digest.hexdigest()

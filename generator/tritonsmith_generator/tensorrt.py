@@ -1,15 +1,16 @@
 """The one file that talks to TensorRT: ``tensorrt`` 8.6, 10 and 11, and ``tensorrt_rtx``.
 
-Everything here runs in a process of its own (``engine.build_engine``): one build, one logger.
+Everything here runs in a process of its own: one build, one logger.
 What the releases differ in is in ``builder_options``.
 """
 
 from __future__ import annotations
 
 import importlib
-import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from tritonsmith_generator.engine import (
     EngineRequest,
     Progress,
     UnsupportedNode,
+    refusal,
 )
 from tritonsmith_generator.enginelayers import EngineLayers, engine_layers
 from tritonsmith_generator.errors import HostError, InputError, TritonsmithError
@@ -35,7 +37,7 @@ from tritonsmith_generator.tensorrt_hooks import (
 )
 from tritonsmith_generator.timingcache import merge_timing_cache
 
-__all__ = ["build", "unsupported_nodes"]
+__all__ = ["build", "prepare", "unsupported_nodes"]
 
 Emit = Callable[[Progress], None]
 
@@ -44,16 +46,27 @@ _EXTRA = {"tensorrt": "tritonsmith[tensorrt]", "tensorrt_rtx": "tritonsmith[tens
 _HOST_CODES = frozenset(
     {"FAILED_ALLOCATION", "FAILED_INITIALIZATION", "FAILED_COMPUTATION", "FAILED_EXECUTION"}
 )
+_prepared: dict[Library, Any] = {}  # builders that were made before they were needed
 _DTYPES = {row.tensorrt: row for row in DATA_TYPES if row.tensorrt is not None}
+
+
+def prepare(library: Library) -> None:
+    """Load the library and start its builder, which takes seconds where it starts CUDA."""
+    trt, release = _load(library)
+    _prepared[library] = _builder(trt, release)
 
 
 def build(request: EngineRequest, emit: Emit) -> EngineReport:
     """Parse, build and write the plan. Raises InputError and HostError."""
     trt, release = _load(request.library)
+    for texts in (logger(trt).warnings, logger(trt).errors):  # of what was checked before
+        texts.clear()
+    parts: dict[str, float] = {}
     began = time.monotonic()
-    builder = _builder(trt, release)
-    _load_plugins(trt, builder, request.options.plugins)
-    network, parser = _parse(trt, release, builder, request.onnx)
+    builder = _prepared.pop(request.library, None) or _builder(trt, release)
+    with _timed(parts, "parse"):
+        _load_plugins(trt, builder, request.options.plugins)
+        network, parser = _parse(trt, release, builder, request.onnx)
     signature, layers = _signature(network), network.num_layers
     check_profiles(signature, request.profiles)
     config = builder_config(trt, release, builder, request.options)
@@ -63,15 +76,20 @@ def build(request: EngineRequest, emit: Emit) -> EngineReport:
     # Not earlier: a parser made while a recorder is set crashes when it is destroyed (RTX 1.7).
     builder.error_recorder = errors = error_recorder(trt)
     emit(Progress(ROOT_PHASE, None, 0, None, "start"))
-    plan = builder.build_serialized_network(network, config)
+    with _timed(parts, "build"):
+        plan = builder.build_serialized_network(network, config)
     emit(Progress(ROOT_PHASE, None, 0, None, "finish"))
     if plan is None:
         raise _build_failure(release, request, errors.seen)
     seconds = time.monotonic() - began
     if request.options.timing_cache is not None:
         merge_timing_cache(config, request.options.timing_cache)
-    _write(plan, request)
     gpus = devices.gpus()
+    with ThreadPoolExecutor(1) as pool:
+        written = pool.submit(_write, plan, request, parts)
+        with _timed(parts, "inspect"):
+            inspected = _inspect(trt, plan) if gpus else None
+        written.result()
     return EngineReport(
         library=request.library,
         version=trt.__version__,
@@ -82,14 +100,26 @@ def build(request: EngineRequest, emit: Emit) -> EngineReport:
         profiles=request.profiles,
         warnings=tuple(dict.fromkeys(logger(trt).warnings)),
         compute_capability=gpus[0].compute_capability if gpus else None,
-        engine_layers=_inspect(trt, plan) if gpus else None,
+        engine_layers=inspected,
+        parts={part: round(took, 3) for part, took in parts.items()},
     )
 
 
-def unsupported_nodes(library: Library, onnx: Path) -> tuple[UnsupportedNode, ...]:
-    """The nodes that the installed TensorRT cannot take. Raises HostError."""
+@contextmanager
+def _timed(parts: dict[str, float], part: str) -> Iterator[None]:
+    began = time.monotonic()
+    yield
+    parts[part] = time.monotonic() - began
+
+
+def unsupported_nodes(
+    library: Library, onnx: Path, plugins: tuple[Path, ...]
+) -> tuple[UnsupportedNode, ...]:
+    """The nodes that the installed TensorRT cannot take. Raises InputError and HostError."""
     trt, release = _load(library)
-    network = _network(trt, release, _builder(trt, release))
+    builder = _prepared.get(library) or _builder(trt, release)
+    _load_plugins(trt, builder, plugins)
+    network = _network(trt, release, builder)
     parser = trt.OnnxParser(network, logger(trt))
     if parser.parse_from_file(str(onnx)):
         return ()
@@ -136,11 +166,7 @@ def _parse(trt: Any, release: Release, builder: Any, onnx: Path) -> tuple[Any, A
     # By path: a model over 2 GB cannot be passed in memory, nor can external data.
     if not parser.parse_from_file(str(onnx)):
         nodes = _refused(release, parser, onnx)
-        listed = "\n  ".join(map(str, nodes)) or "; ".join(logger(trt).errors)
-        raise InputError(
-            f"{release} cannot take {onnx.name}:\n  {listed}\n"
-            "Replace these nodes, bring a plugin for them, or use target onnxruntime."
-        )
+        raise refusal(str(release), onnx, nodes or logger(trt).errors)
     return network, parser
 
 
@@ -249,13 +275,12 @@ def _inspect(trt: Any, plan: Any) -> EngineLayers | None:
     return engine_layers(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
 
 
-def _write(plan: Any, request: EngineRequest) -> None:
+def _write(plan: Any, request: EngineRequest, parts: dict[str, float]) -> None:
+    # Nobody waits until it is on the disk (fsync): what is published from it will be.
     try:
-        with request.unfinished.open("wb") as file:
-            file.write(memoryview(plan))
-            file.flush()
-            os.fsync(file.fileno())
-        request.unfinished.replace(request.plan)
+        with _timed(parts, "write"):
+            request.unfinished.write_bytes(memoryview(plan))
+            request.unfinished.replace(request.plan)
     except OSError as exc:
         raise HostError(
             f"cannot write {request.plan} ({plan.nbytes} bytes): {exc.strerror}. "

@@ -1,0 +1,121 @@
+"""The process that builds a model's plan: started early, so that TensorRT loads while others work.
+
+with engine_process(toolchain, "tensorrt") as process:
+    process.prepare()
+    ...
+    report = process.build(request, on_progress)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from tritonsmith_generator import worker
+from tritonsmith_generator.builder_options import Library
+from tritonsmith_generator.engine import (
+    EngineReport,
+    EngineRequest,
+    Progress,
+    UnsupportedNode,
+    build_here,
+    check_request,
+    prepare_here,
+    unsupported_here,
+)
+from tritonsmith_generator.toolchain import LOCAL, Toolchain
+
+__all__ = ["EngineProcess", "engine_process"]
+
+OnProgress = Callable[[Progress], None]
+
+
+class EngineProcess(Protocol):
+    """Where one plan is built. Leaving it as a context ends whatever still runs there."""
+
+    def prepare(self) -> None:
+        """Start it and load TensorRT there; returns at once. Errors are raised by what follows."""
+
+    def unsupported(self, onnx: Path, plugins: tuple[Path, ...]) -> tuple[UnsupportedNode, ...]:
+        """As ``engine.unsupported_nodes``."""
+
+    def build(self, request: EngineRequest, on_progress: OnProgress) -> EngineReport:
+        """As ``engine.build_engine``; once."""
+
+    def stop(self) -> None:
+        """From another thread: end it, so that ``build`` raises HostError."""
+
+    def __enter__(self) -> EngineProcess: ...
+    def __exit__(self, *_: object) -> None: ...
+
+
+def engine_process(toolchain: Toolchain, library: Library) -> EngineProcess:
+    """Nothing is started yet."""
+    return _Here(library) if isinstance(toolchain, type(LOCAL)) else _Elsewhere(toolchain)
+
+
+class _Here(EngineProcess):
+    def __init__(self, library: Library) -> None:
+        self._library = library
+        self._child: worker.Child | None = None
+
+    def prepare(self) -> None:
+        self._started().prepare(prepare_here, self._library)
+
+    def unsupported(self, onnx: Path, plugins: tuple[Path, ...]) -> tuple[UnsupportedNode, ...]:
+        return self._started().run(
+            unsupported_here,
+            (self._library, onnx, plugins),
+            lambda _: None,
+            what=f"the check of {onnx.name}",
+        )
+
+    def build(self, request: EngineRequest, on_progress: OnProgress) -> EngineReport:
+        check_request(request)
+        try:
+            what = f"the engine build of {request.onnx.name}"
+            return self._started().run(build_here, request, on_progress, what=what)
+        finally:
+            request.unfinished.unlink(missing_ok=True)
+
+    def stop(self) -> None:
+        if self._child is not None:
+            self._child.kill()
+
+    def __enter__(self) -> EngineProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._child is not None:
+            self._child.close()
+
+    def _started(self) -> worker.Child:
+        if self._child is None:
+            self._child = worker.Child()
+        return self._child
+
+
+class _Elsewhere(EngineProcess):
+    """A toolchain that has its own way to run TensorRT."""
+
+    def __init__(self, toolchain: Toolchain) -> None:
+        self._toolchain = toolchain
+
+    def prepare(self) -> None:
+        pass
+
+    def unsupported(self, onnx: Path, plugins: tuple[Path, ...]) -> tuple[UnsupportedNode, ...]:
+        return ()  # not known before the build there
+
+    def build(self, request: EngineRequest, on_progress: OnProgress) -> EngineReport:
+        return self._toolchain.build_engine(request, on_progress)
+
+    def stop(self) -> None:
+        worker.stop_running()
+
+    def __enter__(self) -> EngineProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass

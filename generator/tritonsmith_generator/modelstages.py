@@ -1,0 +1,185 @@
+"""The stages of one model: its cases, its conversion and its plan, made or found in the cache.
+
+Where no pass changes the graph, the plan is built while ONNX Runtime answers the cases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tritonsmith_generator.artifact import (
+    Artifact,
+    artifact_of_graph,
+    artifact_of_plan,
+    artifact_to_come,
+    compile_plan,
+)
+from tritonsmith_generator.cases import Case, load_cases, record_cases, write_cases
+from tritonsmith_generator.conversion import (
+    Graph,
+    Tell,
+    convert_model,
+    converted_graph,
+    executor_of,
+    recipe_of,
+    source_graph,
+)
+from tritonsmith_generator.engine import refusal
+from tritonsmith_generator.engineprocess import EngineProcess
+from tritonsmith_generator.errors import TritonsmithError
+from tritonsmith_generator.explanation import Stages
+from tritonsmith_generator.job import Job
+from tritonsmith_generator.onnxfile import OnnxFile
+from tritonsmith_generator.passes.base import Arrays
+from tritonsmith_generator.passes.recipe import Recipe
+from tritonsmith_generator.profiles import Shaping
+from tritonsmith_generator.signature import Signature
+from tritonsmith_generator.stageinputs import cases_stage, conversion_stage, plan_stage
+from tritonsmith_generator.targets import release_of
+
+__all__ = ["Made", "ModelStages"]
+
+_CASES = "cases.npz"
+
+
+@dataclass(frozen=True)
+class Made:
+    """What the stages gave; ``notes`` says what passes and builder did."""
+
+    cases: tuple[Case, ...]
+    artifact: Artifact
+    notes: tuple[str, ...]
+
+
+class ModelStages:
+    """One model's stages. ``make`` is called once."""
+
+    def __init__(
+        self,
+        job: Job,
+        file: OnnxFile,
+        signature: Signature,
+        shaping: Shaping,
+        samples: Sequence[Arrays],
+        stages: Stages,
+        process: EngineProcess,
+        tell: Tell,
+    ) -> None:
+        self._job, self._file, self._signature = job, file, signature
+        self._shaping, self._samples = shaping, samples
+        self._stages, self._process, self._tell = stages, process, tell
+        self._source = source_graph(job, file)
+        self._asks = cases_stage(job, self._source.digests, shaping)
+        self._cases: tuple[Case, ...] | None = None
+
+    def make(self, plans: Artifact | None) -> Made:
+        """``plans`` are those that are kept as they are; None if there are none.
+
+        Raises InputError for the model and HostError for what this machine lacks.
+        """
+        if plans is not None:
+            return Made(self._recorded(), plans, ())
+        recipe = recipe_of(self._job)
+        graph = self._converted() if recipe.passes else self._source
+        if graph is None:
+            if self._job.target.compiled:
+                self._stages.follows("plan", "conversion")
+            return Made(self._recorded(), artifact_to_come(self._job), ())
+        if self._job.target.compiled:
+            artifact = self._plan_beside_cases(graph, recipe)
+        else:
+            artifact = artifact_of_graph(self._job, graph)
+        return Made(self._recorded(), artifact, (*graph.notes, *artifact.notes))
+
+    def _plan_beside_cases(self, graph: Graph, recipe: Recipe) -> Artifact:
+        answers: list[Future[Any]] = []
+        with ThreadPoolExecutor(1) as pool:
+
+            def on_build() -> None:
+                if not answers:
+                    answers.append(pool.submit(self._recorded))
+                    answers[0].add_done_callback(self._stop_if_failed)
+
+            try:
+                artifact = self._plan(graph, recipe, on_build)
+            except TritonsmithError:
+                for failed in answers:
+                    failed.result()  # what stopped the build
+                raise
+            for answer in answers:
+                answer.result()
+        return artifact
+
+    def _stop_if_failed(self, answer: Future[Any]) -> None:
+        if answer.exception() is not None:
+            self._process.stop()
+
+    def _plan(self, graph: Graph, recipe: Recipe, on_build: Callable[[], None]) -> Artifact:
+        job, release = self._job, release_of(self._job.target, self._job.toolchain)
+        assert release is not None  # or no plan is compiled
+        passed = graph.model != self._source.model
+        digests = {f"converted {n}" if passed else n: d for n, d in graph.digests.items()}
+        stage = plan_stage(job, digests, self._shaping, recipe.builder, release)
+
+        def tell(stage: str, detail: str, fraction: float | None) -> None:
+            if fraction is not None:  # the graph was parsed: TensorRT can take all its nodes
+                on_build()
+            self._tell(stage, detail, fraction)
+
+        def compile_into(folder: Path) -> Mapping[str, Any]:
+            return compile_plan(
+                job, graph.model, recipe.builder, self._shaping, self._process, folder, tell
+            )
+
+        kept = self._stages.result(stage, compile_into)
+        return artifact_to_come(job) if kept is None else artifact_of_plan(job, kept)
+
+    def _converted(self) -> Graph | None:
+        """None in a dry run that would have to convert."""
+        job, source = self._job, self._source
+        stage = conversion_stage(job, source.digests, self._asks, *executor_of(job))
+
+        def convert_into(folder: Path) -> Mapping[str, Any]:
+            self._refuse_unsupported()
+            cases = self._recorded()
+            return convert_model(job, source.model, cases, folder, self._tell)
+
+        kept = self._stages.result(stage, convert_into)
+        return None if kept is None else converted_graph(kept, source)
+
+    def _refuse_unsupported(self) -> None:
+        job = self._job
+        release = release_of(job.target, job.toolchain)
+        if release is None:
+            return
+        self._tell("precheck", f"asking {release}", None)
+        plugins = tuple(job.folder / path for path in job.spec.builder.plugins)
+        nodes = self._process.unsupported(self._source.model, plugins)
+        if nodes:
+            raise refusal(str(release), job.source, nodes)
+
+    def _recorded(self) -> tuple[Case, ...]:
+        if self._cases is None:
+            self._cases = self._record()
+        return self._cases
+
+    def _record(self) -> tuple[Case, ...]:
+        file = self._file
+
+        def ask() -> tuple[Case, ...]:
+            self._tell("cases", "asking ONNX Runtime for reference answers", None)
+            return record_cases(
+                file.path, file.proto, self._signature, self._shaping, self._samples
+            )
+
+        def record_into(folder: Path) -> Mapping[str, Any]:
+            (folder / _CASES).write_bytes(write_cases(ask()))
+            return {}
+
+        kept = self._stages.result(self._asks, record_into)
+        # A dry run keeps nothing, but needs some for the config.
+        return ask() if kept is None else load_cases(kept.folder / _CASES)
