@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .checking import Finding, check_repository
     from .errors import HostError, InputError, ServerError, TritonsmithError, UsageError
     from .events import Event
+    from .explanation import StageReport
     from .inspection import inspect_file, inspect_model
     from .merging import MergedModel, merge
     from .pipeline import ModelResult, build
@@ -39,6 +40,7 @@ _HOME = {
     "Server": "serve",
     "ServerError": "errors",
     "Spec": "spec",
+    "StageReport": "explanation",
     "TritonsmithError": "errors",
     "UsageError": "errors",
     "build": "pipeline",
@@ -64,6 +66,7 @@ __all__ = [
     "Server",
     "ServerError",
     "Spec",
+    "StageReport",
     "TritonsmithError",
     "UsageError",
     "build",

@@ -39,9 +39,6 @@ class StageReport:
     seconds: float = 0.0
     parts: Mapping[str, float] = field(default_factory=dict)
 
-    def __str__(self) -> str:
-        return f"{self.stage}: {', '.join(self.why) if self.ran else 'reused'}"
-
 
 class Stages:
     """The stages of one model's build: each is run or reused here, and why is remembered.
@@ -64,12 +61,12 @@ class Stages:
         if kept is None and not self._dry_run:
             kept = stage.made(make)
         parts = kept.about.get("parts", {}) if kept is not None and why else {}
-        self._add(StageReport(stage.name, bool(why), why, perf_counter() - began, parts))
+        self._add(StageReport(stage.name, bool(why), why, round(perf_counter() - began, 3), parts))
         return kept
 
     def follows(self, name: str, other: str) -> None:
         """In a dry run: the inputs are not known, because another stage would make them."""
-        self._add(StageReport(name, True, (f"follows from {other}",)))
+        self._add(StageReport(name, True, (f"its input comes from {other}",)))
 
     def reports(self) -> tuple[StageReport, ...]:
         """All of them, the config's last: whoever asks is about to render it."""
@@ -83,8 +80,8 @@ class Stages:
         before = self._locked.stages.get(stage.name) if self._locked is not None else None
         if before is None:
             return self._changes
-        lost = "is damaged" if stage.folder.exists() else "is there no more"
-        return differences(before, stage.inputs) or (f"its result in the cache {lost}",)
+        lost = "is damaged" if stage.folder.exists() else "is gone"
+        return differences(before, stage.inputs) or (f"its cached result {lost}",)
 
 
 def all_reused(locked: LockedModel) -> tuple[StageReport, ...]:

@@ -9,6 +9,7 @@ from typing import Literal
 
 from tritonsmith_generator.errors import TritonsmithError
 from tritonsmith_generator.events import OnEvent
+from tritonsmith_generator.explanation import StageReport, all_reused
 from tritonsmith_generator.job import make_job
 from tritonsmith_generator.lock import FileRecord, LockedModel
 from tritonsmith_generator.repository import Change
@@ -23,6 +24,8 @@ class ModelResult:
     """How it went for one model. ``error`` is set exactly when the status is "failed".
 
     ``seconds`` is the time that the model took, not the time that it waited for its turn.
+    ``stages`` says which of its stages ran, or would run in a dry run, and why; it is empty for a
+    model that failed.
     """
 
     name: str
@@ -32,6 +35,7 @@ class ModelResult:
     changes: tuple[Change, ...] = ()
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    stages: tuple[StageReport, ...] = ()
     seconds: float = 0.0
     error: TritonsmithError | None = None
 
@@ -100,6 +104,7 @@ def update(asked: Update, on_event: OnEvent) -> tuple[ModelResult, LockedModel |
         built.changes,
         built.warnings,
         built.notes,
+        built.stages,
     )
     return result, None if asked.dry_run else built.entry
 
@@ -118,4 +123,5 @@ def _intact(home: Path, files: Mapping[str, FileRecord]) -> bool:
 
 
 def _unchanged(name: str, locked: LockedModel) -> ModelResult:
-    return ModelResult(name, "unchanged", locked.target, locked.version)
+    stages = all_reused(locked)
+    return ModelResult(name, "unchanged", locked.target, locked.version, stages=stages)

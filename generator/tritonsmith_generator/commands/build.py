@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -73,6 +74,9 @@ def build(
             help="Build so many models at once, memory and GPUs allowing [default: one a core]",
         ),
     ] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Say of each stage why it ran, or would run")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON")] = False,
 ) -> None:
     """Build a model repository. Models that are up to date are left alone."""
@@ -118,7 +122,7 @@ def build(
     if as_json:
         print(json.dumps([_as_dict(result) for result in results], indent=2))
     else:
-        _print(results, repository, dry_run)
+        _print(results, repository, dry_run, explain)
     if failed:
         raise typer.Exit(max(error.exit_code for error in failed))
 
@@ -163,7 +167,9 @@ def _shapes(texts: list[str]) -> dict[str, dict[str, list[int]]] | None:
     return shapes or None
 
 
-def _print(results: tuple[ModelResult, ...], repository: Path, dry_run: bool) -> None:
+def _print(
+    results: tuple[ModelResult, ...], repository: Path, dry_run: bool, explain: bool
+) -> None:
     console = Console(highlight=False)
     table = Table("Model", "Target", "Version", "Status", "Files", "Seconds", box=None)
     for result in results:
@@ -186,6 +192,8 @@ def _print(results: tuple[ModelResult, ...], repository: Path, dry_run: bool) ->
             )
         for note in result.notes:
             console.print(f"[dim]{escape(result.name)}: {escape(note)}[/]", soft_wrap=True)
+        for line in _explanation(result) if explain else ():
+            console.print(f"{escape(result.name)}: {escape(line)}", soft_wrap=True)
         for change in result.changes if dry_run else ():
             console.print(f"  {change.action:9} {escape(change.path)}")
         if result.error is not None:
@@ -202,6 +210,14 @@ def _print(results: tuple[ModelResult, ...], repository: Path, dry_run: bool) ->
         console.print(f"{escape(str(repository))}: {summary}.")
 
 
+def _explanation(result: ModelResult) -> Iterator[str]:
+    ran = "would run" if result.status == "planned" else "ran"
+    alone = sum(report.ran for report in result.stages) == 1
+    for report in result.stages:
+        which = f"{report.stage} only" if report.ran and alone else report.stage
+        yield f"{which}: {ran}, {'; '.join(report.why)}" if report.ran else f"{which}: reused"
+
+
 def _as_dict(result: ModelResult) -> dict[str, Any]:
     return {
         "model": result.name,
@@ -211,6 +227,7 @@ def _as_dict(result: ModelResult) -> dict[str, Any]:
         "files": {change.path: change.action for change in result.changes},
         "warnings": list(result.warnings),
         "notes": list(result.notes),
+        "stages": [asdict(report) for report in result.stages],
         "seconds": round(result.seconds, 3),
         "error": None if result.error is None else str(result.error),
     }
