@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support import bad_models as models
 from support.command import GenRepo
-from support.gpu_repositories import as_tensorrt, edit_lock, pretend_gpu
+from support.gpu_repositories import as_tensorrt, edit_lock
 
 from tritonsmith_generator import devices, merge
 from tritonsmith_generator.cases import Case, load_cases, write_cases
@@ -33,21 +34,39 @@ _MODULES = ("onnxruntime", "tensorrt", "cuda.bindings")
 BuildOn = Callable[..., Path]
 
 
-@pytest.fixture
-def build_on(gen_repo: GenRepo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BuildOn:
-    """``build_on("8.0")``: the repository that the machine with this GPU builds of the spec."""
-    models.saved(models.good())(tmp_path)
-    (tmp_path / "models.yaml").write_text(SPEC % "")
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the spec, its model and the repository that it makes."""
+    folder = tmp_path_factory.mktemp("template")
+    models.saved(models.good())(folder)
+    (folder / "models.yaml").write_text(SPEC % "")
+    build(folder, folder / "repository")
+    return folder
 
-    def build(capability: str, gpus: str = "", name: str = "", **options: Any) -> Path:
-        with monkeypatch.context() as patch:
-            pretend_gpu(patch, capability)
-            repository = tmp_path / (name or f"repo_{capability}")
-            outcome = gen_repo("models.yaml", "-o", repository)
-            assert outcome.code == 0, outcome
+
+def build(folder: Path, repository: Path) -> None:
+    command = [sys.executable, "-m", "tritonsmith_generator", "build", "models.yaml"]
+    done = subprocess.run([*command, "-o", repository], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture
+def build_on(template: Path, tmp_path: Path) -> BuildOn:
+    """``build_on("8.0")``: the repository that the machine with this GPU builds of the spec."""
+    for name in ("model.onnx", "models.yaml"):
+        shutil.copy2(template / name, tmp_path)
+
+    def build_or_copy(
+        capability: str, gpus: str = "", name: str = "", fresh: bool = False, **options: Any
+    ) -> Path:
+        repository = tmp_path / (name or f"repo_{capability}")
+        if fresh:
+            build(tmp_path, repository)
+        else:
+            shutil.copytree(template / "repository", repository)
         return as_tensorrt(repository, gpus or capability, **options)
 
-    return build
+    return build_or_copy
 
 
 @pytest.fixture
@@ -429,7 +448,7 @@ def test_a_pinned_version_is_immutable(
     build_on: BuildOn, gen_repo: GenRepo, tmp_path: Path
 ) -> None:
     (tmp_path / "models.yaml").write_text(SPEC.replace("%s}", "}, version: 7"))
-    a, b = build_on("8.0"), build_on("9.0")
+    a, b = build_on("8.0", fresh=True), build_on("9.0", fresh=True)
     outcome = gen_repo("merge", a, b, "-o", a)
     assert f"{a}/net/7/model.plan is none of the files that are merged" in outcome.err
     assert "versions are immutable: merge into another folder (-o)" in outcome.err
@@ -442,7 +461,7 @@ def test_another_build_is_another_version(
 ) -> None:
     merged(gen_repo, *two, "-o", "out")
     models.saved(models.shaped(("batch", 6)))(tmp_path)
-    new = build_on("8.0", name="new_8.0"), build_on("9.0", name="new_9.0")
+    new = [build_on(gpu, name=f"new_{gpu}", fresh=True) for gpu in ("8.0", "9.0")]
     results = merged(gen_repo, *new, "-o", "out")
     assert {name: model["version"] for name, model in results.items()} == {"net": 2, "plain": 2}
     assert gen_repo("check", "out").code == 0
@@ -462,82 +481,90 @@ def test_a_plan_that_no_gpu_opens_is_found(two: tuple[Path, Path], gen_repo: Gen
     )
 
 
-def left_out(monkeypatch: pytest.MonkeyPatch, *capabilities: str) -> dict[str, str]:
+def left_out(*capabilities: str) -> dict[str, str]:
     """What the embedded server leaves out on a machine with these GPUs, and why."""
-    have = []
-    for index, capability in enumerate(capabilities):
-        pretend_gpu(monkeypatch, capability)
-        have.append(replace(devices.gpus()[0], index=index))
-    return leave_out(read_models(Path("out")), embedded_reason(have, _MODULES))
+    gpus = [
+        devices.Gpu(index, "a GPU", capability, 24 << 30, "580.95.05")
+        for index, capability in enumerate(capabilities)
+    ]
+    return leave_out(read_models(Path("out")), embedded_reason(gpus, _MODULES))
 
 
 def test_a_gpu_without_a_plan_is_named_before_the_server_starts(
-    two: tuple[Path, Path],
-    build_on: BuildOn,
-    gen_repo: GenRepo,
-    monkeypatch: pytest.MonkeyPatch,
+    two: tuple[Path, Path], build_on: BuildOn, gen_repo: GenRepo
 ) -> None:
     merged(gen_repo, *two, "-o", "out")
-    assert left_out(monkeypatch, "9.0") == left_out(monkeypatch, "9.0", "8.0") == {}
+    assert left_out("9.0") == left_out("9.0", "8.0") == {}
     why = (
         "it has plans for compute capability 8.0, 9.0, and this machine has a GPU of 8.9: build "
         "one here, and add it with gen-repo merge"
     )
-    assert left_out(monkeypatch, "9.0", "8.9") == {"net": why}
+    assert left_out("9.0", "8.9") == {"net": why}
     config = Path("out/net/config.pbtxt")
     text = config.read_text()
     config.write_text(text.replace("count: 1\n  }", "count: 1 gpus: [ 0 ]\n  }", 1))
-    assert left_out(monkeypatch, "9.0", "8.9") == {}
+    assert left_out("9.0", "8.9") == {}
     config.write_text(text)
     portable = build_on("8.0", "ampere_plus", "portable")
     merged(gen_repo, "out", portable, "-o", "out")
-    assert left_out(monkeypatch, "8.9") == {}
+    assert left_out("8.9") == {}
 
 
-def built_there(
-    gen_repo: GenRepo, monkeypatch: pytest.MonkeyPatch, capability: str, *options: str
-) -> dict[str, Any]:
-    """``gen-repo build`` into the merged repository, on a machine with this GPU: net's result."""
-    with monkeypatch.context() as patch:
-        pretend_gpu(patch, capability)
-        outcome = gen_repo("models.yaml", "-o", "out", "--only", "net", "--json", *options)
+def built_here(gen_repo: GenRepo, repository: str) -> dict[str, Any]:
+    """``gen-repo build`` of net: its result."""
+    outcome = gen_repo("models.yaml", "-o", repository, "--only", "net", "--json")
     (result,) = json.loads(outcome.out)
     return dict(result)
 
 
+def move_to(gen_repo: GenRepo, gpu: str) -> None:
+    """Make this machine the one that built the merged repository's plan for this GPU."""
+    assert built_here(gen_repo, "reference")["status"] in ("built", "unchanged")
+    mine = read_lock(Path("reference")).models["net"]
+
+    def change(entries: dict[str, Any]) -> None:
+        for gpus, plan in entries["net"]["plans"].items():
+            keys = (mine.key, mine.artifact) if gpus == gpu else (gpus, gpus)
+            plan.update(key=keys[0], artifact=keys[1])
+
+    edit_lock(Path("out"), change)
+
+
 def test_a_build_keeps_the_plans_of_other_gpus(
-    two: tuple[Path, Path], gen_repo: GenRepo, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    two: tuple[Path, Path], gen_repo: GenRepo, tmp_path: Path
 ) -> None:
     merged(gen_repo, *two, "-o", "out")
-    before = contents(tmp_path / "out")
-    for capability in ("8.0", "9.0"):
-        assert built_there(gen_repo, monkeypatch, capability)["status"] == "unchanged"
-    refused = built_there(gen_repo, monkeypatch, "8.9")
+    before = contents(tmp_path / "out/net")
+    refused = built_here(gen_repo, "out")
     assert refused["status"] == "failed"
     assert "holds plans that were merged from several GPUs (8.0, 9.0)" in refused["error"]
-    assert "(GPU: 8.9)" in refused["error"] and "gen-repo merge FOLDER" in refused["error"]
-    assert contents(tmp_path / "out") == before
+    assert "(GPU: none)" in refused["error"] and "gen-repo merge FOLDER" in refused["error"]
+    for gpu in ("8.0", "9.0"):
+        move_to(gen_repo, gpu)
+        assert built_here(gen_repo, "out")["status"] == "unchanged"
+    assert contents(tmp_path / "out/net") == before
 
     (tmp_path / "models.yaml").write_text(SPEC % ", max_delay_us: 300")
-    for capability, expected in (("9.0", "replace"), ("8.0", "identical")):
-        result = built_there(gen_repo, monkeypatch, capability)
-        assert (result["status"], result["version"]) == ("built", 1), result
-        assert result["files"]["net/config.pbtxt"] == expected
-        assert built_there(gen_repo, monkeypatch, capability)["status"] == "unchanged"
+    result = built_here(gen_repo, "out")
+    assert (result["status"], result["version"]) == ("built", 1), result
+    assert result["files"]["net/config.pbtxt"] == "replace"
+    assert result["files"]["net/1/model_8_0.plan"] == "identical"
+    assert built_here(gen_repo, "out")["status"] == "unchanged"
     config = parse_config((tmp_path / "out/net/config.pbtxt").read_text(), "config")
     assert dict(config.cc_model_filenames) == {"8.0": "model_8_0.plan", "9.0": "model_9_0.plan"}
     assert config.dynamic_batching.max_queue_delay_microseconds == 300
 
     (tmp_path / "models.yaml").write_text(SPEC % "0")  # 40 rows: another plan
-    assert "the model, its spec or the tools" in built_there(gen_repo, monkeypatch, "9.0")["error"]
+    assert "the model, its spec or the tools" in built_here(gen_repo, "out")["error"]
 
 
 def test_a_build_does_not_make_up_for_a_lost_plan(
-    two: tuple[Path, Path], gen_repo: GenRepo, monkeypatch: pytest.MonkeyPatch
+    two: tuple[Path, Path], gen_repo: GenRepo
 ) -> None:
     merged(gen_repo, *two, "-o", "out")
+    move_to(gen_repo, "9.0")
     Path("out/net/1/model_8_0.plan").unlink()
-    result = built_there(gen_repo, monkeypatch, "9.0")
+    result = built_here(gen_repo, "out")
     assert "out/net/1/model_8_0.plan is gone or was changed" in result["error"]
     assert "merge it again" in result["error"]
 
