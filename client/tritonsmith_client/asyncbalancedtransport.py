@@ -31,7 +31,7 @@ class AsyncBalancedTransport:
     async def send(self, exchange: Exchange[T], deadline: Deadline) -> T:
         """Sends a request to the server whose turn it is. Raises TritonError."""
         await self._refresh()
-        address = self._balancer.pick(exchange.affinity)
+        address = self._balancer.pick(exchange.affinity, exchange.tried)
         try:
             reply = await self._transport(address).send(exchange, deadline)
         except TritonError as error:

@@ -144,6 +144,7 @@ class AsyncModel:
         classes: int | None = None,
         convert: bool | None = None,
         split: bool | None = None,
+        hedge: float | None = None,
         out: Mapping[str, Array | RegionTensor] | None = None,
     ) -> AsyncModel:
         """The same model with other options; see `Model.using`."""
@@ -159,6 +160,7 @@ class AsyncModel:
             classes=classes,
             convert=convert,
             split=split,
+            hedge=hedge,
             out=out,
         )
         return AsyncModel(self._client, self._runner, self._core, options)

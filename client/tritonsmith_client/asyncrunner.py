@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from .deadline import Deadline
 from .errors import TritonError
-from .exchange import Action, Exchange, Flow, Sleep, T
+from .exchange import Action, Exchange, Flow, Hedge, Sleep, T
 
 __all__ = ["AsyncRunner", "AsyncTransport"]
 
@@ -57,6 +57,10 @@ class AsyncRunner:
             return await self.transport.send(action, deadline)
         if isinstance(action, Sleep):
             return await asyncio.sleep(action.seconds)
+        if isinstance(action, Hedge):
+            from .hedging import async_race
+
+            return await async_race(self.transport.send, action, deadline)
         tasks = [asyncio.ensure_future(self.run(flow, deadline)) for flow in action.flows]
         try:
             return await asyncio.gather(*tasks)

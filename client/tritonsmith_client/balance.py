@@ -70,8 +70,12 @@ class Balancer:
             self._states = {a: self._states.get(a) or _State() for a in addresses}
             return gone
 
-    def pick(self, affinity: Hashable = None) -> Address:
-        """The server for a call; the same one for the same affinity while it works."""
+    def pick(self, affinity: Hashable = None, tried: set[Hashable] | None = None) -> Address:
+        """The server for a call; the same one for the same affinity while it works.
+
+        Args:
+            tried: those to leave out if there are others; takes up the one that is picked.
+        """
         with self._lock:
             now = self._clock()
             addresses = list(self._states)
@@ -81,6 +85,8 @@ class Balancer:
                 start = self._turn
                 self._turn += 1
             order = [addresses[(start + n) % len(addresses)] for n in range(len(addresses))]
+            if tried:
+                order.sort(key=tried.__contains__)
             for address in order:
                 if self._states[address].until <= now:
                     break
@@ -89,6 +95,8 @@ class Balancer:
             state = self._states[address]
             if state.failures:  # one call at a time finds out whether it is back
                 state.until = now + _FIRST_REST
+            if tried is not None:
+                tried.add(address)
             return address
 
     def worked(self, address: Address) -> None:

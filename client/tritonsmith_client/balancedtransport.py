@@ -32,7 +32,7 @@ class BalancedTransport:
     def send(self, exchange: Exchange[T], deadline: Deadline) -> T:
         """Sends a request to the server whose turn it is. Raises TritonError."""
         self._refresh()
-        address = self._balancer.pick(exchange.affinity)
+        address = self._balancer.pick(exchange.affinity, exchange.tried)
         try:
             reply = self._transport(address).send(exchange, deadline)
         except TritonError as error:

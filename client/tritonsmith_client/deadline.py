@@ -60,6 +60,13 @@ class CancellableDeadline(Deadline):
             abort()
             raise RequestCancelledError("the call was cancelled", status="CANCELLED")
 
+    @classmethod
+    def like(cls, deadline: Deadline) -> CancellableDeadline:
+        """One that ends at the same time as another, and can be cancelled without it."""
+        made = cls(deadline.budget)
+        made.at = deadline.at
+        return made
+
     def cancel(self) -> None:
         with self._lock:
             self.cancelled = True

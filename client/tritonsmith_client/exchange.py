@@ -21,6 +21,7 @@ __all__ = [
     "Flow",
     "Gather",
     "Headers",
+    "Hedge",
     "InferCall",
     "InputTensor",
     "Prepared",
@@ -55,6 +56,7 @@ class Exchange(Generic[T]):
         repeat: when it may be sent again.
         headers: extra HTTP headers or gRPC metadata.
         affinity: requests with the same one go to the same server.
+        tried: the servers that it was sent to, and that the next attempt leaves out if it can.
     """
 
     what: str
@@ -64,6 +66,7 @@ class Exchange(Generic[T]):
     repeat: Repeat = Repeat.ALWAYS
     headers: Headers = ()
     affinity: Hashable = None
+    tried: set[Hashable] | None = None
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,23 @@ class Gather:
     flows: Sequence[Flow[Any]]
 
 
-Action = Exchange[Any] | Sleep | Gather
+@dataclass(frozen=True)
+class Hedge:
+    """Send a request, and again if there is no answer after so many seconds.
+
+    The first good answer counts, and the other attempt is cancelled. If one fails, the other may
+    still succeed.
+    """
+
+    exchange: Exchange[Any]
+    delay: float
+
+    @property
+    def repeat(self) -> Repeat:
+        return self.exchange.repeat
+
+
+Action = Exchange[Any] | Sleep | Gather | Hedge
 Flow = Generator[Action, Any, T]
 
 

@@ -179,6 +179,7 @@ class Model:
         classes: int | None = None,
         convert: bool | None = None,
         split: bool | None = None,
+        hedge: float | None = None,
         out: Mapping[str, Array | RegionTensor] | None = None,
     ) -> Model:
         """The same model with other options; what is left out stays as it is.
@@ -194,6 +195,10 @@ class Model:
             classes: asks for so many classes of each output; see `Result.classes`.
             convert: whether numbers of another data type are converted (False at first).
             split: whether a batch over max_batch_size is sent in parts (True at first).
+            hedge: seconds after which a request without an answer is sent once more, to the next
+                server where there are several; the first answer counts and the other attempt is
+                cancelled. For models that may run twice; never within sequences. 0 (at first)
+                for never.
             out: arrays that take the outputs of these names, or tensors in regions of shared
                 memory, into which the server then writes them.
 
@@ -212,6 +217,7 @@ class Model:
             classes=classes,
             convert=convert,
             split=split,
+            hedge=hedge,
             out=out,
         )
         return Model(self._client, self._runner, self._core, options)

@@ -16,7 +16,7 @@ from .errors import (
     NotFoundError,
     TritonError,
 )
-from .exchange import Exchange, Flow, Gather
+from .exchange import Exchange, Flow, Gather, Hedge
 from .options import Options
 from .placed import collected, is_placed, placed_exchange
 from .protocol import WireProtocol
@@ -175,6 +175,11 @@ class ModelCore:
         """One request, through shared memory where that works."""
         ready = builder.ready(arrays, options)
         sharing, plan = self._sharing, ready.plan
+        if options.hedge and options.sequence is None:
+            exchange = builder.inline(ready, options)
+            exchange.tried = set()
+            hedge = Hedge(exchange, options.hedge)
+            return (yield from attempts(hedge, self._retry, deadline))
         if sharing is None:
             return (yield from attempts(builder.inline(ready, options), self._retry, deadline))
         learning = not sharing.off and not plan.inline and options.may_share

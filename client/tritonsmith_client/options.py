@@ -53,6 +53,7 @@ class Options:
         convert: numbers of another data type are converted, float32 to BF16 for instance, instead
             of refused.
         split: a batch over the model's max_batch_size is sent in parts and joined.
+        hedge: seconds after which a request without an answer is sent once more; 0 for never.
         out: arrays, or tensors in regions, that take the outputs of these names.
         sequence: id, start and end of the sequence that the request belongs to.
     """
@@ -67,18 +68,20 @@ class Options:
     classes: int = 0
     convert: bool = False
     split: bool = True
+    hedge: float = 0.0
     out: Mapping[str, Array | RegionTensor] = field(default_factory=dict)
     sequence: SequenceStep | None = None
 
     @property
     def may_share(self) -> bool:
         """Whether the request may travel through shared memory."""
-        return not self.classes and self.sequence is None
+        # The slower of two attempts would write into a region that is in use again.
+        return not self.classes and not self.hedge and self.sequence is None
 
     @cached_property
     def plain(self) -> bool:
         """Whether a request is all there is to a call with these."""
-        return not (self.convert or self.out or self.id or self.sequence)
+        return not (self.convert or self.out or self.id or self.hedge or self.sequence)
 
     def wire_parameters(self) -> dict[str, Parameter]:
         """The request's parameters on the wire. Raises InputError for what has no place there."""
@@ -122,7 +125,7 @@ def changed(options: Options, **given: Any) -> Options:
         check_timeout(timeout)
     if "headers" in changes:
         changes["headers"] = headers_of(changes["headers"])
-    for name, least in (("priority", 0), ("classes", 0), ("queue_timeout", 0)):
+    for name, least in (("priority", 0), ("classes", 0), ("queue_timeout", 0), ("hedge", 0)):
         if changes.get(name, least) < least:
             raise InputError(f"{name} is {changes[name]!r}; it must not be below {least}")
     if "parameters" in changes:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from .deadline import Deadline
 from .errors import ConnectionLostError, TritonError, UnavailableError
-from .exchange import Exchange, Flow, Repeat, Sleep, T
+from .exchange import Exchange, Flow, Hedge, Repeat, Sleep, T
 
 __all__ = ["Retry", "attempts"]
 
@@ -44,7 +44,7 @@ class Retry:
 
 
 def attempts(
-    exchange: Exchange[T],
+    exchange: Exchange[T] | Hedge,
     policy: Retry,
     deadline: Deadline,
     failure: TritonError | None = None,

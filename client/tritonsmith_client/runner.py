@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from .deadline import CancellableDeadline, Deadline
 from .errors import ClosedError, RequestCancelledError, TritonError
-from .exchange import Action, Exchange, Flow, Gather, Sleep, T
+from .exchange import Action, Exchange, Flow, Gather, Hedge, Sleep, T
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -86,17 +86,23 @@ class Runner:
         for pool in pools.values():
             pool.close()
 
-    def _pool(self, name: str) -> Workers:
+    def _pool(self, name: str, size: int = 0) -> Workers:
         from .futures import Workers
 
         with self._lock:
             if self._closed:
                 raise ClosedError("the client was used after close(): make a new Client")
-            return self._pools.setdefault(name, Workers(self._workers))
+            return self._pools.setdefault(name, Workers(size or self._workers))
 
     def _do(self, action: Action, deadline: Deadline) -> Any:
         if isinstance(action, Sleep):
             return _sleep(action.seconds, deadline)
+        if isinstance(action, Hedge):
+            from .hedging import race
+
+            # Each caller may have two attempts under way, and none should wait for a thread.
+            submit = self._pool("hedges", 8 * self._workers).submit
+            return race(self.transport.send, submit, action, deadline)
         assert isinstance(action, Gather)
         return self._gather(action, deadline)
 

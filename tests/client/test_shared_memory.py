@@ -360,7 +360,7 @@ def test_only_a_server_on_this_host_is_asked() -> None:
             with Client(url) as client:
                 assert (client._core.sharing is not None) is expected, url
     for options in ({"shared_memory": "off"}, {"resolve": True}):
-        with Client("localhost", **options) as client:  # type: ignore[arg-type]  # by keyword
+        with Client("localhost", **options) as client:
             assert client._core.sharing is None
 
 
