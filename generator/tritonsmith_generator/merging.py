@@ -110,19 +110,11 @@ def _step(output: Path, lock: Lock, joined: Joined, force: bool) -> _Step:
     }
     if joined.cases is not None:
         files[str(case_path(Path(), version))] = joined.cases
-    owned = {**(locked.files if locked else {}), **_own_config(folder, joined)}
-    changes = compare(output, joined.name, files, owned)
+    changes = compare(output, joined.name, files, locked.files if locked else {})
     _refuse_other_files(folder, version, joined, changes)
     _refuse_lost_plans(folder, locked, joined)
     refuse_conflicts(changes, force)
     return _Step(joined, version, files, changes)
-
-
-def _own_config(folder: Path, joined: Joined) -> dict[str, FileRecord]:
-    """A config that this merge has read from ``output`` itself may be replaced."""
-    config = folder / CONFIG_NAME
-    sources = {part.folder.resolve() for part in joined.parts}
-    return {CONFIG_NAME: FileRecord.of(config)} if folder.resolve() in sources else {}
 
 
 def _refuse_other_files(
