@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tritonsmith_client import dtypes
-from tritonsmith_generator.builder_options import BuilderOptions, Library
+from tritonsmith_generator.builder_options import BuilderOptions
 from tritonsmith_generator.conversion import Graph, Tell
 from tritonsmith_generator.engine import EngineReport, EngineRequest, Progress
 from tritonsmith_generator.enginelayers import prove_precision
@@ -26,7 +26,6 @@ __all__ = [
     "artifact_of_plan",
     "artifact_to_come",
     "compile_plan",
-    "library_of",
 ]
 
 
@@ -90,7 +89,7 @@ def compile_plan(
         tell("plan", progress.phase, done.after(progress))
 
     request = EngineRequest(
-        library=library_of(job),
+        library=job.target.library,
         onnx=model,
         plan=folder / job.target.filename,
         profiles=shaping.profiles,
@@ -108,11 +107,6 @@ def compile_plan(
         "notes": list(_notes(report)),
         "parts": dict(report.parts),
     }
-
-
-def library_of(job: Job) -> Library:
-    """The library that builds the target's plans."""
-    return "tensorrt_rtx" if job.target.name == "tensorrt_rtx" else "tensorrt"
 
 
 def _notes(report: EngineReport) -> tuple[str, ...]:

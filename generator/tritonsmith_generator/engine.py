@@ -14,6 +14,7 @@ from typing import Literal
 
 from tritonsmith_generator import worker
 from tritonsmith_generator.builder_options import BuilderOptions, Library, check_values
+from tritonsmith_generator.enginehere import build_here, unsupported_here
 from tritonsmith_generator.enginelayers import EngineLayers
 from tritonsmith_generator.errors import InputError
 from tritonsmith_generator.profiles import Profile
@@ -27,11 +28,8 @@ __all__ = [
     "Progress",
     "UnsupportedNode",
     "build_engine",
-    "build_here",
     "check_request",
-    "prepare_here",
     "refusal",
-    "unsupported_here",
     "unsupported_nodes",
 ]
 
@@ -188,26 +186,3 @@ def check_request(request: EngineRequest) -> None:
         if not plugin.is_file():
             raise InputError(f"there is no plugin library {plugin}; build it or correct the path")
     check_values(request.options)
-
-
-# What the process of its own runs.
-
-
-def prepare_here(library: Library) -> None:
-    from tritonsmith_generator import tensorrt
-
-    tensorrt.prepare(library)
-
-
-def build_here(request: EngineRequest, emit: Callable[[Progress], None]) -> EngineReport:
-    from tritonsmith_generator import tensorrt
-
-    return tensorrt.build(request, emit)
-
-
-def unsupported_here(
-    request: tuple[Library, Path, tuple[Path, ...]], emit: Callable[[Progress], None]
-) -> tuple[UnsupportedNode, ...]:
-    from tritonsmith_generator import tensorrt
-
-    return tensorrt.unsupported_nodes(*request)

@@ -10,32 +10,34 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from tritonsmith_generator import worker
 from tritonsmith_generator.builder_options import Library
-from tritonsmith_generator.engine import (
-    EngineReport,
-    EngineRequest,
-    Progress,
-    UnsupportedNode,
-    build_here,
-    check_request,
-    prepare_here,
-    unsupported_here,
-)
+from tritonsmith_generator.enginehere import build_here, prepare_here, unsupported_here
 from tritonsmith_generator.toolchain import LOCAL, Toolchain
+
+if TYPE_CHECKING:  # numpy can be imported while the process starts
+    from tritonsmith_generator.engine import (
+        EngineReport,
+        EngineRequest,
+        Progress,
+        UnsupportedNode,
+    )
 
 __all__ = ["EngineProcess", "engine_process"]
 
-OnProgress = Callable[[Progress], None]
+OnProgress = Callable[["Progress"], None]
 
 
 class EngineProcess(Protocol):
     """Where one plan is built. Leaving it as a context ends whatever still runs there."""
 
     def prepare(self) -> None:
-        """Start it and load TensorRT there; returns at once. Errors are raised by what follows."""
+        """Start it, if it isn't, and load TensorRT there; returns at once.
+
+        Errors are raised by what follows.
+        """
 
     def unsupported(self, onnx: Path, plugins: tuple[Path, ...]) -> tuple[UnsupportedNode, ...]:
         """As ``engine.unsupported_nodes``."""
@@ -44,7 +46,7 @@ class EngineProcess(Protocol):
         """As ``engine.build_engine``; once."""
 
     def stop(self) -> None:
-        """From another thread: end it, so that ``build`` raises HostError."""
+        """End it without waiting; ``build``, in another thread, then raises HostError."""
 
     def __enter__(self) -> EngineProcess: ...
     def __exit__(self, *_: object) -> None: ...
@@ -61,7 +63,8 @@ class _Here(EngineProcess):
         self._child: worker.Child | None = None
 
     def prepare(self) -> None:
-        self._started().prepare(prepare_here, self._library)
+        if self._child is None:
+            self._started().prepare(prepare_here, self._library)
 
     def unsupported(self, onnx: Path, plugins: tuple[Path, ...]) -> tuple[UnsupportedNode, ...]:
         return self._started().run(
@@ -72,6 +75,8 @@ class _Here(EngineProcess):
         )
 
     def build(self, request: EngineRequest, on_progress: OnProgress) -> EngineReport:
+        from tritonsmith_generator.engine import check_request
+
         check_request(request)
         try:
             what = f"the engine build of {request.onnx.name}"
@@ -101,6 +106,7 @@ class _Elsewhere(EngineProcess):
 
     def __init__(self, toolchain: Toolchain) -> None:
         self._toolchain = toolchain
+        self._building = False
 
     def prepare(self) -> None:
         pass
@@ -109,10 +115,15 @@ class _Elsewhere(EngineProcess):
         return ()  # not known before the build there
 
     def build(self, request: EngineRequest, on_progress: OnProgress) -> EngineReport:
-        return self._toolchain.build_engine(request, on_progress)
+        self._building = True
+        try:
+            return self._toolchain.build_engine(request, on_progress)
+        finally:
+            self._building = False
 
     def stop(self) -> None:
-        worker.stop_running()
+        if self._building:
+            worker.stop_running()
 
     def __enter__(self) -> EngineProcess:
         return self

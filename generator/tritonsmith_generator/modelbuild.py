@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from tritonsmith_generator.artifact import library_of
 from tritonsmith_generator.cases import case_path, served_cases, write_cases
 from tritonsmith_generator.config import render_config
 from tritonsmith_generator.conversion import samples_of
-from tritonsmith_generator.engineprocess import engine_process
+from tritonsmith_generator.engineprocess import EngineProcess
 from tritonsmith_generator.events import Event, OnEvent
 from tritonsmith_generator.explanation import StageReport, Stages
 from tritonsmith_generator.inspection import CONFIG_NAME
@@ -67,9 +66,12 @@ def build_model(
     locked: LockedModel | None,
     dry_run: bool,
     force: bool,
+    process: EngineProcess,
     on_event: OnEvent,
 ) -> Built:
     """Check, convert, compile, record cases, render and publish.
+
+    ``process`` is where a plan is built; it is stopped then.
 
     Raises InputError for the model, the spec or a file that was changed by hand; HostError for
     what this machine lacks. Nothing is published then.
@@ -81,7 +83,7 @@ def build_model(
     folder = repository / job.name
     merged = kept_plans(job, folder, locked)
     stages = Stages(job, locked, dry_run)
-    with work_folder() as work, engine_process(job.toolchain, library_of(job)) as process:
+    with work_folder() as work:
         if not dry_run and _likely_to_compile(job, locked):
             process.prepare()
         tell("precheck", str(job.source))
@@ -95,6 +97,7 @@ def build_model(
         made = ModelStages(
             job, file, checked.signature, shaping, samples, stages, process, tell
         ).make(merged)
+        process.stop()  # it takes its leave while the rest is done
         cases, artifact = made.cases, made.artifact
         served = artifact.served(expected)
         warmup = derive_warmup(job.target, served, shaping, job.spec, cases)

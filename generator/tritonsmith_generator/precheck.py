@@ -6,6 +6,7 @@ message names the cause and not what follows from it.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ __all__ = ["Checked", "precheck"]
 
 # TensorRT 11's parser reads opset 9 to 25 (NVIDIA's documentation of ONNX support).
 OLDEST_OPSET, NEWEST_OPSET = 9, 25
+
+_SMALL = 1024  # elements
 
 # TensorRT takes DOUBLE in and makes FLOAT of it, without saying so.
 _DOUBLE = TensorProto.DOUBLE
@@ -213,9 +216,29 @@ def _shapes_agree(file: OnnxFile, target: str) -> Iterator[str]:
     if any(n.domain not in ("", "ai.onnx") for n in file.proto.graph.node) or _unsorted(file):
         return
     try:
-        onnx.shape_inference.infer_shapes(file.proto, check_type=True, strict_mode=True)
+        light = _without_large_weights(file.proto)
+        onnx.shape_inference.infer_shapes(light, check_type=True, strict_mode=True)
     except Exception as exc:
         yield f"shapes or types in the graph contradict each other: {_one_line(exc)}"
+
+
+def _without_large_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with the values of small tensors only: no large one says a shape."""
+    graph = proto.graph
+    light = onnx.ModelProto(
+        ir_version=proto.ir_version, opset_import=proto.opset_import, functions=proto.functions
+    )
+    light.graph.name = graph.name
+    for field in ("node", "input", "output", "value_info", "sparse_initializer"):
+        getattr(light.graph, field).extend(getattr(graph, field))
+    for weight in graph.initializer:
+        if math.prod(weight.dims) <= _SMALL:
+            light.graph.initializer.append(weight)
+        else:
+            light.graph.initializer.add(
+                name=weight.name, dims=weight.dims, data_type=weight.data_type
+            )
+    return light
 
 
 Check = Callable[[OnnxFile, str], Iterator[str]]

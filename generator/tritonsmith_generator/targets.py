@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tritonsmith_generator import devices
-from tritonsmith_generator.builder_options import Release
+from tritonsmith_generator.builder_options import Library, Release
 from tritonsmith_generator.spec import ModelSpec
 from tritonsmith_generator.toolchain import Toolchain
 
@@ -27,6 +27,11 @@ class TargetKind:
     filename: str
     instance_kind: str
     compiled: bool
+
+    @property
+    def library(self) -> Library:
+        """What builds its plans, if it has any."""
+        return "tensorrt_rtx" if self.name == "tensorrt_rtx" else "tensorrt"
 
 
 TARGETS = {
@@ -57,4 +62,4 @@ def release_of(target: TargetKind, toolchain: Toolchain) -> Release | None:
     for release in toolchain.releases:
         if release.library == target.name:
             return release
-    raise toolchain.missing("tensorrt_rtx" if target.name == "tensorrt_rtx" else "tensorrt")
+    raise toolchain.missing(target.library)

@@ -14,6 +14,7 @@ from tritonsmith_generator.job import make_job
 from tritonsmith_generator.lock import FileRecord, LockedModel
 from tritonsmith_generator.repository import Change
 from tritonsmith_generator.spec import ModelSpec, resolve_source
+from tritonsmith_generator.targets import resolve
 from tritonsmith_generator.toolchain import Toolchain
 
 __all__ = ["ModelResult", "Update", "unchanged", "update"]
@@ -88,14 +89,21 @@ def update(asked: Update, on_event: OnEvent) -> tuple[ModelResult, LockedModel |
 
     Raises InputError and HostError; nothing is published then.
     """
-    locked = asked.locked
-    job = make_job(asked.name, asked.spec, asked.folder, locked, asked.toolchain)
-    if locked is not None and locked.follows_from(job.key) and _intact(asked.home, locked.files):
-        return _unchanged(asked.name, locked), None
     # What builds a model is heavy to import; a run with nothing to do never gets here.
-    from tritonsmith_generator.modelbuild import build_model
+    from tritonsmith_generator.engineprocess import engine_process
 
-    built = build_model(job, asked.repository, locked, asked.dry_run, asked.force, on_event)
+    locked, target = asked.locked, resolve(asked.spec, asked.toolchain)
+    with engine_process(asked.toolchain, target.library) as process:
+        if locked is None and target.compiled and not asked.dry_run:
+            process.prepare()  # TensorRT loads while the source is read and hashed
+        job = make_job(asked.name, asked.spec, asked.folder, locked, asked.toolchain)
+        if locked and locked.follows_from(job.key) and _intact(asked.home, locked.files):
+            return _unchanged(asked.name, locked), None
+        from tritonsmith_generator.modelbuild import build_model
+
+        built = build_model(
+            job, asked.repository, locked, asked.dry_run, asked.force, process, on_event
+        )
     result = ModelResult(
         asked.name,
         "planned" if asked.dry_run else "built",

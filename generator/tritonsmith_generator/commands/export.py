@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -12,8 +12,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from tritonsmith_generator.errors import UsageError
-from tritonsmith_generator.torchexport import Exported
-from tritonsmith_generator.torchexport import export as export_model
+
+if TYPE_CHECKING:
+    from tritonsmith_generator.torchexport import Exported
 
 _AXIS = re.compile(r"(?P<name>[^:]+):(?P<axis>\d+)=(?P<symbol>[A-Za-z_]\w*)")
 
@@ -51,6 +52,8 @@ def export(
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists")] = False,
 ) -> None:
     """Export a PyTorch module to ONNX and compare it with torch's own output."""
+    from tritonsmith_generator.torchexport import export as export_model
+
     console = Console(highlight=False)
     path = output or Path(f"{factory.rpartition(':')[2]}.onnx")
     with console.status(f"exporting {factory}"):

@@ -1,0 +1,41 @@
+"""What the process of an engine build runs. Light: who starts that process imports this, too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tritonsmith_generator.builder_options import Library
+    from tritonsmith_generator.engine import (
+        EngineReport,
+        EngineRequest,
+        Progress,
+        UnsupportedNode,
+    )
+
+__all__ = ["build_here", "prepare_here", "unsupported_here"]
+
+
+def prepare_here(library: Library) -> None:
+    """Load TensorRT and start its builder."""
+    from tritonsmith_generator import tensorrt
+
+    tensorrt.prepare(library)
+
+
+def build_here(request: EngineRequest, emit: Callable[[Progress], None]) -> EngineReport:
+    """As ``tensorrt.build``."""
+    from tritonsmith_generator import tensorrt
+
+    return tensorrt.build(request, emit)
+
+
+def unsupported_here(
+    request: tuple[Library, Path, tuple[Path, ...]], emit: Callable[[Progress], None]
+) -> tuple[UnsupportedNode, ...]:
+    """As ``tensorrt.unsupported_nodes``, for a library, a model and plugins."""
+    from tritonsmith_generator import tensorrt
+
+    return tensorrt.unsupported_nodes(*request)
