@@ -39,6 +39,7 @@ class ServerProcess:
         self.ended = threading.Event()
         self._on_log = on_log
         self._shm_prefix, self._folder = shm_prefix, folder
+        self._reaping = threading.Lock()
         self._guard = subprocess.Popen(
             [sys.executable, "-I", "-S", guard.__file__, shm_prefix, folder],
             stdin=subprocess.PIPE,
@@ -76,10 +77,12 @@ class ServerProcess:
 
     def stop(self, grace: float) -> None:
         """Ask it to end, and after ``grace`` seconds kill it; returns when all is cleaned up."""
-        if not self.ended.is_set():
-            self._server.send_signal(signal.SIGTERM)
-            if not self.ended.wait(grace):
-                guard.kill_group(self._server.pid)
+        with self._reaping:
+            # Popen.send_signal would reap what has just ended, and the watch would wait for ever.
+            if self._server.returncode is None:
+                os.kill(self._server.pid, signal.SIGTERM)
+        if not self.ended.wait(grace):
+            guard.kill_group(self._server.pid)
         self.ended.wait()
 
     def _read(self) -> None:
@@ -101,7 +104,8 @@ class ServerProcess:
         os.waitid(os.P_PID, self._server.pid, os.WEXITED | os.WNOWAIT)
         # Until the server is waited for, its number is not given to another process.
         guard.kill_group(self._server.pid)
-        self._server.wait()
+        with self._reaping:
+            self._server.wait()
         guard.clean(self._shm_prefix, self._folder)
         self._tell_guard(None)
         self.ended.set()
