@@ -124,10 +124,14 @@ def test_a_cut_connection(calls: Infer, proxy: Proxy, how: str, direction: str, 
 
 
 @pytest.mark.parametrize("kind", ["grpc", "http"])
-def test_a_server_that_is_killed_during_a_call(kind: str) -> None:
-    server = Server(MODELS, models=["slow"]).start().wait_ready()
+def test_a_server_that_is_killed_and_started_again(kind: str) -> None:
+    """The call that it was busy with ends with an error; the same client's next ones are right."""
+    server = Server(MODELS, models=["plain", "slow"]).start().wait_ready()
     url = server.grpc_url if kind == "grpc" else server.http_url
+    ports: dict[str, Any] = {f"{kind}_port": int(url.rsplit(":", 1)[1])}
     with Client(url, timeout=20.0) as client:
+        plain = client.model("plain")
+        assert np.array_equal(plain(ROWS)["Y"], ROWS)
         future = client.model("slow").submit(np.array([[10.0]], np.float32))
         time.sleep(0.5)
         start = time.monotonic()
@@ -136,4 +140,33 @@ def test_a_server_that_is_killed_during_a_call(kind: str) -> None:
             future.result(timeout=10)
         assert time.monotonic() - start < 5
         assert not client.live()
-    server.stop()
+        server.stop()
+        again = Server(MODELS, models=["plain", "slow"], **ports).start()
+        client.wait_ready(timeout=60, models=["plain"])
+        assert np.array_equal(plain(ROWS + 2)["Y"], ROWS + 2)
+        again.stop()
+
+
+@pytest.mark.parametrize("kind", ["grpc", "http"])
+def test_asyncio_and_a_server_that_is_killed_and_started_again(kind: str) -> None:
+    server = Server(MODELS, models=["plain", "slow"]).start().wait_ready()
+    url = server.grpc_url if kind == "grpc" else server.http_url
+    ports: dict[str, Any] = {f"{kind}_port": int(url.rsplit(":", 1)[1])}
+
+    async def use() -> None:
+        async with AsyncClient(url, timeout=20.0) as client:
+            plain, slow = await client.model("plain"), await client.model("slow")
+            pending = asyncio.ensure_future(slow(np.array([[10.0]], np.float32)))
+            await asyncio.sleep(0.5)
+            start = time.monotonic()
+            os.kill(server.pid, signal.SIGKILL)
+            with pytest.raises(UnavailableError):
+                await pending
+            assert time.monotonic() - start < 5
+            server.stop()
+            again = await asyncio.to_thread(Server(MODELS, models=["plain"], **ports).start)
+            await client.wait_ready(timeout=60, models=["plain"])
+            assert np.array_equal((await plain(ROWS + 2))["Y"], ROWS + 2)
+            again.stop()
+
+    asyncio.run(use())

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 import time
 from typing import Any
 
 import numpy as np
 import pytest
+from support.callers import CALLERS, calling
 from support.scripted import Script, ScriptedServer, read_request, reset
 
 from tritonsmith_client import (
@@ -68,9 +70,9 @@ def silent(connection: socket.socket) -> None:
     connection.recv(1)  # until the client gives up
 
 
-def call(url: str, timeout: float = 1.0, **options: Any) -> Any:
-    with Client(url, timeout=5.0, **options) as client:
-        return client.model("m").using(timeout=timeout)(X)
+def call(url: str, timeout: float = 1.0, kind: str = "sync", **options: Any) -> Any:
+    with calling(kind, url, timeout=5.0, **options) as made:
+        return made("m", X, timeout)
 
 
 FAULTS: dict[str, tuple[bytes | Script, type[TritonError]]] = {
@@ -109,12 +111,15 @@ FAULTS: dict[str, tuple[bytes | Script, type[TritonError]]] = {
 }
 
 
+@pytest.mark.parametrize("caller", CALLERS)
 @pytest.mark.parametrize(("reply", "kind"), FAULTS.values(), ids=FAULTS)
-def test_a_fault_is_one_typed_error_in_time(reply: bytes | Script, kind: type[TritonError]) -> None:
+def test_a_fault_is_one_typed_error_in_time(
+    reply: bytes | Script, kind: type[TritonError], caller: str
+) -> None:
     with ScriptedServer(then(reply)) as server:
         start = time.monotonic()
         with pytest.raises(TritonError) as caught:
-            call(f"http://{server.address}", retry=Retry(attempts=1))
+            call(f"http://{server.address}", kind=caller, retry=Retry(attempts=1))
         assert type(caught.value) is kind, repr(caught.value)
         assert time.monotonic() - start < 1.0 + 0.5
         assert "inference with model 'm'" in str(caught.value) or kind is ResponseError
@@ -127,25 +132,52 @@ def drip(connection: socket.socket) -> None:
         time.sleep(0.05)
 
 
-def test_a_slow_drip_does_not_outlive_the_deadline() -> None:
+@pytest.mark.parametrize("caller", CALLERS)
+def test_a_slow_drip_does_not_outlive_the_deadline(caller: str) -> None:
     with ScriptedServer(then(drip)) as server:
         start = time.monotonic()
         with pytest.raises(DeadlineExceededError, match="deadline of 0.5 s"):
-            call(f"http://{server.address}", timeout=0.5)
+            call(f"http://{server.address}", timeout=0.5, kind=caller)
         assert time.monotonic() - start < 0.5 + 0.5
 
 
-def test_a_server_that_does_not_read() -> None:
+@pytest.mark.parametrize("caller", CALLERS)
+def test_a_server_that_does_not_read(caller: str) -> None:
     def deaf(connection: socket.socket) -> None:
+        for value in (METADATA, CONFIG):
+            read_request(connection)
+            connection.sendall(http(json.dumps(value).encode()))
         connection.recv(100)
-        time.sleep(3)
+        released.wait(10)
 
-    with ScriptedServer(then(), deaf) as server, Client(f"http://{server.address}") as client:
-        model = client.model("m").using(timeout=0.5)
+    released = threading.Event()
+    large = np.zeros(30_000_000, np.float32)
+    with (
+        ScriptedServer(deaf) as server,
+        calling(caller, f"http://{server.address}") as made,
+    ):
         start = time.monotonic()
         with pytest.raises(DeadlineExceededError):
-            model(np.zeros(30_000_000, np.float32))
+            made("m", large, 0.5)
         assert time.monotonic() - start < 0.5 + 0.5
+        released.set()
+
+
+@pytest.mark.parametrize("caller", CALLERS)
+@pytest.mark.parametrize("scheme", ["https", "grpcs"])
+def test_a_handshake_that_does_not_end(scheme: str, caller: str) -> None:
+    def mute(connection: socket.socket) -> None:
+        while connection.recv(100_000):
+            pass
+
+    start = time.monotonic()
+    with (
+        ScriptedServer(mute) as server,
+        calling(caller, f"{scheme}://{server.address}", timeout=0.5) as made,
+        pytest.raises((DeadlineExceededError, UnavailableError)),
+    ):
+        made("m", X, 0.5)
+    assert time.monotonic() - start < 0.5 + 0.5
 
 
 @pytest.mark.parametrize("scheme", ["http", "grpc"])
