@@ -7,21 +7,18 @@ from pathlib import Path
 
 import onnx
 
-from tritonsmith_generator import onnxfile
 from tritonsmith_generator.errors import InputError
 from tritonsmith_generator.passes import conditions, weights
 from tritonsmith_generator.passes.base import Condition, PassResult
 from tritonsmith_generator.passes.census import Stopwatch
 from tritonsmith_generator.passes.halfvalues import BF16, FP16
 from tritonsmith_generator.passes.lowering import Lowered, lower
-from tritonsmith_generator.passes.selection import HalfType, check_patterns
+from tritonsmith_generator.passes.selection import ASKED_FOR, HalfType, check_patterns
 
 __all__ = ["Bf16", "Fp16"]
 
 # Convolutions and recurrent layers take BF16 from this opset on.
 BF16_OPSET = 22
-
-_RECURRENT = frozenset({"GRU", "LSTM", "RNN"})
 
 
 @dataclass(frozen=True)
@@ -39,7 +36,7 @@ class Fp16:
 
 @dataclass(frozen=True)
 class Bf16:
-    """Lower to BF16. ``keep`` as in Fp16."""
+    """Lower to BF16, GRU and what is compiled with it apart. ``keep`` as in Fp16."""
 
     keep: tuple[str, ...] = ()
     name: str = "bf16"
@@ -47,12 +44,6 @@ class Bf16:
     ensures: tuple[Condition, ...] = (conditions.tidy, conditions.opset_at_least(BF16_OPSET))
 
     def apply(self, model: Path, workdir: Path) -> PassResult:
-        nodes = [n for g in onnxfile.graphs(onnxfile.read(model).proto.graph) for n in g.node]
-        if recurrent := next((n for n in nodes if n.op_type in _RECURRENT), None):
-            raise InputError(
-                f"node '{recurrent.name}' ({recurrent.op_type}) cannot be computed in BF16: "
-                "TensorRT refuses recurrent layers in BF16 or next to it; use precision fp16"
-            )
         return _lowered(self.name, model, workdir, BF16, self.keep)
 
 
@@ -78,6 +69,10 @@ def _notes(done: Lowered, half: HalfType) -> tuple[str, ...]:
         )
     if done.raised:
         notes.append(f"{_some(done.raised)}: too small for {half.name}, raised to its smallest")
+    reasons = dict.fromkeys(reason for reason in done.kept.values() if reason != ASKED_FOR)
+    for reason in reasons:
+        nodes = [name for name, why in done.kept.items() if why == reason]
+        notes.append(f"{_some(nodes)} stayed in FP32: {reason}")
     return tuple(notes)
 
 

@@ -29,15 +29,13 @@ from tritonsmith_generator.passes.calibration import Samples
 from tritonsmith_generator.passes.census import Stopwatch
 from tritonsmith_generator.passes.ranges import largest_values
 from tritonsmith_generator.passes.scales import SMALLEST_SCALE, raise_tiny_scales
-from tritonsmith_generator.passes.selection import check_patterns, matches
+from tritonsmith_generator.passes.selection import ASKED_FOR, check_patterns, matches
 from tritonsmith_generator.passes.tidy import tidy_up
 from tritonsmith_generator.quantization import Quantization
 
 __all__ = ["Int8"]
 
 OPERATORS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-
-ASKED_FOR = "asked for"
 
 # ONNX Runtime's log levels; the second is its default, which cannot be asked for.
 _ORT_ERROR, _ORT_WARNING = 3, 2

@@ -17,6 +17,7 @@ from onnx import AttributeProto, TensorProto, helper, numpy_helper
 from tritonsmith_generator import onnxfile
 from tritonsmith_generator.passes.base import Array
 from tritonsmith_generator.passes.halfvalues import DTYPES, Fit, fit, to_half
+from tritonsmith_generator.passes.recurrent import kept_around
 from tritonsmith_generator.passes.scales import with_their_readers
 from tritonsmith_generator.passes.schema import STANDARD, operator
 from tritonsmith_generator.passes.selection import (
@@ -105,6 +106,7 @@ class _Scope:
         }
         self.exact = exact_nodes(graph, self.types, frozenset(self.constants))
         self.lossy = with_their_readers(graph.node, self._loses_scale)
+        self.around: dict[str, str] = {}
         # Under which name a tensor lies in which type: {("x", FLOAT): "x", ("x", FP16): "x_fp16"}.
         self.held: dict[tuple[str, int], str] = {}
         self._kinds = (FLOAT, job.half.onnx)
@@ -217,6 +219,7 @@ class _Scope:
 
     def convert(self) -> None:
         """Lower every node, in order."""
+        self.around = kept_around(self.graph, self._reason_to_keep)
         for node in list(self.graph.node):
             self._convert_bodies(node)
             floats = any(self.types.get(n) == FLOAT for n in (*node.input, *node.output))
@@ -228,6 +231,8 @@ class _Scope:
     def _reason_to_keep(self, node: onnx.NodeProto) -> str | None:
         job = self.job
         if reason := reason_to_keep(node, self.types, job.half, job.opset, job.keep):
+            return reason
+        if reason := self.around.get(node.output[0]):
             return reason
         if node.output[0] in self.exact:
             return "positions are computed in FP32"

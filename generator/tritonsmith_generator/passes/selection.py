@@ -15,6 +15,7 @@ from tritonsmith_generator.errors import InputError
 from tritonsmith_generator.passes.schema import STANDARD, operator
 
 __all__ = [
+    "ASKED_FOR",
     "HalfType",
     "Types",
     "check_patterns",
@@ -28,8 +29,13 @@ __all__ = [
 Types = Mapping[str, int]
 NO_TENSOR = -1
 
+ASKED_FOR = "asked for"
+
 # TensorRT computes these in FP32 only, or half makes them useless (sums over long axes).
 _FP32_OPERATORS = frozenset({"CumSum", "DFT", "MelWeightMatrix", "Range", "RoiAlign", "STFT"})
+
+# TensorRT's ONNX parser makes FP32 constants for a GRU of any other type than FP16.
+_FP32_BESIDE: Mapping[str, frozenset[str]] = {"BF16": frozenset({"GRU"})}
 
 _TYPED_BY_ATTRIBUTE = frozenset({"Cast", "CastLike", "ConstantOfShape"})
 
@@ -49,13 +55,15 @@ def reason_to_keep(
 ) -> str | None:
     """Why a node stays in FP32; None if it can be lowered."""
     if matches(node, keep):
-        return "asked for"
+        return ASKED_FOR
     if node.domain not in STANDARD:
         return f"operator of domain '{node.domain}'"
     if any(a.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS) for a in node.attribute):
         return "its body is lowered, its own inputs and outputs are not"
     if node.op_type in _FP32_OPERATORS:
         return "FP32 only"
+    if node.op_type in _FP32_BESIDE.get(half.name, ()):
+        return f"TensorRT takes no {node.op_type} in {half.name}"
     if unknown := next((n for n in (*node.input, *node.output) if n and not types.get(n)), None):
         return f"the type of '{unknown}' is unknown"
     if any(types.get(name) == NO_TENSOR for name in (*node.input, *node.output)):

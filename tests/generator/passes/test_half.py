@@ -20,10 +20,12 @@ Array = np.ndarray[Any, Any]
 Write = Callable[..., Path]
 Apply = Callable[..., Any]
 Plan = Callable[[Path], int]
+Emulate = Callable[[Path], Path]
 
 rng = np.random.default_rng(0)
 X = rng.standard_normal((4, 8)).astype(np.float32)
 W = rng.standard_normal((8, 8)).astype(np.float32)
+X3 = rng.standard_normal((3, 5, 8)).astype(np.float32)
 
 
 def off_by(original: Path, converted: Path, inputs: Mapping[str, Array]) -> float:
@@ -323,18 +325,55 @@ def test_a_kept_node_in_a_body_reads_what_was_never_rounded(write: Write, apply:
     assert not np.array_equal(got["y"], want["y"])
 
 
-def test_recurrent_layers_are_refused_in_bf16_with_the_reason(write: Write, apply: Apply) -> None:
-    graph = """g (float[5,b,8] x) => (float[5,1,b,4] y) <float[1,12,8] w, float[1,12,4] r> {
-        y = GRU<hidden_size = 4>(x, w, r) }"""
-    weights = {
-        "w": rng.standard_normal((1, 12, 8)).astype(np.float32),
-        "r": rng.standard_normal((1, 12, 4)).astype(np.float32),
-    }
-    model = write(graph, weights, opset=22, ir_version=10)
-    with pytest.raises(InputError, match=r"node 'GRU_1' \(GRU\) .*use precision fp16"):
-        apply(Bf16(), model)
-    x = rng.standard_normal((5, 2, 8)).astype(np.float32)
-    assert off_by(model, apply(Fp16(), model).model, {"x": x}) < 5e-3
+RECURRENT = """g (float[b,5,8] x) => (float[5,1,b,4] y) <
+    float[1,16,8] lw, float[1,16,4] lr, float[1,12,4] gw, float[1,12,4] gr> {
+    e = Exp(x)  l = Tanh(e)  t = Transpose<perm = [1, 0, 2]>(l)
+    h = LSTM<hidden_size = 4>(t, lw, lr)
+    axis = Constant<value = int64[1] {1}>()  s = Squeeze(h, axis)  r = Relu(s)
+    g = GRU<hidden_size = 4>(r, gw, gr)  y = Sigmoid(g) }"""
+
+
+def recurrent_weights() -> dict[str, Array]:
+    shapes = {"lw": (1, 16, 8), "lr": (1, 16, 4), "gw": (1, 12, 4), "gr": (1, 12, 4)}
+    return {n: rng.standard_normal(s).astype(np.float32) for n, s in shapes.items()}
+
+
+def test_a_gru_stays_in_fp32_in_bf16_with_all_that_is_compiled_with_it(
+    write: Write, apply: Apply, emulate: Emulate, plan: Plan
+) -> None:
+    """TensorRT's parser takes no GRU in BF16, and fails to compile one with a cast beside it."""
+    model = write(RECURRENT, recurrent_weights(), opset=22, ir_version=10)
+    result = apply(Bf16(), model)
+    assert result.report.kept["GRU_1"] == "TensorRT takes no GRU in BF16"
+    assert set(result.report.kept) == {"GRU_1", "LSTM_1", "Relu_1", "Transpose_1", "Tanh_1"}
+    assert result.report.lowered == 3
+    assert any("'GRU_1' stayed in FP32: TensorRT" in note for note in result.report.notes)
+    assert off_by(model, emulate(result.model), {"x": X3}) < 3e-2
+    assert plan(result.model) > 0
+
+
+def test_a_kept_recurrent_layer_keeps_the_others(write: Write, apply: Apply, plan: Plan) -> None:
+    model = write(RECURRENT, recurrent_weights(), opset=22, ir_version=10)
+    result = apply(Fp16(keep=("LSTM",)), model)
+    assert "compiled together with 'LSTM_1'" in result.report.kept["GRU_1"]
+    assert plan(result.model) > 0
+
+
+def test_recurrent_layers_are_lowered_where_that_works(
+    write: Write, apply: Apply, emulate: Emulate, plan: Plan
+) -> None:
+    weights = recurrent_weights()
+    both = write(RECURRENT, weights, opset=22, ir_version=10)
+    lstm = RECURRENT.replace("GRU<hidden_size = 4>(r, gw, gr)", "Unsqueeze(r, axis)")
+    unused = {n: w for n, w in weights.items() if n[0] == "l"}
+    one = write(
+        lstm.replace(", float[1,12,4] gw, float[1,12,4] gr", ""), unused, opset=22, ir_version=10
+    )
+    for step, model in ((Fp16(), both), (Bf16(), one)):
+        result = apply(step, model)
+        assert result.report.kept == {}
+        assert off_by(model, emulate(result.model), {"x": X3}) < 3e-2
+        assert plan(result.model) > 0
 
 
 def test_a_model_without_fp32_is_refused(write: Write, apply: Apply) -> None:
