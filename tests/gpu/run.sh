@@ -7,7 +7,8 @@
 # The bundle, joined, is a tar file with: runtime.tar.gz (CPython 3.10 and the packages of
 # requirements.txt), the wheel of TensorRT 8.6.0, triton.tar.gz (tritonserver), and unpack.sh, which lays
 # these out and writes env.sh (PATH, PYTHONPATH, LD_LIBRARY_PATH, TRITON_HOME). A wheel of onnxruntime_gpu
-# in it, for the machine's own python3, makes ONNX Runtime a peer where that has none with CUDA.
+# in it, for the machine's own python3, makes ONNX Runtime a peer where that has none with CUDA;
+# client_peers.tar.gz holds packages for the bundle's Python that the client is compared with.
 # With a network none of this is needed:  pip install '.[dev,tensorrt]' 'cuda-bindings<13'; pytest -m gpu
 set -euo pipefail
 parts=$(cd "$1" && pwd)
@@ -25,6 +26,11 @@ if [ ! -f "$home/ready" ]; then
     [ ! -f "$wheel" ] || "$peers_python" -m pip install -q --root-user-action ignore --no-index \
       --no-deps --target "$home/peers" "$wheel"
   done
+  if [ -f "$home/bundle/client_peers.tar.gz" ]; then
+    mkdir "$home/client-peers" && tar -C "$home/client-peers" -xzf "$home/bundle/client_peers.tar.gz"
+    printf '#!/bin/sh\nPYTHONPATH=%s exec python3.10 "$@"\n' "$home/client-peers" > "$home/client-python"
+    chmod +x "$home/client-python"
+  fi
   rm -rf "$home/bundle"
   # One folder with everything: the server's Python gets it as its environment.
   ln -sfn "$home/trt/tensorrt" "$home"/trt/tensorrt-*.dist-info "$home/runtime/site/"
@@ -68,7 +74,9 @@ overhead() {
 
 client() (
   enter_bundle
-  python3.10 benchmarks/client.py --json "$results/client.json" 2>&1 | tee "$results/client.txt"
+  peers=python3.10
+  [ ! -f "$home/client-python" ] || peers=$home/client-python
+  python3.10 benchmarks/client.py --peers "$peers" --json "$results/client.json" 2>&1 | tee "$results/client.txt"
 )
 
 ( enter_bundle; python3.10 tests/gpu/seed_server.py "$TRITON_HOME" )
