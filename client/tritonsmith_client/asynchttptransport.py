@@ -11,17 +11,10 @@ from .deadline import Deadline
 from .errors import ClosedError, DeadlineExceededError
 from .exchange import Exchange, Repeat
 from .httpreader import HttpResponseReader
-from .httptransport import (
-    IDLE_LIMIT,
-    fixed_headers,
-    lost,
-    no_connection,
-    no_streams,
-    server_name,
-    wire_request,
-)
+from .httptransport import fixed_headers, no_streams, wire_request
 from .httpwire import HttpReply
 from .link import Link
+from .pooltransport import IDLE_LIMIT, lost, no_connection, server_name
 from .tensors import Buffer
 
 __all__ = ["AsyncHttpTransport"]

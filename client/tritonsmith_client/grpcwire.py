@@ -91,16 +91,16 @@ class _Layout:
         if start < len(data):
             self.constant.append((data[start:], start))
 
-    def fits(self, data: bytes) -> bool:
+    def fits(self, data: bytes | memoryview) -> bool:
         if len(data) != self.total:
             return False
         # A loop, because all() would take twice as long, on every call.
         for constant, at in self.constant:  # noqa: SIM110
-            if not data.startswith(constant, at):
+            if data[at : at + len(constant)] != constant:
                 return False
         return True
 
-    def read(self, data: bytes) -> Result:
+    def read(self, data: bytes | memoryview) -> Result:
         """A message of this layout, which has been checked."""
         outputs = {}
         for name, start, shape, dtype in self.places:
@@ -122,11 +122,16 @@ class ResponseReader:
         self._shared = shared
         self._layout: _Layout | None = None
 
-    def read(self, data: bytes) -> Result:
-        """Raises ResponseError for what is no such message or contradicts itself."""
+    def read(self, data: bytes | memoryview) -> Result:
+        """Raises ResponseError for what is no such message or contradicts itself.
+
+        Args:
+            data: nobody else holds it.
+        """
         known = self._layout
         if known is not None and known.fits(data):
             return known.read(data)
+        data = bytes(data)
         try:
             layout = _parse(data, self._shared)
         except UnicodeDecodeError as exc:

@@ -17,7 +17,7 @@ from .errors import ResponseError
 from .httpwire import HttpReply
 from .tensors import flat_view
 
-__all__ = ["HttpResponseReader"]
+__all__ = ["HttpResponseReader", "decompressed"]
 
 _HEAD_LIMIT = 65536
 _ALIGNMENT = 64
@@ -108,7 +108,7 @@ class HttpResponseReader:
             body = memoryview(self._chunks)
         headers = self._head.headers
         if "content-encoding" in headers:
-            body = _decompressed(body, headers["content-encoding"])
+            body = decompressed(body, headers["content-encoding"])
         return HttpReply(self._head.status, headers, body)
 
     def _read_head(self) -> bool:
@@ -249,7 +249,7 @@ def _aligned(length: int, before: int) -> memoryview:
     return flat_view(memory)[skip : skip + length]
 
 
-def _decompressed(body: memoryview, encoding: str) -> memoryview:
+def decompressed(body: memoryview, encoding: str) -> memoryview:
     if encoding == "identity":
         return body
     if encoding not in ("gzip", "deflate"):

@@ -131,12 +131,17 @@ class _KernelTimedSocket(DeadlineSocket):
 
 
 def connect(
-    address: Address, tls: ssl.SSLContext | None, name: str | None, deadline: Deadline
+    address: Address,
+    tls: ssl.SSLContext | None,
+    name: str | None,
+    deadline: Deadline,
+    protocol: str | None = None,
 ) -> DeadlineSocket:
     """A connection to the first of the host's addresses that answers.
 
     Args:
         name: the one that the server's certificate must have.
+        protocol: what both sides have to agree on, if they use TLS.
 
     Raises:
         TimeoutError: the time is over.
@@ -146,7 +151,9 @@ def connect(
     try:
         sock.settimeout(deadline.left())
         if tls is not None:
-            sock = tls.wrap_socket(sock, server_hostname=name)
+            wrapped = sock = tls.wrap_socket(sock, server_hostname=name)
+            if protocol is not None and wrapped.selected_alpn_protocol() != protocol:
+                raise OSError(f"the server does not speak {protocol}")
     except BaseException:
         sock.close()
         raise
