@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -103,12 +104,18 @@ def make_job(
     sources = _sources(source, tuple(sorted(samples)), locked)
     _refuse_other_bytes(spec, source, sources)
     release = release_of(target, toolchain)
-    tools = {package: version(package) for package in ("tritonsmith", "onnx", "onnxruntime")}
+    tools = {package: _version(package) for package in ("tritonsmith", "onnx", "onnxruntime")}
     if release is not None:
         tools[release.library] = str(release)
-        tools["gpu"] = ", ".join(sorted({gpu.compute_capability for gpu in devices.gpus()}))
+        # Plans are built for the first GPU; the process that builds may see one like it alone.
+        tools["gpu"] = "".join(gpu.compute_capability for gpu in devices.gpus()[:1])
         tools |= toolchain.identity
     return Job(name, spec, target, source, folder, sources, tools, toolchain)
+
+
+@cache
+def _version(package: str) -> str:
+    return version(package)  # a millisecond, which a hundred models would feel
 
 
 def _refuse_other_bytes(spec: ModelSpec, source: Path, sources: Mapping[str, FileRecord]) -> None:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from tritonsmith_generator.engine import (
 )
 from tritonsmith_generator.enginelayers import EngineLayers, engine_layers
 from tritonsmith_generator.errors import HostError, InputError, TritonsmithError
+from tritonsmith_generator.gputurn import gpu_turn
 from tritonsmith_generator.profiles import check_profiles
 from tritonsmith_generator.signature import Signature, Tensor
 from tritonsmith_generator.tensorrt_config import builder_config
@@ -47,6 +49,7 @@ _HOST_CODES = frozenset(
     {"FAILED_ALLOCATION", "FAILED_INITIALIZATION", "FAILED_COMPUTATION", "FAILED_EXECUTION"}
 )
 _prepared: dict[Library, Any] = {}  # builders that were made before they were needed
+_WAITING = Progress("waiting for another build on the GPU", None, 0, None, "start")
 _DTYPES = {row.tensorrt: row for row in DATA_TYPES if row.tensorrt is not None}
 
 
@@ -75,13 +78,15 @@ def build(request: EngineRequest, emit: Emit) -> EngineReport:
     _add_profiles(builder, network, config, request)
     # Not earlier: a parser made while a recorder is set crashes when it is destroyed (RTX 1.7).
     builder.error_recorder = errors = error_recorder(trt)
-    emit(Progress(ROOT_PHASE, None, 0, None, "start"))
-    with _timed(parts, "build"):
+    with gpu_turn(lambda: emit(_WAITING)) as waited, _timed(parts, "build"):
+        if waited:
+            emit(replace(_WAITING, state="finish"))
+        emit(Progress(ROOT_PHASE, None, 0, None, "start"))
         plan = builder.build_serialized_network(network, config)
-    emit(Progress(ROOT_PHASE, None, 0, None, "finish"))
+        emit(Progress(ROOT_PHASE, None, 0, None, "finish"))
     if plan is None:
         raise _build_failure(release, request, errors.seen)
-    seconds = time.monotonic() - began
+    seconds = time.monotonic() - began - waited
     if request.options.timing_cache is not None:
         merge_timing_cache(config, request.options.timing_cache)
     gpus = devices.gpus()

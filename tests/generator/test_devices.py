@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
 
 import pytest
+from support.stand_in_driver import compile_library
 
 from tritonsmith_generator.builder_options import Release
 from tritonsmith_generator.devices import tensorrt_releases
@@ -59,14 +59,6 @@ def ask(folder: Path) -> list[dict[str, object]]:
     )
     found: list[dict[str, object]] = json.loads(done.stdout)
     return found
-
-
-def compile_library(folder: Path, name: str, source: str, status: int = 0) -> None:
-    if shutil.which("gcc") is None:
-        pytest.skip("no gcc to compile a stand-in driver with")
-    (folder / "source.c").write_text(source)
-    command = ["gcc", f"-DSTATUS={status}", "-shared", "-fPIC", "-o", str(folder / name)]
-    subprocess.run([*command, str(folder / "source.c")], check=True)
 
 
 def test_two_gpus_in_cudas_order(tmp_path: Path) -> None:

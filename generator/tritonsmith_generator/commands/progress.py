@@ -38,7 +38,9 @@ class Display:
         self._rows: dict[str, TaskID] = {}
         self._images = set[str]()
         self._said = set[str]()
-        self._all = self._progress.add_task(self._count(), model="", total=models, visible=False)
+        self._all = self._progress.add_task(
+            self._count(), model="", total=models, visible=models > 1
+        )
 
     def __enter__(self) -> Display:
         self._progress.start()
@@ -76,12 +78,7 @@ class Display:
     def _take_away(self, model: str) -> None:
         if model in self._rows:
             self._progress.remove_task(self._rows.pop(model))
-        self._progress.update(
-            self._all,
-            completed=self._done,
-            description=self._count(),
-            visible=self._models > 1,
-        )
+        self._progress.update(self._all, completed=self._done, description=self._count())
 
     def _print(self, event: Event) -> None:
         line = f"{event.model}: {self._words(event)}"

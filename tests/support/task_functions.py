@@ -1,0 +1,61 @@
+"""What test_tasks.py runs side by side: functions of the processes that it is about."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tritonsmith_generator.events import Event
+
+Emit = Callable[[Event], None]
+
+_seen: list[str] = []
+
+
+def process_id(_: object, emit: Emit) -> int:
+    return os.getpid()
+
+
+def overlaps(places: tuple[Path, str], emit: Emit) -> bool:
+    """Whether another one is at work during the next two seconds, or until one comes."""
+    folder, name = places
+    mine = folder / name
+    mine.touch()
+    deadline = time.monotonic() + 2
+    met = False
+    while not met and time.monotonic() < deadline:
+        met = any(path != mine and path.suffix != ".done" for path in folder.iterdir())
+        time.sleep(0.02)
+    mine.rename(mine.with_suffix(".done"))
+    return met
+
+
+def takes_memory(size: int, emit: Emit) -> int:
+    """Allocate so many bytes, keep them, and say whose they are."""
+    _seen.append("x" * size)
+    return os.getpid()
+
+
+def crashes_after_another(name: str, emit: Emit) -> str:
+    """As memory that the task before has spoilt would have it."""
+    if _seen:
+        ctypes.string_at(0)
+    _seen.append(name)
+    return name
+
+
+def refuses(text: str, emit: Emit) -> None:
+    raise ValueError(text)
+
+
+def environment(names: tuple[str, ...], emit: Emit) -> dict[str, str | None]:
+    return {name: os.environ.get(name) for name in names}
+
+
+def counts_descriptors(path: Path, emit: Emit) -> int:
+    """How many of this process's descriptors are open on a path."""
+    links = Path("/proc/self/fd").iterdir()
+    return sum(link.exists() and link.samefile(path) for link in links)
