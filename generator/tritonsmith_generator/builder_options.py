@@ -271,7 +271,13 @@ def check_values(options: BuilderOptions) -> None:
 
 
 def check_machine(release: Release, options: BuilderOptions, has_gpu: bool) -> None:
-    """Raises HostError for an option that needs a GPU while it builds, where there is none."""
+    """Raises HostError for an option that needs what this machine has not."""
+    lean = options.version_compatible and not options.exclude_lean_runtime
+    if release.library == "tensorrt_rtx" and lean:
+        raise HostError(
+            f"option 'version_compatible' puts the lean runtime into the plan, and {release} comes "
+            "without one: add exclude_lean_runtime: true"
+        )
     if release.library == "tensorrt_rtx" and not has_gpu:
         for name in _RTX_NEEDS_GPU:
             if getattr(options, name):

@@ -80,13 +80,19 @@ def _versions(file: OnnxFile, target: str) -> Iterator[str]:
             f"IR version {file.proto.ir_version} is newer than the installed onnx "
             f"{onnx.__version__} reads ({onnx.IR_VERSION}): upgrade onnx or export again"
         )
-    if not file.opset:
+    if not file.opset and _needs_opset(file):
         yield "the model declares no opset of the standard operators (ai.onnx): export it again"
     elif file.opset > NEWEST_OPSET:
         yield (
             f"opset {file.opset} is newer than {NEWEST_OPSET}, the newest that TensorRT and "
             "ONNX Runtime take: export again with a lower opset_version"
         )
+
+
+def _needs_opset(file: OnnxFile) -> bool:
+    """Not a model of other domains only, such as the classical ones of ai.onnx.ml."""
+    domains = {node.domain for graph in graphs(file.proto.graph) for node in graph.node}
+    return not file.proto.opset_import or bool(domains & {"", "ai.onnx"})
 
 
 def _has_outputs(file: OnnxFile, target: str) -> Iterator[str]:

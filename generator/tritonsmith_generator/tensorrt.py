@@ -78,6 +78,7 @@ def build(request: EngineRequest, emit: Emit) -> EngineReport:
     _add_profiles(builder, network, config, request)
     # Not earlier: a parser made while a recorder is set crashes when it is destroyed (RTX 1.7).
     builder.error_recorder = errors = error_recorder(trt)
+    errors.seen.clear()  # of an earlier build in this process
     with gpu_turn(lambda: emit(_WAITING)) as waited, _timed(parts, "build"):
         if waited:
             emit(replace(_WAITING, state="finish"))
@@ -265,6 +266,12 @@ def _build_failure(release: Release, request: EngineRequest, errors: Any) -> Tri
     limits = (
         f"\nMemory was limited ({pools}): raise the limit if that is too little." if pools else ""
     )
+    gpus = ", ".join(request.options.compute_capabilities)
+    if gpus:
+        limits += (
+            f"\nIt was to run on compute capability {gpus}, and not each has every data type: "
+            "leave some out, or take another precision."
+        )
     kind = HostError if any(code.name in _HOST_CODES for code, _ in errors) else InputError
     return kind(f"{release} built no engine from {request.onnx.name}:\n  {listed}{limits}")
 

@@ -10,6 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto as T
 from onnx import helper
+from onnxruntime.datasets import get_example
 from support import bad_models as bad
 from support.command import GenRepo
 
@@ -68,6 +69,11 @@ BAD: dict[str, tuple[bad.Maker, str, str]] = {
     ),
     "sequence output": (bad.saved(bad.sequence_output()), ORT, "'y' is a sequence: only tensors"),
     "no opset": (bad.saved(bad.without_opset()), ORT, "declares no opset"),
+    "classical model with a sequence of maps": (
+        lambda folder: Path(get_example("logreg_iris.onnx")),
+        ORT,
+        "output 'probabilities' is a sequence: only tensors",
+    ),
     "opset of the future": (
         bad.saved(bad.model([bad.relu()], opset_imports=[helper.make_opsetid("", 40)])),
         ORT,
@@ -235,6 +241,21 @@ def test_types_that_are_kept(number: int, gen_repo: GenRepo, tmp_path: Path) -> 
     assert outcome.code == 0, outcome
     config = (tmp_path / "model_repository/model/config.pbtxt").read_text()
     assert config.count(f"data_type: {dtypes.from_onnx(number).config}\n") == 2
+
+
+def test_a_model_without_standard_operators(gen_repo: GenRepo, tmp_path: Path) -> None:
+    """It declares no opset of theirs, and needs none: ONNX Runtime serves it, TensorRT does not."""
+    node = helper.make_node(
+        "LinearRegressor", ["x"], ["y"], "r", domain="ai.onnx.ml", coefficients=[1.0, 2, 3, 4]
+    )
+    opsets = [helper.make_opsetid("ai.onnx.ml", 1)]
+    outputs = [bad.tensor("y", shape=("batch", 1))]
+    path = bad.saved(bad.model([node], outputs=outputs, opset_imports=opsets))(tmp_path)
+    outcome = gen_repo(path, "--target", ORT, "-o", "repository")
+    assert outcome.code == 0, outcome
+    assert gen_repo("check", "repository").code == 0
+    outcome = gen_repo(path, "--target", TRT, "-o", "plans")
+    assert "(LinearRegressor) is of the custom domain 'ai.onnx.ml'" in outcome.err
 
 
 def test_a_flipped_bit_is_found_by_its_digest(gen_repo: GenRepo, tmp_path: Path) -> None:

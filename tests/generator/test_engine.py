@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from onnx import TensorProto, helper
 from support import engine_models as models
 
 from tritonsmith_client.dtypes import from_wire
@@ -131,6 +132,56 @@ def test_unsupported_nodes_are_listed_all(tmp_path: Path) -> None:
     assert unsupported_nodes("tensorrt_rtx", models.LIGHT / "light_squeezenet.onnx") == ()
 
 
+def test_an_operator_that_tensorrt_says_it_has_and_cannot_read(tmp_path: Path) -> None:
+    """TensorRT for RTX's supports_operator is True for NonZero; its parser then lacks a plugin."""
+    onnx = models.save(
+        tmp_path / "m.onnx",
+        [
+            helper.make_node("NonZero", ["x"], ["y"], "where"),
+            helper.make_node("Cast", ["y"], ["z"], to=1),
+        ],
+        {"x": (TensorProto.FLOAT, [8])},
+        ["z"],
+    )
+    assert_refused(request(onnx, tmp_path), InputError, "m.onnx", "node 0 'where' (NonZero)")
+
+
+def test_the_lean_runtime_that_rtx_has_not(tmp_path: Path) -> None:
+    build = request(
+        models.two_layers(tmp_path / "m.onnx"), tmp_path, batches(1, 4, 8), version_compatible=True
+    )
+    assert_refused(build, HostError, "'version_compatible'", "add exclude_lean_runtime: true")
+    options = replace(build.options, exclude_lean_runtime=True)
+    assert build_engine(replace(build, options=options)).plan_bytes > 1_000_000
+
+
+def test_the_second_build_of_a_process_has_its_own_messages(tmp_path: Path) -> None:
+    """TensorRT keeps the first logger of a process, whatever it is given later."""
+    onnx = models.two_layers(tmp_path / "m.onnx")
+    script = """
+import sys
+from pathlib import Path
+from tritonsmith_generator.builder_options import BuilderOptions
+from tritonsmith_generator.engine import EngineRequest
+from tritonsmith_generator.errors import InputError
+from tritonsmith_generator.profiles import ShapeRange
+from tritonsmith_generator.tensorrt import build
+profile = {"x": ShapeRange((1, 256), (4, 256), (8, 256))}
+for options in ({"memory_pools": {"workspace": 0}}, {"compute_capabilities": ("7.5",)}):
+    request = EngineRequest("tensorrt_rtx", Path(sys.argv[1]), Path(sys.argv[2]), (profile,),
+                            BuilderOptions(**options))
+    try:
+        build(request, lambda progress: None)
+    except InputError as exc:
+        print(repr(str(exc)))
+"""
+    command = [sys.executable, "-c", script, onnx, tmp_path / "model.plan"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    first, second = done.stdout.splitlines()
+    assert "workspace 0 bytes" in first and "SM75" not in first
+    assert "SM75" in second and "workspace" not in second.lower()
+
+
 def test_too_small_a_workspace_says_so(tmp_path: Path) -> None:
     onnx = models.LIGHT / "light_squeezenet.onnx"
     build = request(onnx, tmp_path, memory_pools={"workspace": 1 << 20})
@@ -153,6 +204,8 @@ def test_an_option_of_other_releases_names_them(tmp_path: Path) -> None:
     [
         ({"memory_pools": {"scratch": 1}}, ["'memory_pools' is 'scratch'", "workspace"]),
         ({"compute_capabilities": ("9.0",)}, ["'9.0'", "8.6", "8.9", "12.0"]),
+        ({"compute_capabilities": ("current",)}, ["'current'", "builds for: 7.5, 8.0"]),
+        ({"runtime_platform": "windows_amd64"}, ["'runtime_platform'", "needs TensorRT 10.2"]),
         ({"tactic_sources": ("cublas",)}, ["'cublas'", "edge_mask_convolutions"]),
         ({"tiling_optimization_level": "utmost"}, ["'utmost'", "moderate"]),
         ({"dla_core": 0}, ["'dla_core'", "TensorRT 8.6"]),
@@ -213,7 +266,8 @@ def test_an_option_that_needs_a_gpu_to_build(tmp_path: Path, option: str) -> Non
 def test_a_compute_capability_reaches_tensorrt(tmp_path: Path) -> None:
     onnx = models.two_layers(tmp_path / "m.onnx")
     turing = request(onnx, tmp_path, batches(1, 4, 8), compute_capabilities=("7.5",))
-    assert_refused(turing, InputError, "SM75")  # it has no FP32 matrix product in RTX
+    # It has no FP32 matrix product in RTX.
+    assert_refused(turing, InputError, "SM75", "compute capability 7.5", "another precision")
     newer = request(onnx, tmp_path, batches(1, 4, 8), compute_capabilities=("8.6", "12.0"))
     assert build_engine(newer).plan_bytes > 1_000_000
 
