@@ -1,0 +1,365 @@
+"""Stages: what is in the cache is used again, what is not says why, and no damage is trusted."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper
+from support import bad_models as models
+from support.command import GenRepo
+
+from tritonsmith_generator import build, load_spec
+from tritonsmith_generator.cachefolder import cache_folder
+
+SIMPLENET = Path(__file__).parents[2] / "model_repository/simplenet.onnx"
+STAGES = ("cases", "conversion", "plan", "config.pbtxt")
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("tensorrt_rtx") is None, reason="tensorrt_rtx is not installed"
+)
+
+
+def spec(options: str, source: object = SIMPLENET) -> None:
+    Path("models.yaml").write_text(
+        f"models: {{m: {{onnx: '{source}', target: tensorrt_rtx, {options}}}}}\n"
+    )
+
+
+def samples(seed: int, name: str = "samples.npz") -> None:
+    np.savez(name, input=np.random.default_rng(seed).random((32, 784), np.float32))
+
+
+def built(gen_repo: GenRepo, *options: str, to: str = "repository") -> dict[str, Any]:
+    outcome = gen_repo("models.yaml", "-o", to, "--json", *options)
+    assert outcome.code == 0, outcome
+    (model,) = json.loads(outcome.out)
+    return dict(model)
+
+
+def why(model: Mapping[str, Any]) -> dict[str, str]:
+    """The stages that ran, with their reasons."""
+    return {s["stage"]: "; ".join(s["why"]) for s in model["stages"] if s["ran"]}
+
+
+def kept_files() -> dict[Path, tuple[int, int]]:
+    """Inode and time of all results in the cache; a look at an entry touches its manifest."""
+    files = (p for p in cache_folder("stages").rglob("*") if p.is_file())
+    return {
+        p: (p.stat().st_ino, p.stat().st_mtime_ns)
+        for p in files
+        if p.suffix != ".lock" and p.name != "manifest.json"
+    }
+
+
+FORBIDDEN = """
+import sys
+sys.path.remove({folder!r})
+del sys.modules[__name__]
+import {module} as real
+sys.path.insert(0, {folder!r})
+
+def refuse(*_, **__):
+    raise RuntimeError("{module}.{member} was used")
+
+real.{member} = refuse
+"""
+
+
+def forbid(monkeypatch: pytest.MonkeyPatch, folder: Path, *members: str) -> None:
+    """In every process that is started from now on, to call one of these is an error."""
+    folder.mkdir()
+    for module, member in (name.split(".") for name in members):
+        text = FORBIDDEN.format(folder=str(folder), module=module, member=member)
+        (folder / f"{module}.py").write_text(text)
+    monkeypatch.syspath_prepend(str(folder))
+
+
+SESSION, BUILDER = "onnxruntime.InferenceSession", "tensorrt_rtx.Builder"
+
+
+def test_a_change_of_batching_runs_no_pass_and_builds_no_plan(
+    gen_repo: GenRepo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples(0)
+    options = "precision: int8, calibration: samples.npz, batching: {max: 8, max_delay_us: %d}"
+    spec(options % 100)
+    assert why(built(gen_repo)) == dict.fromkeys(STAGES, "first build")
+    before = kept_files()
+    plan = Path("repository/m/1/model.plan").read_bytes()
+
+    forbid(monkeypatch, tmp_path / "forbidden", SESSION, BUILDER)
+    spec(options % 500)
+    second = built(gen_repo)
+    assert why(second) == {"config.pbtxt": "batching.max_delay_us 100 -> 500"}
+    assert any(note.startswith("int8: ") for note in second["notes"])
+    assert kept_files() == before
+    assert second["version"] == 1
+    assert Path("repository/m/1/model.plan").read_bytes() == plan
+    assert "max_queue_delay_microseconds: 500" in Path("repository/m/config.pbtxt").read_text()
+
+    spec((options % 500).replace("int8", "fp16"))  # what is forbidden would have been noticed
+    outcome = gen_repo("models.yaml", "-o", "repository")
+    assert outcome.code != 0 and "Builder was used" in outcome.err
+    assert kept_files() == before
+
+
+def test_each_change_runs_what_follows_from_it(gen_repo: GenRepo) -> None:
+    """And nothing else; what was there before is found again."""
+    samples(0)
+    samples(1, "cases.npz")
+    options = (
+        "precision: %s, calibration: samples.npz, batching: {max: %d}, "
+        "accuracy: {samples: cases.npz, limit: %s}"
+    )
+    spec(options % ("fp16", 8, 0.1))
+    built(gen_repo)
+    spec(options % ("int8", 8, 0.1))
+    ran = why(built(gen_repo))
+    assert ran["conversion"] == ran["config.pbtxt"] == "precision fp16 -> int8"
+    assert ran["plan"].endswith(": other bytes; precision fp16 -> int8")
+    assert "cases" not in ran
+
+    spec(options % ("int8", 8, 0.2))  # the same graph passes the gate: it needs no other plan
+    changed = "accuracy.limit 0.1 -> 0.2"
+    assert why(built(gen_repo)) == {"conversion": changed, "config.pbtxt": changed}
+
+    spec(options % ("int8", 16, 0.2))
+    assert why(built(gen_repo)) == {
+        "plan": "profile 0 input 1x784:8x784:8x784 -> 1x784:8x784:16x784",
+        "config.pbtxt": "batching.max 8 -> 16",
+    }
+
+    samples(2)
+    ran = why(built(gen_repo))
+    assert set(ran) == {"conversion", "plan", "config.pbtxt"}
+    assert ran["conversion"].endswith("samples.npz: other bytes")
+    samples(3, "cases.npz")
+    ran = why(built(gen_repo))
+    assert ran["cases"].endswith("cases.npz: other bytes")
+    assert ran["conversion"] == "cases: other bytes"
+
+    samples(1, "cases.npz")
+    samples(0)
+    spec(options % ("fp16", 8, 0.1))
+    assert set(why(built(gen_repo))) == {"config.pbtxt"}
+    assert gen_repo("check", "repository").code == 0
+
+
+def test_explained_in_words(gen_repo: GenRepo) -> None:
+    samples(0)
+    spec("precision: fp16")
+    dry = gen_repo("models.yaml", "-o", "repository", "--explain", "--dry-run")
+    assert "m: cases: would run, first build" in dry.out
+    assert "m: plan: would run, its input comes from conversion" in dry.out
+    assert not cache_folder("stages").exists() and not Path("repository").exists()
+    first = gen_repo("models.yaml", "-o", "repository", "--explain")
+    assert "m: conversion: ran, first build" in first.out
+    again = gen_repo("models.yaml", "-o", "repository", "--explain")
+    assert [line for line in again.out.splitlines() if line.startswith("m: ")] == [
+        f"m: {stage}: reused" for stage in STAGES
+    ]
+    spec("precision: fp16, batching: {max_delay_us: 500}")
+    for option, ran in (("--dry-run", "would run"), ("--explain", "ran")):
+        told = gen_repo("models.yaml", "-o", "repository", "--explain", option).out
+        assert f"m: config.pbtxt only: {ran}, batching.max_delay_us unset -> 500" in told
+        assert "m: plan: reused" in told
+    spec(
+        "precision: fp16, batching: false, "
+        "shapes: {input: {min: [1, 784], opt: [2, 784], max: [2, 784]}}"
+    )
+    told = gen_repo("models.yaml", "-o", "repository", "--explain", "--dry-run").out
+    assert "batching off" not in told and "batching unset -> off" in told
+    assert "batching.max_delay_us 500 -> unset" in told
+    assert "explain" not in gen_repo("models.yaml", "-o", "repository", "--dry-run").out
+
+
+def test_the_python_api_says_it_too(gen_repo: GenRepo, tmp_path: Path) -> None:
+    spec("precision: fp32")
+    for ran in (True, False):
+        (result,) = build(load_spec(Path("models.yaml")), Path(), tmp_path / "repository")
+        assert [(s.stage, s.ran) for s in result.stages] == [
+            (stage, ran) for stage in ("cases", "plan", "config.pbtxt")
+        ]
+
+
+def relock(**changes: str) -> None:
+    """As if another machine had built it: the lock says other tools; the cache is another one."""
+    path = Path("repository/repository.lock.json")
+    lock = json.loads(path.read_text())
+    model = lock["models"]["m"]
+    model["key"] = model["artifact"] = "another"
+    for name, value in changes.items():
+        model["tools"][name] = value
+        for inputs in model["stages"].values():
+            for known in {name, name.upper()} & set(inputs):
+                inputs[known] = value
+    path.write_text(json.dumps(lock))
+    cache_folder("stages").rename(cache_folder("elsewhere"))
+
+
+def test_other_tools_and_another_gpu_are_named(gen_repo: GenRepo) -> None:
+    spec("precision: fp16")
+    built(gen_repo)
+    relock(onnx="1.22.0", gpu="8.6")
+    ran = why(built(gen_repo, "--dry-run"))
+    newer = f"onnx 1.22.0 -> {onnx.__version__}"
+    assert ran["cases"] == ran["conversion"] == newer
+    assert ran["config.pbtxt"] == f"{newer}; GPU 8.6 -> none"
+    ran = why(built(gen_repo))
+    assert "GPU 8.6 -> none" in ran["plan"] and newer not in ran["plan"]
+
+
+def test_locks_of_other_formats(gen_repo: GenRepo) -> None:
+    spec("precision: fp32")
+    built(gen_repo)
+    path = Path("repository/repository.lock.json")
+    lock = json.loads(path.read_text())
+    old = {**lock, "format": 1, "models": {"m": {**lock["models"]["m"], "key": "old"}}}
+    del old["models"]["m"]["stages"]
+    path.write_text(json.dumps(old))
+    cache_folder("stages").rename(cache_folder("elsewhere"))
+    told = why(built(gen_repo, "--dry-run"))
+    assert set(told.values()) == {"built by an earlier gen-repo, which did not record why"}
+    path.write_text(json.dumps({**lock, "format": 99}))
+    outcome = gen_repo("models.yaml", "-o", "repository")
+    assert outcome.code == 1
+    assert (
+        "has format 99, this gen-repo reads up to 2: use the gen-repo that wrote it" in outcome.err
+    )
+
+
+def flip(path: Path) -> None:
+    """Another byte in the middle; size and time tell nothing."""
+    stat = path.stat()
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    path.write_bytes(data)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+def test_a_damaged_result_is_made_again(gen_repo: GenRepo) -> None:
+    spec("precision: fp16, batching: {max_delay_us: 100}")
+    built(gen_repo)
+    damaged = [
+        path
+        for pattern in ("cases/*/cases.npz", "conversion/*/*.onnx", "plan/*/model.plan")
+        for path in cache_folder("stages").glob(pattern)
+    ]
+    assert len(damaged) == 3
+    whole = {path: path.read_bytes() for path in damaged}
+    for path in damaged:
+        flip(path)
+    spec("precision: fp16, batching: {max_delay_us: 200}")
+    ran = why(built(gen_repo))
+    assert {ran[stage] for stage in STAGES[:3]} == {"its cached result is damaged"}
+    cases, model, plan = damaged
+    assert (cases.read_bytes(), model.read_bytes()) == (whole[cases], whole[model])
+    newest = max(Path("repository/m").glob("*/model.plan"))
+    assert newest.read_bytes() == plan.read_bytes()
+    assert gen_repo("check", "repository").code == 0
+
+    (record,) = cache_folder("stages").glob("plan/*/kept.json")
+    record.write_text(record.read_text().replace("FP32", "FP16"))  # what it says is no less a part
+    spec("precision: fp16, batching: {max_delay_us: 300}")
+    assert why(built(gen_repo))["plan"] == "its cached result is damaged"
+
+
+def test_a_lost_cache_costs_a_version_and_no_error(gen_repo: GenRepo) -> None:
+    """TensorRT for RTX seldom makes the same bytes twice, and versions are immutable."""
+    spec("precision: fp16, batching: {max_delay_us: 100}")
+    built(gen_repo)
+    plan = Path("repository/m/1/model.plan").read_bytes()
+    cache_folder("stages").rename(cache_folder("elsewhere"))
+    spec("precision: fp16, batching: {max_delay_us: 200}")
+    second = built(gen_repo)
+    assert why(second)["plan"] == "its cached result is gone"
+    newest = Path(f"repository/m/{second['version']}/model.plan").read_bytes()
+    assert (second["version"] == 1) == (newest == plan)
+    assert Path("repository/m/1/model.plan").read_bytes() == plan
+
+
+def test_two_builds_at_once_share_what_they_make(gen_repo: GenRepo) -> None:
+    samples(0)
+    spec("precision: int8, calibration: samples.npz")
+    command = [sys.executable, "-m", "tritonsmith_generator", "build", "models.yaml", "--json"]
+    running = [
+        subprocess.Popen([*command, "-o", to], stdout=subprocess.PIPE) for to in ("one", "two")
+    ]
+    outputs = [process.communicate()[0] for process in running]
+    assert [process.returncode for process in running] == [0, 0], outputs
+    plans = [Path(to, "m/1/model.plan").read_bytes() for to in ("one", "two")]
+    assert plans[0] == plans[1]
+    entries = [p.name for p in cache_folder("stages").glob("*/*") if p.suffix != ".lock"]
+    assert len(entries) == 3 and not [name for name in entries if ".tmp" in name]
+
+
+def test_the_cache_stays_within_its_limit(
+    gen_repo: GenRepo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def entries() -> set[Path]:
+        return {p.parent for p in cache_folder("stages").rglob("manifest.json")}
+
+    spec("precision: fp32, batching: {max: 8}")
+    built(gen_repo)
+    old = entries()
+    assert len(old) == 2
+    for manifest in cache_folder("stages").rglob("manifest.json"):
+        os.utime(manifest, (0, 0))  # used long ago
+    cases, plan = sorted(old)
+    spec("precision: fp32, batching: {max: 16}")  # the same cases, another plan
+    monkeypatch.setenv("TRITONSMITH_CACHE_GB", "0.0006")
+    assert built(gen_repo)["status"] == "built"
+    assert plan not in entries() and len(entries()) == 2
+    monkeypatch.setenv("TRITONSMITH_CACHE_GB", "much")
+    spec("precision: fp16")
+    outcome = gen_repo("models.yaml", "-o", "repository")
+    assert outcome.code == 3
+    assert "TRITONSMITH_CACHE_GB is 'much': set it to a number of gigabytes" in outcome.err
+
+
+def determinants(count: int) -> Path:
+    """ONNX Runtime takes Det; TensorRT for RTX does not."""
+    nodes = [helper.make_node("MatMul", ["x", "x"], ["p"], "fine")]
+    nodes += [helper.make_node("Det", ["p"], [f"d{n}"], f"det_{n}") for n in range(count)]
+    inputs = [models.tensor("x", shape=(3, 2, 2))]
+    outputs = [models.tensor(f"d{n}", shape=(3,)) for n in range(count)]
+    return models.saved(models.model(nodes, inputs, outputs))(Path.cwd())
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_unsupported_nodes_are_told_before_any_time_is_spent(
+    precision: str, gen_repo: GenRepo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec(f"precision: {precision}", determinants(12))
+    forbid(monkeypatch, tmp_path / "forbidden", SESSION)
+    outcome = gen_repo("models.yaml", "-o", "repository")
+    assert outcome.code == 1
+    assert "TensorRT for RTX" in outcome.err and "cannot take model.onnx" in outcome.err
+    for number in range(10):
+        assert f"node {number + 1} 'det_{number}' (Det): " in outcome.err
+    assert "det_10" not in outcome.err and "and 2 more" in outcome.err
+    assert "use target onnxruntime" in outcome.err
+    assert not Path("repository").exists()
+    assert kept_files() == {}
+
+
+def test_wrong_cases_end_the_engine_build(gen_repo: GenRepo) -> None:
+    """They are asked for while it runs; the reason is theirs, not that the build was ended."""
+    nodes = [helper.make_node("Softmax", ["x"], ["y"], "across", axis=0)]
+    source = models.saved(models.model(nodes))(Path.cwd())
+    spec("precision: fp32", source)
+    outcome = gen_repo("models.yaml", "-o", "repository")
+    assert outcome.code == 1
+    assert "the answer for a row changes with the other rows of its batch" in outcome.err
+    assert "SIGKILL" not in outcome.err
+    assert not Path("repository").exists()
