@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Literal
 
 from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
 
 from tritonsmith_client import dtypes
 from tritonsmith_generator.cases import case_path, load_cases
 from tritonsmith_generator.errors import InputError
+from tritonsmith_generator.finding import Finding
+from tritonsmith_generator.hardening import model_dangers, repository_dangers
 from tritonsmith_generator.inspection import (
     default_filename,
     filenames,
@@ -32,15 +33,6 @@ from tritonsmith_generator.signature import Signature, Tensor
 from tritonsmith_generator.targets import TARGETS
 
 __all__ = ["Finding", "check_repository"]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something wrong (error) or doubtful (warning); ``where`` is a path in the repository."""
-
-    severity: Literal["error", "warning"]
-    where: str
-    message: str
 
 
 @dataclass(frozen=True)
@@ -64,7 +56,7 @@ def check_repository(repository: Path) -> tuple[Finding, ...]:
     lock = read_lock(repository)
     folders = model_folders(repository)
     names = frozenset(folder.name for folder in folders)
-    findings = []
+    findings = list(repository_dangers(repository))
     if not folders:
         findings.append(Finding("error", ".", "the repository holds no model"))
     for name in sorted(set(lock.models) - names):
@@ -77,6 +69,7 @@ def check_repository(repository: Path) -> tuple[Finding, ...]:
             continue
         for check in _CHECKS:
             findings.extend(check(model))
+        findings.extend(model_dangers(model.folder, model.config))
     return tuple(findings)
 
 

@@ -2,27 +2,48 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from tritonsmith_generator.errors import HostError, InputError
-from tritonsmith_generator.serve.base import SAFE_FLAGS
+from tritonsmith_generator.pinning import pin
+from tritonsmith_generator.serve.base import RESTRICTED, SAFE_FLAGS
 from tritonsmith_generator.serve.environment import PACKAGES, WHEEL
-from tritonsmith_generator.serve.selection import read_models
+from tritonsmith_generator.serve.selection import (
+    ServedModel,
+    container_reason,
+    leave_out,
+    read_models,
+)
 from tritonsmith_generator.serve.view import BACKENDS
 
-__all__ = ["Change", "Deployment", "compose_files", "docker_files", "fetch_wheels", "write_files"]
+__all__ = [
+    "Change",
+    "Deployment",
+    "compose_files",
+    "docker_files",
+    "fetch_wheels",
+    "pinned",
+    "write_files",
+]
 
 SERVER_COMMAND = ("tritonserver", "--model-repository=/models", *SAFE_FLAGS)
 # The Python of Debian 12, the base of Dockerfile.embedded.
 _PYTHON = "3.11"
 _MAX_BODY_MB = 64  # tritonserver's own limit for HTTP requests
+IMAGES: Mapping[str, str] = {
+    "front": "nginxinc/nginx-unprivileged:1.29-alpine",
+    "prometheus": "prom/prometheus:v3.5.0",
+    "grafana": "grafana/grafana:12.1.0",
+}
+PORTS: Mapping[str, int] = {"front": 8443, "prometheus": 9090, "grafana": 3000}
 
 
 @dataclass(frozen=True)
@@ -32,6 +53,7 @@ class Deployment:
     Attributes:
         repository: the model repository.
         image: the server's image.
+        images: those of the services around it, by service.
         gpus: "all", "none", or numbers such as "0,1".
     """
 
@@ -39,6 +61,7 @@ class Deployment:
     image: str
     gpus: str = "none"
     shm_size: str = "1g"
+    images: Mapping[str, str] = field(default_factory=lambda: IMAGES)
 
     @property
     def name(self) -> str:
@@ -47,9 +70,25 @@ class Deployment:
         return found or "models"
 
     @property
+    def left_out(self) -> dict[str, str]:
+        """The models that the server can't serve, each with the reason."""
+        return leave_out(read_models(self.repository), self._reason)
+
+    def _reason(self, model: ServedModel) -> str | None:
+        if model.backend == "tensorrt" and self.gpus == "none":
+            return "it is a TensorRT plan, which needs --gpus all (or numbers)"
+        return container_reason(has_gpu=True)(model)
+
+    @property
     def models(self) -> list[str]:
-        """The models, by name. Raises InputError if it is no repository, or for a strange name."""
-        names = sorted(read_models(self.repository))
+        """The names of the models that are served.
+
+        Raises InputError if it is no repository, has none of them, or for a strange name.
+        """
+        names = sorted(set(read_models(self.repository)) - set(self.left_out))
+        if not names:
+            reasons = "; ".join(f"{name}: {why}" for name, why in self.left_out.items())
+            raise InputError(f"{self.repository}: no model can be deployed. {reasons}")
         for name in names:
             if not re.fullmatch(r"[\w.-]+", name):
                 raise InputError(
@@ -65,6 +104,14 @@ class Change:
 
     path: Path
     action: str
+
+
+def pinned(deployment: Deployment) -> Deployment:
+    """With every image by its digest, where it is known."""
+    names = [deployment.image, *deployment.images.values()]
+    digests = pin(names, deployment.repository)
+    images = {service: digests[name] for service, name in deployment.images.items()}
+    return replace(deployment, image=digests[deployment.image], images=images)
 
 
 def docker_files(deployment: Deployment) -> dict[str, str]:
@@ -88,7 +135,7 @@ def docker_files(deployment: Deployment) -> dict[str, str]:
 _DOCKERFILES = ("Dockerfile", "Dockerfile.embedded")
 _COMPOSE_FILES = {
     "compose.yaml": "compose.yaml",
-    "README.md": "README.md",
+    "SECRETS.md": "SECRETS.md",
     "nginx.conf": "nginx.conf",
     "prometheus.yml": "prometheus.yml",
     "alerts.yml": "alerts.yml",
@@ -99,12 +146,18 @@ _COMPOSE_FILES = {
 
 
 def compose_files(
-    deployment: Deployment, changes: Mapping[str, object] | None = None
+    deployment: Deployment, folder: Path, changes: Mapping[str, object] | None = None
 ) -> dict[str, str]:
-    """The compose file and what its services read. ``changes`` replace values of the templates."""
+    """The compose file and what its services read, for this folder.
+
+    ``changes`` replace values of the templates.
+    """
     values = {
         "name": deployment.name,
-        "repository": str(deployment.repository.absolute()),
+        "mounts": _mounts(deployment, _seen_from(folder, deployment.repository)),
+        "images": deployment.images,
+        "ports": PORTS,
+        "restricted": ",".join(RESTRICTED),
         "models": deployment.models,
         "image": deployment.image,
         "gpus": deployment.gpus,
@@ -121,7 +174,22 @@ def compose_files(
         "patience": "1m",
     } | dict(changes or {})
     files = {to: _render(f"compose/{name}.j2", values) for to, name in _COMPOSE_FILES.items()}
-    return files | {".gitignore": "secrets/\n"}
+    return files | {".gitignore": "secrets/\n.env\n"}
+
+
+def _mounts(deployment: Deployment, repository: str) -> dict[str, str]:
+    """The whole repository, or just the models that are served if some are left out."""
+    if not deployment.left_out:
+        return {"/models": repository}
+    return {f"/models/{name}": f"{repository}/{name}" for name in deployment.models}
+
+
+def _seen_from(folder: Path, repository: Path) -> str:
+    """A repository that is named relative to here stays so: both may be moved together."""
+    if repository.is_absolute():
+        return str(repository)
+    seen = os.path.relpath(repository, folder)
+    return seen if seen.startswith("..") else f"./{seen}"  # else it would be a volume's name
 
 
 def write_files(files: Mapping[str, str], folder: Path, force: bool = False) -> list[Change]:

@@ -154,6 +154,16 @@ def tagged(client: docker.DockerClient, image: Any, name: str) -> Iterator[bool]
         client.images.remove(name, noprune=True)
 
 
+def compose_command() -> list[str]:
+    """docker compose, in either of its versions. Skips where it is not installed."""
+    if shutil.which("docker-compose"):
+        return ["docker-compose"]
+    asked = subprocess.run(["docker", "compose", "version"], capture_output=True, check=False)
+    if asked.returncode:
+        pytest.skip("docker compose is not installed here")
+    return ["docker", "compose"]
+
+
 def network_for(client: Any) -> str:
     """Docker's own network where the engine has one, the machine's where not."""
     return "bridge" if any(n.name == "bridge" for n in client.networks.list()) else "host"

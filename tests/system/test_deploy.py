@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import shutil
-import socket
 import ssl
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +14,8 @@ import numpy as np
 import pytest
 import typer
 import yaml
+from support.docker_engine import compose_command
+from support.http_calls import free_port, get, until
 from typer.testing import CliRunner
 
 from tritonsmith_client import Client
@@ -32,6 +31,7 @@ from tritonsmith_generator.deploy import (
 from tritonsmith_generator.errors import InputError, UsageError
 from tritonsmith_generator.serve import Server
 from tritonsmith_generator.serve.base import ServerBase
+from tritonsmith_generator.spec import load_spec
 
 
 def _program(name: str) -> str:
@@ -54,8 +54,8 @@ def test_the_name_is_one_that_every_program_takes(deployment: Deployment) -> Non
     assert deployment.name == "model-repository"
 
 
-def test_the_compose_file_protects_the_server(deployment: Deployment) -> None:
-    made = yaml.safe_load(compose_files(deployment)["compose.yaml"])
+def test_the_compose_file_protects_the_server(deployment: Deployment, tmp_path: Path) -> None:
+    made = yaml.safe_load(compose_files(deployment, tmp_path)["compose.yaml"])
     triton = made["services"]["triton"]
     assert triton["image"] == "nvcr.io/nvidia/tritonserver:26.10-py3"
     assert triton["networks"] == ["inside"]
@@ -80,28 +80,30 @@ def test_the_compose_file_protects_the_server(deployment: Deployment) -> None:
 
 
 def test_docker_compose_reads_it(deployment: Deployment, tmp_path: Path) -> None:
-    program = _program("docker-compose")
-    write_files(compose_files(deployment), tmp_path)
+    write_files(compose_files(deployment, tmp_path), tmp_path)
     (tmp_path / "secrets").mkdir()
     for name in ("server.crt", "server.key", "token.conf", "grafana_password"):
         (tmp_path / "secrets" / name).touch()
+    (tmp_path / ".env").write_text("TRITON_ADMIN_KEY=key-1\n")
     done = subprocess.run(
-        [program, "config"], cwd=tmp_path, capture_output=True, text=True, check=False
+        [*compose_command(), "config"], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     services = yaml.safe_load(done.stdout)["services"]
     assert set(services) == {"triton", "front", "prometheus", "grafana"}
 
 
-def test_without_gpus_none_is_asked_for(deployment: Deployment) -> None:
+def test_without_gpus_none_is_asked_for(deployment: Deployment, tmp_path: Path) -> None:
     plain = Deployment(deployment.repository, "image")
-    triton = yaml.safe_load(compose_files(plain)["compose.yaml"])["services"]["triton"]
+    triton = yaml.safe_load(compose_files(plain, tmp_path)["compose.yaml"])["services"]["triton"]
     assert "deploy" not in triton
     assert "memlock" not in triton["ulimits"]
 
 
-def test_the_dashboard_has_a_row_of_panels_for_each_model(deployment: Deployment) -> None:
-    made = json.loads(compose_files(deployment)["grafana/dashboards/models.json"])
+def test_the_dashboard_has_a_row_of_panels_for_each_model(
+    deployment: Deployment, tmp_path: Path
+) -> None:
+    made = json.loads(compose_files(deployment, tmp_path)["grafana/dashboards/models.json"])
     rows = [panel["title"] for panel in made["panels"] if panel["type"] == "row"]
     assert rows == ["add_sub", "other-model"]
     queries = [p["targets"][0]["expr"] for p in made["panels"] if p["type"] != "row"]
@@ -118,13 +120,35 @@ def test_hadolint_has_nothing_to_say(deployment: Deployment, name: str) -> None:
     assert done.stdout == ""
 
 
-def test_the_embedded_image_in_the_repository_is_what_is_rendered(deployment: Deployment) -> None:
-    checked_in = Path(__file__).parents[2] / "docker" / "Dockerfile.embedded"
-    assert checked_in.read_text() == docker_files(deployment)["Dockerfile.embedded"]
+def test_the_demo_is_deployed_as_the_repository_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """docker/ holds what is rendered for the demo's models; the backends are the package's."""
+    root = Path(__file__).parents[2]
+    for name, spec in load_spec(root / "model_repository" / "models.yaml").models.items():
+        folder = tmp_path / "model_repository" / name
+        (folder / "1").mkdir(parents=True)
+        (folder / "config.pbtxt").write_text(f'backend: "{spec.target}"')
+    monkeypatch.chdir(tmp_path)
+    demo = Deployment(Path("model_repository"), "nvcr.io/nvidia/tritonserver:26.10-py3")
+    files = docker_files(demo) | compose_files(demo, Path("docker"))
+    rendered = {name: text for name, text in files.items() if not name.startswith("backends/")}
+    assert rendered == {name: (root / "docker" / name).read_text() for name in rendered}
+    assert set(demo.left_out) == {"simplenet_rtx"}
+    assert "../model_repository/simplenet" in rendered["compose.yaml"]
+    assert "simplenet_rtx" not in "".join(rendered.values())
+
+
+def test_a_plan_is_deployed_where_gpus_are_asked_for(repository: Any, tmp_path: Path) -> None:
+    repository.add("planned", None, 'backend: "tensorrt"')
+    with pytest.raises(InputError, match="planned: it is a TensorRT plan, which needs --gpus all"):
+        compose_files(Deployment(repository.path, "image"), tmp_path)
+    made = compose_files(Deployment(repository.path, "image", "all"), tmp_path)
+    assert "ModelMissing" in made["alerts.yml"]
 
 
 def test_files_changed_by_hand_are_left_alone(deployment: Deployment, tmp_path: Path) -> None:
-    files = compose_files(deployment)
+    files = compose_files(deployment, tmp_path)
     assert {change.action for change in write_files(files, tmp_path)} == {"create"}
     assert {change.action for change in write_files(files, tmp_path)} == {"identical"}
     (tmp_path / "alerts.yml").write_text("mine")
@@ -155,44 +179,18 @@ def test_the_command_says_what_it_wrote_and_what_to_do_next(
     assert (tmp_path / "backends/onnxruntime/model.py").is_file()
     neither = CliRunner().invoke(app, ["docker", str(deployment.repository)])
     assert isinstance(neither.exception, UsageError)
+    (deployment.repository / "models.yaml").write_text('triton: "26.10"')
+    from_spec = CliRunner().invoke(
+        app, ["docker", str(deployment.repository), "-o", str(tmp_path)], env={"COLUMNS": "400"}
+    )
+    assert from_spec.exit_code == 0
+    assert f"nvcr.io/nvidia/tritonserver:26.10-py3, as {deployment.repository}" in from_spec.output
 
 
-def test_a_model_name_that_would_break_a_file_is_refused(repository: Any) -> None:
+def test_a_model_name_that_would_break_a_file_is_refused(repository: Any, tmp_path: Path) -> None:
     repository.add_add_sub('a"b')
     with pytest.raises(InputError, match="can't be deployed"):
-        compose_files(Deployment(repository.path, "image"))
-
-
-def _free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
-
-
-def _get(port: int, path: str, headers: Any = {}, method: str = "GET", tls: Any = None) -> Any:  # noqa: B006
-    """Status and body; (0, b"") while nobody listens."""
-    connection = (
-        http.client.HTTPSConnection("127.0.0.1", port, context=tls, timeout=10)
-        if tls
-        else http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-    )
-    try:
-        connection.request(method, path, headers=headers)
-        answer = connection.getresponse()
-        return answer.status, answer.read()
-    except ConnectionRefusedError:
-        return 0, b""
-    finally:
-        connection.close()
-
-
-def _until(what: Callable[[], Any], seconds: float = 60) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := what()):
-        assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.2)
-    return found
+        compose_files(Deployment(repository.path, "image"), tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -226,7 +224,7 @@ def front(
     deployment = Deployment(module_repository.path, "image")
     tmp_path = tmp_path_factory.mktemp("front")
     nginx, openssl = _program("nginx"), _program("openssl")
-    secrets, scratch, port = tmp_path / "secrets", tmp_path / "scratch", _free_port()
+    secrets, scratch, port = tmp_path / "secrets", tmp_path / "scratch", free_port()
     secrets.mkdir()
     scratch.mkdir()
     subprocess.run(
@@ -246,10 +244,10 @@ def front(
         "triton_grpc": server.grpc_url.removeprefix("grpc://"),
     }
     conf = tmp_path / "nginx.conf"
-    conf.write_text(compose_files(deployment, values)["nginx.conf"])
+    conf.write_text(compose_files(deployment, tmp_path, values)["nginx.conf"])
     running([nginx, "-c", str(conf), "-p", str(scratch), "-g", "daemon off;"])
     trusted = ssl.create_default_context(cafile=str(secrets / "server.crt"))
-    _until(lambda: _get(port, "/v2/health/ready", _TOKEN, tls=trusted)[0] == 200)
+    until(lambda: get(port, "/v2/health/ready", _TOKEN, tls=trusted)[0] == 200)
     return port, secrets / "server.crt"
 
 
@@ -295,10 +293,10 @@ def test_the_front_passes_on_nothing_but_serving(
 ) -> None:
     port, certificate = front
     trusted = ssl.create_default_context(cafile=str(certificate))
-    assert _get(port, path, _TOKEN, method, trusted)[0] == 403
-    assert _get(port, path, {}, method, trusted)[0] == 401
+    assert get(port, path, _TOKEN, method, trusted)[0] == 403
+    assert get(port, path, {}, method, trusted)[0] == 401
     for open_path in ("/v2", "/v2/models/add_sub", "/v2/models/add_sub/versions/1/stats"):
-        assert _get(port, open_path, _TOKEN, tls=trusted)[0] == 200
+        assert get(port, open_path, _TOKEN, tls=trusted)[0] == 200
 
 
 _FAILING = """
@@ -337,13 +335,13 @@ def test_prometheus_sees_the_models_and_its_alerts_fire(
             "rules": str(tmp_path / "alerts.yml"),
             "patience": "0s",
         }
-        files = compose_files(deployment, values)
+        files = compose_files(deployment, tmp_path, values)
         quick = files["prometheus.yml"].replace("5s", "1s")
         write_files(files | {"prometheus.yml": quick}, tmp_path)
         for kind in ("rules", "config"):
             file = {"rules": "alerts.yml", "config": "prometheus.yml"}[kind]
             subprocess.run([promtool, "check", kind, tmp_path / file], check=True)
-        port = _free_port()
+        port = free_port()
         running(
             [
                 prometheus,
@@ -354,18 +352,18 @@ def test_prometheus_sees_the_models_and_its_alerts_fire(
         )
         with Client(server.grpc_url) as client:
             assert _sum(client) == [4.0] * 4
-        _until(lambda: ("ModelMissing", "lost") in _alerts(port))
+        until(lambda: ("ModelMissing", "lost") in _alerts(port))
         assert _alerts(port) == {("ModelMissing", "lost")}
         query = "/api/v1/query?query=nv_inference_request_success%7Bmodel%3D%22add_sub%22%7D"
-        found = json.loads(_get(port, query)[1])["data"]["result"]
+        found = json.loads(get(port, query)[1])["data"]["result"]
         assert found[0]["value"][1] == "1"
-        _until(lambda: _fail(server) and ("ModelFails", "failing") in _alerts(port))
-    _until(lambda: ("TritonDown", None) in _alerts(port))
+        until(lambda: _fail(server) and ("ModelFails", "failing") in _alerts(port))
+    until(lambda: ("TritonDown", None) in _alerts(port))
 
 
 def _alerts(port: int) -> set[tuple[str, str | None]]:
     """The alerts that fire, each with the model that it is about."""
-    status, body = _get(port, "/api/v1/alerts")
+    status, body = get(port, "/api/v1/alerts")
     if status != 200:
         return set()
     found = json.loads(body)["data"]["alerts"]

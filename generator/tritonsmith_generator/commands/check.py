@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 
 def check(
-    repository: Annotated[Path, typer.Argument(help="The model repository")],
+    repository: Annotated[
+        Path, typer.Argument(help="The model repository, or a folder with a compose file")
+    ],
     live: Annotated[
         bool,
         typer.Option(
@@ -34,10 +36,16 @@ def check(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON")] = False,
 ) -> None:
-    """Check configs, files, versions, names, signatures and the lock; with --live, the answers."""
-    from tritonsmith_generator.checking import check_repository
+    """Check configs, files, versions, names, signatures and the lock; with --live, the answers.
 
-    findings = check_repository(repository)
+    A folder with a compose file is checked for what it opens to strangers.
+    """
+    from tritonsmith_generator.checking import check_repository
+    from tritonsmith_generator.deploycheck import check_compose, compose_file
+
+    compose = compose_file(repository)
+    findings = check_repository(repository) if compose is None else check_compose(compose)
+    live = live and compose is None
     broken = any(finding.severity == "error" for finding in findings)
     proven = _prove(repository, server_env) if live and not broken else ()
     if as_json:
@@ -79,13 +87,7 @@ class _Lines:
 
 def _print(findings: tuple[Finding, ...], proven: tuple[Proven, ...], repository: Path) -> None:
     console = Console(highlight=False)
-    colors = {"error": "red", "warning": "yellow"}
-    for finding in findings:
-        console.print(
-            f"[{colors[finding.severity]}]{finding.severity}[/] {escape(finding.where)}: "
-            f"{escape(finding.message)}",
-            soft_wrap=True,
-        )
+    print_findings(findings, console)
     if proven:
         console.print(_table(proven))
         for model in proven:
@@ -103,6 +105,17 @@ def _print(findings: tuple[Finding, ...], proven: tuple[Proven, ...], repository
     console.print(
         f"{escape(str(repository))}: {counts['error']} errors, {counts['warning']} warnings."
     )
+
+
+def print_findings(findings: tuple[Finding, ...], console: Console) -> None:
+    """A line for each."""
+    colors = {"error": "red", "warning": "yellow"}
+    for finding in findings:
+        console.print(
+            f"[{colors[finding.severity]}]{finding.severity}[/] {escape(finding.where)}: "
+            f"{escape(finding.message)}",
+            soft_wrap=True,
+        )
 
 
 def _table(proven: tuple[Proven, ...]) -> Table:

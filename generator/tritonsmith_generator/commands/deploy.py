@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -50,27 +52,36 @@ def deploy(
 
     Files that were changed by hand are left alone, and named.
     """
+    from tritonsmith_generator.commands.check import print_findings
     from tritonsmith_generator.deploy import (
         Deployment,
         compose_files,
         docker_files,
         fetch_wheels,
+        pinned,
         write_files,
     )
+    from tritonsmith_generator.deploycheck import check_compose
     from tritonsmith_generator.serve.release import choose_image
 
     chosen = choose_image(repository, release, image)
-    deployment = Deployment(repository, chosen.name, gpus)
+    deployment = pinned(Deployment(repository, chosen.name, gpus))
     folder = output or _DEFAULT_FOLDERS[what.value]
-    files = {What.docker: docker_files, What.compose: compose_files}[what](deployment)
+    render: dict[What, Callable[[Deployment], dict[str, str]]]
+    render = {What.docker: docker_files, What.compose: partial(compose_files, folder=folder)}
+    files = render[what](deployment)
     console = Console(highlight=False)
     console.print(f"{chosen.name}, {chosen.reason}", style="dim", soft_wrap=True, markup=False)
+    for name, reason in deployment.left_out.items():
+        console.print(f"{name} is left out: {reason}", style="yellow", soft_wrap=True, markup=False)
     changes = write_files(files, folder, force)
     for change in changes:
         color = _COLORS[change.action]
         console.print(f"[{color}]{change.action:>9}[/]  {escape(str(change.path))}", soft_wrap=True)
     if wheels:
         fetch_wheels(folder / "wheels", lambda text: console.print(escape(text), style="dim"))
+    if what is What.compose:
+        print_findings(check_compose(folder / "compose.yaml"), console)
     for line in _next(what, deployment.name, folder, repository):
         console.print(line, style="bold", soft_wrap=True, markup=False)
     if any(change.action == "conflict" for change in changes):
@@ -81,7 +92,7 @@ def _next(what: What, name: str, folder: Path, repository: Path) -> list[str]:
     """The commands that use what was written."""
     if what is What.compose:
         return [
-            f"Make the secrets ({folder}/README.md), then:  cd {folder} && docker compose up -d"
+            f"Make the secrets ({folder}/SECRETS.md), then:  cd {folder} && docker compose up -d"
         ]
     return [
         f"docker build -t {name} -f {folder}/Dockerfile {repository}",

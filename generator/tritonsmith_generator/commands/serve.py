@@ -46,7 +46,11 @@ def serve(
         int | None, typer.Option(help="Metrics port (a free one if not given)")
     ] = None,
     host: Annotated[
-        str, typer.Option(help="The address to listen on; 0.0.0.0 lets other machines in")
+        str,
+        typer.Option(
+            help="The address to listen on; 0.0.0.0 lets other machines call models, and nothing "
+            "but models"
+        ),
     ] = "127.0.0.1",
     server_env: Annotated[
         Path | None,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import ipaddress
 import json
+import secrets
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -18,7 +20,7 @@ from tritonsmith_generator.serve.environment import Progress
 from tritonsmith_generator.serve.log import LogLine, failures, is_noise
 from tritonsmith_generator.serve.selection import ServedModel
 
-__all__ = ["EXIT_SECONDS", "SAFE_FLAGS", "Running", "ServerBase"]
+__all__ = ["EXIT_SECONDS", "RESTRICTED", "SAFE_FLAGS", "Running", "ServerBase"]
 
 EXIT_SECONDS = 8  # the server waits so long for requests in flight when it is told to end
 _GRACE_SECONDS = 12.0
@@ -34,6 +36,10 @@ SAFE_FLAGS = (
     "--exit-on-error=true",
     f"--exit-timeout-secs={EXIT_SECONDS}",
 )
+
+# What nobody needs who only asks models, by the names of --http-restricted-api.
+RESTRICTED = ("model-repository", "shared-memory", "trace", "logging")
+_KEY = "admin-key"
 
 _Self = TypeVar("_Self", bound="ServerBase")
 
@@ -76,6 +82,7 @@ class ServerBase(ABC):
         self._served: dict[str, ServedModel] = {}
         self._skipped: dict[str, str] = {}
         self._stopping = False
+        self._admin_key = secrets.token_hex(16)
 
     @abstractmethod
     def _prepare(self) -> None:
@@ -131,7 +138,8 @@ class ServerBase(ABC):
         """The versions of each model that are ready now. Raises ServerError without an answer."""
         try:
             with self._http() as connection:
-                connection.request("POST", "/v2/repository/index", '{"ready": true}')
+                headers = {_KEY: self._admin_key}
+                connection.request("POST", "/v2/repository/index", '{"ready": true}', headers)
                 index = json.loads(connection.getresponse().read())
         except (OSError, http.client.HTTPException, ValueError) as exc:
             raise ServerError(f"The server at {self.http_url} does not answer: {exc}") from exc
@@ -204,6 +212,23 @@ class ServerBase(ABC):
         if not self._served:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in skipped.items())
             raise HostError(f"None of the models can be served on this machine. {reasons}")
+
+    def _restrictions(self, allowed: str | None = None) -> list[str]:
+        """Flags that refuse to others what only we need, where other machines can call.
+
+        ``allowed`` is one of RESTRICTED that everybody may use all the same.
+        """
+        if self._is_loopback():
+            return []
+        names = ",".join(name for name in RESTRICTED if name != allowed)
+        flags = ("--http-restricted-api", "--grpc-restricted-protocol")
+        return [f"{flag}={names}:{_KEY}={self._admin_key}" for flag in flags]
+
+    def _is_loopback(self) -> bool:
+        try:
+            return ipaddress.ip_address(self._host).is_loopback
+        except ValueError:
+            return self._host == "localhost"
 
     def _started(self) -> Running:
         if self._run is None:

@@ -130,6 +130,9 @@ class DockerServer(ServerBase):
         arguments = container_arguments(
             self.image, self._how, self._mounts(), inside, self._host if on_host else "0.0.0.0"
         )
+        arguments["command"] += self._restrictions(
+            "shared-memory" if self._how.client_shm else None
+        )
         arguments["command"] += self._extra_args
         if not on_host:
             arguments["ports"] = {

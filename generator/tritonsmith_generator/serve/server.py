@@ -119,6 +119,7 @@ class Server(ServerBase):
             f"--grpc-port={self._ports['grpc']}",
             f"--metrics-address={self._host}",
             f"--metrics-port={self._ports['metrics']}",
+            *self._restrictions(),
             *self._extra_args,
         ]
 
