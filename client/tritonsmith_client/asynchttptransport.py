@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import AsyncIterator, Sequence
-from typing import TypeVar
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any, TypeVar
 
+from .asyncpooltransport import AsyncPoolTransport
 from .deadline import Deadline
-from .errors import ClosedError, DeadlineExceededError
-from .exchange import Exchange, Repeat
+from .exchange import Exchange
+from .httpevents import async_events
 from .httpreader import HttpResponseReader
-from .httptransport import fixed_headers, no_streams, wire_request
+from .httptransport import fixed_headers, wire_request
 from .httpwire import HttpReply
 from .link import Link
-from .pooltransport import IDLE_LIMIT, lost, no_connection, server_name
+from .pooltransport import server_name
 from .tensors import Buffer
 
 __all__ = ["AsyncHttpTransport"]
@@ -33,6 +33,14 @@ class _Connection(asyncio.BufferedProtocol):
         self._reply: asyncio.Future[HttpReply] | None = None
         self._writable: asyncio.Future[None] | None = None
         self._spare = bytearray(1)
+
+    @property
+    def usable(self) -> bool:
+        return self.reader.keep_alive and not self.lost
+
+    @property
+    def silent(self) -> bool:
+        return self.reader.silent
 
     # What asyncio calls.
 
@@ -117,98 +125,40 @@ class _Connection(asyncio.BufferedProtocol):
                 waiter.set_exception(TimeoutError())
 
 
-class AsyncHttpTransport:
-    """A pool of connections, for each event loop that it is used in, one after the other."""
+class AsyncHttpTransport(AsyncPoolTransport[list[Buffer], HttpReply]):
+    """Each call has a connection to itself."""
 
     def __init__(self, link: Link) -> None:
-        self._link = link
-        self._address = link.address
+        super().__init__(link)
         self._fixed = fixed_headers(link)
         self._tls = None if link.tls is None else link.tls.context()
-        self._idle: deque[_Connection] = deque()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._closed = False
 
-    async def send(self, exchange: Exchange[T], deadline: Deadline) -> T:
-        """Sends a request and reads its reply within the deadline. Raises TritonError."""
-        buffers = wire_request(exchange, self._link, self._fixed)
-        connection = self._take_idle()
-        if connection is not None:
-            reply = await self._try(connection, buffers, exchange, deadline, reused=True)
-            if reply is not None:
-                return exchange.parse(reply)
-        connection = await self._connect(exchange.what, deadline)
-        reply = await self._try(connection, buffers, exchange, deadline, reused=False)
-        assert reply is not None
+    async def stream(self, exchange: Exchange[T], timeout: float | None) -> AsyncGenerator[T, None]:
+        """The events of a reply; the timeout is for each of them. Raises TritonError."""
+        self._check_open()
+        request = wire_request(exchange, self._link, self._fixed)
+        connection = await self._within(self._open_stream(), exchange.what, Deadline(timeout))
+        parts = async_events(connection, request, exchange, timeout, self._address)
+        try:
+            async for part in parts:
+                yield part
+        finally:
+            await parts.aclose()
+
+    def _request(self, exchange: Exchange[Any], deadline: Deadline) -> list[Buffer]:
+        return wire_request(exchange, self._link, self._fixed)
+
+    def _value(self, exchange: Exchange[T], reply: HttpReply) -> T:
         return exchange.parse(reply)
 
-    def stream(self, exchange: Exchange[T], timeout: float | None) -> AsyncIterator[T]:
-        """Raises UnsupportedError."""
-        raise no_streams(exchange.what)
-
-    async def close(self) -> None:
-        self._closed = True
-        if self._loop is asyncio.get_running_loop():  # those of an ended loop cannot be closed
-            while self._idle:
-                self._idle.pop().abort()
-            await asyncio.sleep(0)  # lets the event loop take note
-        self._idle.clear()
-
-    async def _try(
-        self,
-        connection: _Connection,
-        buffers: list[Buffer],
-        exchange: Exchange[T],
-        deadline: Deadline,
-        reused: bool,
-    ) -> HttpReply | None:
-        """One attempt; None where a reused connection was stale and nothing was executed."""
-        try:
-            reply = await connection.exchange(buffers, deadline)
-        except TimeoutError as exc:
-            connection.abort()
-            raise DeadlineExceededError(f"{exchange.what} failed: {deadline} exceeded") from exc
-        except OSError as exc:
-            connection.abort()
-            if reused and exchange.repeat is Repeat.ALWAYS and connection.reader.silent:
-                return None
-            raise lost(exchange.what, self._address, exc, complete=True) from exc
-        except BaseException:  # a malformed reply, or cancelled: its rest would poison the next
-            connection.abort()
-            raise
-        if connection.reader.keep_alive and not connection.lost:
-            self._give_back(connection)
-        else:
-            connection.abort()
-        return reply
-
-    def _take_idle(self) -> _Connection | None:
-        if self._closed:
-            raise ClosedError("the client was used after close(): make a new AsyncClient")
-        loop = asyncio.get_running_loop()
-        if self._loop is not loop:
-            self._loop, self._idle = loop, deque()
-        while self._idle:
-            connection = self._idle.pop()
-            if not connection.lost:
-                return connection
-        return None
-
-    def _give_back(self, connection: _Connection) -> None:
-        if self._closed or len(self._idle) >= IDLE_LIMIT:
-            connection.abort()
-        else:
-            self._idle.append(connection)
-
-    async def _connect(self, what: str, deadline: Deadline) -> _Connection:
-        try:
-            return await asyncio.wait_for(self._open(), deadline.left())
-        except (TimeoutError, asyncio.TimeoutError) as exc:
-            raise DeadlineExceededError(
-                f"{what} failed: no connection to {self._address} within the {deadline}"
-            ) from exc
-        except OSError as exc:
-            raise no_connection(what, self._address, exc) from exc
+    async def _open_stream(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        address = self._address
+        if address.unix:
+            return await asyncio.open_unix_connection(address.path)
+        name = server_name(self._link)
+        return await asyncio.open_connection(
+            address.host, address.port, ssl=self._tls, server_hostname=name
+        )
 
     async def _open(self) -> _Connection:
         loop = asyncio.get_running_loop()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from .dtypes import from_wire
 from .exchange import Exchange, InferCall, Prepared, Repeat
@@ -10,6 +11,11 @@ from .grpcadmin import SERVICE, GrpcAdmin, plain
 from .grpcwire import ResponseReader, read_stream, request_framing
 from .protocol import called
 from .values import ModelConfig, ModelMetadata, Result, ServerMetadata, TensorMetadata
+
+if TYPE_CHECKING:
+    from .options import Options
+    from .requests import Signature
+    from .tensors import Array
 
 __all__ = ["GrpcProtocol"]
 
@@ -62,7 +68,16 @@ class GrpcProtocol(GrpcAdmin):
             what, route, request_framing(call), ResponseReader(call.shared_outputs).read, repeat
         )
 
-    def streamed(self, exchange: Exchange[Result]) -> Exchange[Result | None]:
+    def streamed(
+        self,
+        version: str,
+        signature: Signature,
+        arrays: Mapping[str, Array],
+        exchange: Exchange[Result],
+        options: Options,
+    ) -> Exchange[Result | None]:
+        """The same request, sent over a stream."""
+
         def read(data: bytes) -> Result | None:
             return read_stream(data, exchange.parse, exchange.what)
 

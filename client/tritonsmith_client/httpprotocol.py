@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from .dtypes import from_wire
 from .exchange import Exchange, InferCall, Prepared, Repeat
 from .httpadmin import HttpAdmin, model_path
+from .httpstream import read_event, stream_body
 from .httpwire import HttpReply, ResponseReader, infer_request, route
 from .protocol import called
 from .values import ModelConfig, ModelMetadata, Result, ServerMetadata, TensorMetadata
+
+if TYPE_CHECKING:
+    from .options import Options
+    from .requests import Signature
+    from .tensors import Array
 
 __all__ = ["HttpProtocol"]
 
@@ -46,8 +54,25 @@ class HttpProtocol(HttpAdmin):
         framing = (head, *[b""] * (len(sizes) - 1))
         return Prepared(what, line, framing, ResponseReader(what, call.shared_outputs).read, repeat)
 
-    def streamed(self, exchange: Exchange[Result]) -> Exchange[Result | None]:
-        return cast("Exchange[Result | None]", exchange)  # the transport refuses it
+    def streamed(
+        self,
+        version: str,
+        signature: Signature,
+        arrays: Mapping[str, Array],
+        exchange: Exchange[Result],
+        options: Options,
+    ) -> Exchange[Result | None]:
+        """The request of Triton's generate extension."""
+        what, metadata = exchange.what, signature.metadata
+        path = self._root + model_path(metadata.name, version) + "/generate_stream"
+        body = json.dumps(stream_body(signature, arrays, options)).encode()
+        line = route("POST", path, "Content-Type: application/json\r\n", len(body))
+
+        def read(reply: HttpReply) -> Result | None:
+            return read_event(reply, what, metadata, options)
+
+        headers, affinity = exchange.headers, exchange.affinity
+        return Exchange(what, line, (body,), read, Repeat.NEVER, headers, affinity)
 
     def _check(self, what: str, path: str) -> Exchange[bool]:
         def read(reply: HttpReply) -> bool:

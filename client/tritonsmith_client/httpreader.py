@@ -60,6 +60,8 @@ class HttpResponseReader:
         self._at = 0
         self._chunks: bytearray | None = None
         self._until_end = False
+        self._tail = bytearray()
+        self._taken = 0
         self._has_body = has_body
         self.keep_alive = False
         self.silent = True  # nothing has arrived yet
@@ -97,8 +99,29 @@ class HttpResponseReader:
         """Takes note of the end of the stream; True if it completes the response."""
         if self._until_end:
             self._body = memoryview(self._tail)
+            self._at = len(self._tail)
             return True
         return False
+
+    @property
+    def status(self) -> int:
+        """0 before the headers have come."""
+        return 0 if self._head is None else self._head.status
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Empty before they have come."""
+        return {} if self._head is None else self._head.headers
+
+    def take(self) -> bytes:
+        """What has come of the body since the last time."""
+        if self._body is not None:
+            start, self._taken = self._taken, self._at
+            return bytes(self._body[start : self._at])
+        body = self._chunks if self._chunks is not None else self._tail
+        taken = bytes(body)
+        body.clear()
+        return taken
 
     def reply(self) -> HttpReply:
         """The response, once complete."""
@@ -153,7 +176,7 @@ class HttpResponseReader:
             self._chunk_left = 0
             self._chunk_state = "size"
         else:
-            self._until_end, self.keep_alive, self._tail = True, False, bytearray()
+            self._until_end, self.keep_alive = True, False
         self._scratch[:rest] = self._scratch_view[start : self._filled]
         self._filled = rest
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any, TypeVar
 
 from .deadline import Deadline
-from .errors import TritonError, UnsupportedError
 from .exchange import Exchange, Headers
+from .httpevents import events
 from .httpreader import HttpResponseReader
 from .httpwire import HttpReply, compressed
 from .link import Link
@@ -15,7 +15,7 @@ from .pooltransport import PoolTransport, server_name
 from .sockets import DeadlineSocket, connect
 from .tensors import Buffer
 
-__all__ = ["HttpTransport", "fixed_headers", "no_streams", "wire_request"]
+__all__ = ["HttpTransport", "fixed_headers", "wire_request"]
 
 T = TypeVar("T")
 
@@ -88,8 +88,12 @@ class HttpTransport(PoolTransport[list[Buffer], HttpReply]):
         self._tls = None if link.tls is None else link.tls.context()
 
     def stream(self, exchange: Exchange[T], timeout: float | None) -> Iterator[T]:
-        """Raises UnsupportedError."""
-        raise no_streams(exchange.what)
+        """The events of a reply; the timeout is for each of them. Raises TritonError."""
+        self._check_open()
+        deadline = Deadline(timeout)
+        connection = self._connect(exchange.what, deadline).socket
+        request = self._request(exchange, deadline)
+        yield from events(connection, request, exchange, timeout, self._link.address)
 
     def _request(self, exchange: Exchange[Any], deadline: Deadline) -> list[Buffer]:
         return wire_request(exchange, self._link, self._fixed)
@@ -100,9 +104,3 @@ class HttpTransport(PoolTransport[list[Buffer], HttpReply]):
 
     def _value(self, exchange: Exchange[T], reply: HttpReply) -> T:
         return exchange.parse(reply)
-
-
-def no_streams(what: str) -> TritonError:
-    return UnsupportedError(
-        f"{what} failed: tensors are streamed over gRPC only; use a grpc:// address"
-    )

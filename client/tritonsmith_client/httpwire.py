@@ -16,7 +16,15 @@ from .exchange import Exchange, InferCall, RequestedOutput, T
 from .tensors import Array, Buffer, array_at, array_from_wire, data_type
 from .values import Parameter, Result
 
-__all__ = ["HttpReply", "ResponseReader", "compressed", "infer_request", "json_of", "route"]
+__all__ = [
+    "HttpReply",
+    "ResponseReader",
+    "array_from_json",
+    "compressed",
+    "infer_request",
+    "json_of",
+    "route",
+]
 
 
 @dataclass(slots=True, eq=False)  # made for each call, and a frozen one takes thrice as long
@@ -208,7 +216,7 @@ def _parse(head: bytes, what: str, shared: frozenset[str]) -> _Layout:
             elif name in shared:
                 elsewhere[name] = (dtype, shape)
             else:
-                given[name] = _from_json(output["data"], dtype, shape)
+                given[name] = array_from_json(output["data"], dtype, shape)
         result = Result(
             {},
             str(reply.get("model_name", "")),
@@ -222,8 +230,8 @@ def _parse(head: bytes, what: str, shared: frozenset[str]) -> _Layout:
     return _Layout(head, result, outputs, given, start)
 
 
-def _from_json(data: Any, dtype: DataType, shape: tuple[int, ...]) -> Array:
-    """Tensors of servers that do not know the binary extension; flat or nested."""
+def array_from_json(data: Any, dtype: DataType, shape: tuple[int, ...]) -> Array:
+    """Tensors that came as JSON, flat or nested."""
     if dtype.wire == "BYTES":
         flat = np.array(data, dtype=object).ravel().tolist()
         array = np.empty(len(flat), dtype=object)

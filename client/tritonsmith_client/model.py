@@ -146,8 +146,8 @@ class Model:
         The timeout counts for each response. Leave the loop early, or close() the iterator, and
         the server is told to stop.
 
-        Raises:
-            UnsupportedError: over HTTP.
+        Over HTTP (Triton's generate extension, JSON) each input is one row of numbers or text, and
+        outputs have the shapes that the metadata let expect; gRPC has no such limits.
         """
         exchange = self._core.stream(args, named, self._options)
         timeout = self._client.budget(self._options.timeout)

@@ -118,16 +118,16 @@ class ModelCore:
         """A request whose responses are read one by one; None for a response without content.
 
         Raises:
-            InputError: something does not fit.
-            UnsupportedError: the protocol has no streams.
+            InputError: something does not fit, or the protocol cannot carry it in a stream.
         """
         builder = self._builder
         metadata = builder.signature.metadata
         arrays = bind(metadata, args, named)
         if is_placed(arrays, options.out):
             raise InputError("a stream takes no tensors in shared memory: give arrays")
-        ready = builder.ready(converted(metadata, arrays) if options.convert else arrays, options)
-        return self._protocol.streamed(builder.inline(ready, options))
+        arrays = converted(metadata, arrays) if options.convert else arrays
+        exchange = builder.inline(builder.ready(arrays, options), options)
+        return self._protocol.streamed(self.version, builder.signature, arrays, exchange, options)
 
     def _refresh(self, deadline: Deadline) -> Flow[bool]:
         """Reads the signature again; True if it has changed, False too if that is not to be had."""

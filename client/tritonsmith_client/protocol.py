@@ -10,7 +10,10 @@ from .values import ModelConfig, ModelMetadata, Result, ServerMetadata
 
 if TYPE_CHECKING:
     from .admin import IndexEntry, ModelStatistics, Setting
+    from .options import Options
     from .regions import RegionStatus
+    from .requests import Signature
+    from .tensors import Array
 
 __all__ = ["WireProtocol", "called"]
 
@@ -38,7 +41,14 @@ class WireProtocol(Protocol):
     ) -> Exchange[None]: ...
     def unregister_memory(self, name: str, kind: str = "system") -> Exchange[None]: ...
     def memory_status(self, kind: str) -> Exchange[tuple[RegionStatus, ...]]: ...
-    def streamed(self, exchange: Exchange[Result]) -> Exchange[Result | None]: ...
+    def streamed(
+        self,
+        version: str,
+        signature: Signature,
+        arrays: Mapping[str, Array],
+        exchange: Exchange[Result],
+        options: Options,
+    ) -> Exchange[Result | None]: ...
     def prepare(self, call: InferCall, repeat: Repeat) -> Prepared: ...
 
 

@@ -373,34 +373,17 @@ def wish(count: int, delay: float = 0.0, fail: bool = False) -> dict[str, Any]:
     }
 
 
-@pytest.fixture
-def stream_run(run: Run, url: str) -> Run:
-    if url.startswith("http"):
-
-        def refused(use: Callable[[Any], Awaitable[Any]]) -> None:
-            async def expect(client: Any) -> None:
-                model = await client.model("repeat")
-                with pytest.raises(UnsupportedError, match="over gRPC only; use a grpc://"):
-                    async for _ in model.stream(wish(1)):
-                        pass
-
-            run(expect)
-
-        return refused
-    return run
-
-
 @pytest.mark.parametrize("count", [0, 1, 5, 200])
-def test_streams(stream_run: Run, count: int) -> None:
+def test_streams(run: Run, count: int) -> None:
     async def use(client: Any) -> None:
         model = await client.model("repeat")
         got = [int(r["NUMBER"][0]) async for r in model.stream(wish(count))]
         assert got == list(range(count))
 
-    stream_run(use)
+    run(use)
 
 
-def test_several_streams_side_by_side(stream_run: Run) -> None:
+def test_several_streams_side_by_side(run: Run) -> None:
     async def use(client: Any) -> None:
         model = await client.model("repeat")
 
@@ -410,10 +393,10 @@ def test_several_streams_side_by_side(stream_run: Run) -> None:
         counts = [3, 10, 1, 7]
         assert await asyncio.gather(*map(read, counts)) == [list(range(n)) for n in counts]
 
-    stream_run(use)
+    run(use)
 
 
-def test_an_error_in_the_middle_of_a_stream(stream_run: Run) -> None:
+def test_an_error_in_the_middle_of_a_stream(run: Run) -> None:
     async def use(client: Any) -> None:
         model = await client.model("repeat")
         got: list[int] = []
@@ -423,10 +406,10 @@ def test_an_error_in_the_middle_of_a_stream(stream_run: Run) -> None:
         assert got == [0, 1, 2]
         assert len([r async for r in model.stream(wish(2))]) == 2
 
-    stream_run(use)
+    run(use)
 
 
-def test_a_stream_that_falls_silent(stream_run: Run) -> None:
+def test_a_stream_that_falls_silent(run: Run) -> None:
     async def use(client: Any) -> None:
         model = (await client.model("repeat")).using(timeout=0.5)
         got: list[int] = []
@@ -440,10 +423,10 @@ def test_a_stream_that_falls_silent(stream_run: Run) -> None:
                 pass
         assert time.monotonic() - start < 5
 
-    stream_run(use)
+    run(use)
 
 
-def test_a_stream_that_is_left_early(stream_run: Run) -> None:
+def test_a_stream_that_is_left_early(run: Run) -> None:
     async def use(client: Any) -> None:
         model = await client.model("repeat")
         stream = model.stream(wish(1000, 0.01))
@@ -453,7 +436,7 @@ def test_a_stream_that_is_left_early(stream_run: Run) -> None:
         await stream.aclose()
         assert len([r async for r in model.stream(wish(2))]) == 2
 
-    stream_run(use)
+    run(use)
 
 
 def test_a_decoupled_model_cannot_be_called(client: Client) -> None:
