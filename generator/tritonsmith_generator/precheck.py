@@ -92,7 +92,7 @@ def _versions(file: OnnxFile, target: str) -> Iterator[str]:
 def _needs_opset(file: OnnxFile) -> bool:
     """Not a model of other domains only, such as the classical ones of ai.onnx.ml."""
     domains = {node.domain for graph in graphs(file.proto.graph) for node in graph.node}
-    return not file.proto.opset_import or bool(domains & {"", "ai.onnx"})
+    return bool(domains & {"", "ai.onnx"})
 
 
 def _has_outputs(file: OnnxFile, target: str) -> Iterator[str]:

@@ -175,7 +175,7 @@ for options in ({"memory_pools": {"workspace": 0}}, {"compute_capabilities": ("7
     except InputError as exc:
         print(repr(str(exc)))
 """
-    command = [sys.executable, "-c", script, onnx, tmp_path / "model.plan"]
+    command = [sys.executable, "-c", script, str(onnx), str(tmp_path / "model.plan")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     first, second = done.stdout.splitlines()
     assert "workspace 0 bytes" in first and "SM75" not in first
