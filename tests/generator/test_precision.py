@@ -50,6 +50,47 @@ def test_plans_of_every_precision(
     assert gen_repo("check", "repository").code == 0
 
 
+def test_half_is_not_fp32_under_another_name(
+    gen_repo: GenRepo, tmp_path: Path, samples: Path
+) -> None:
+    """TensorRT for RTX takes any graph without a word: only the size tells, and only here.
+
+    Inputs and outputs stay FP32, so that clients need not know.
+    """
+    sizes = {}
+    for precision in ("fp32", "fp16", "bf16"):
+        spec(tmp_path, f"target: tensorrt_rtx, precision: {precision}")
+        built(gen_repo("models.yaml", "-o", precision, "--json"))
+        sizes[precision] = (tmp_path / precision / "m/1/model.plan").stat().st_size
+        config = (tmp_path / precision / "m/config.pbtxt").read_text()
+        assert config.count("data_type: TYPE_FP32\n    #") == 2, config
+    assert max(sizes["fp16"], sizes["bf16"]) < 0.9 * sizes["fp32"], sizes
+
+
+@pytest.mark.parametrize(
+    ("precision", "capability", "fits"),
+    [
+        ("fp32", "7.5", False),  # TensorRT for RTX has no FP32 matrix product there
+        ("bf16", "7.5", False),
+        ("fp16", "7.5", True),
+        ("int8", "7.5", True),
+        ("bf16", "8.0", True),
+    ],
+)
+def test_which_gpu_takes_what_is_known_without_one(
+    precision: str, capability: str, fits: bool, gen_repo: GenRepo, tmp_path: Path, samples: Path
+) -> None:
+    spec(
+        tmp_path,
+        f"target: tensorrt_rtx, precision: {precision}, accuracy: {{samples: samples.npz}}, "
+        f"builder: {{compute_capabilities: ['{capability}']}}",
+    )
+    outcome = gen_repo("models.yaml", "-o", "repository")
+    assert outcome.code == (0 if fits else 1), outcome
+    assert (f"was to run on compute capability {capability}" in outcome.err) == (not fits)
+    assert (tmp_path / "repository").exists() == fits
+
+
 def test_the_graph_that_onnx_runtime_serves_is_lowered(
     gen_repo: GenRepo, tmp_path: Path, samples: Path
 ) -> None:
