@@ -14,8 +14,9 @@ class Event:
 
     Attributes:
         model: the model's name.
-        stage: waiting (for memory), precheck, cases, passes, plan, publish, in this order; then
-            done, whose ``detail`` is the result's status.
+        stage: waiting (for memory), precheck, cases, passes, plan, publish, in this order, but
+            cases while the plan is built where there are no passes; then done, whose ``detail``
+            is the result's status.
         detail: what the stage is doing, in words; may be empty.
         fraction: 0 to 1; None where nobody knows how much is left.
     """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -52,11 +52,19 @@ class Stages:
         self._changes = _changes_of(job, locked)
         self._reports: list[StageReport] = []
 
-    def result(self, stage: Stage, make: Make) -> Kept | None:
-        """The stage's result; None in a dry run where it would have to be made."""
+    def result(
+        self,
+        stage: Stage,
+        make: Make,
+        elsewhere: Callable[[Stage], Kept | None] = lambda stage: None,
+    ) -> Kept | None:
+        """The stage's result; None in a dry run where it would have to be made.
+
+        ``elsewhere`` looks for it where the cache has it not.
+        """
         began = perf_counter()
         self.inputs[stage.name] = stage.inputs
-        kept = stage.kept()
+        kept = stage.kept() or elsewhere(stage)
         why = () if kept is not None else self._why(stage)
         if kept is None and not self._dry_run:
             kept = stage.made(make)

@@ -53,6 +53,13 @@ class FileRecord:
             return False
         return stat.st_mtime_ns == self.mtime_ns or sha256(path) == self.sha256
 
+    def holds(self, path: Path) -> bool:
+        """Whether the file holds the same bytes; hashed in any case."""
+        try:
+            return path.stat().st_size == self.size and sha256(path) == self.sha256
+        except OSError:
+            return False
+
 
 @dataclass(frozen=True)
 class LockedPlan:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from tritonsmith_generator.passes.tidy import Tidy
 from tritonsmith_generator.plans import name_plans
 from tritonsmith_generator.precheck import Checked, precheck
 from tritonsmith_generator.profiles import derive_shaping
+from tritonsmith_generator.publishedplan import published_plan
 from tritonsmith_generator.repository import (
     Change,
     Content,
@@ -94,8 +96,9 @@ def build_model(
         expected = served_signature(checked.signature, job.target)
         config_for(job.name, job.target, expected, shaping, job.spec)  # wrong settings fail early
         file, samples = _tidy(checked, work), given[:_SAMPLES]
+        published = partial(published_plan, job, folder, locked)
         made = ModelStages(
-            job, file, checked.signature, shaping, samples, stages, process, tell
+            job, file, checked.signature, shaping, samples, stages, published, process, tell
         ).make(merged)
         process.stop()  # it takes its leave while the rest is done
         cases, artifact = made.cases, made.artifact

@@ -38,12 +38,15 @@ from tritonsmith_generator.passes.base import Arrays
 from tritonsmith_generator.passes.recipe import Recipe
 from tritonsmith_generator.profiles import Shaping
 from tritonsmith_generator.signature import Signature
+from tritonsmith_generator.stage import Kept, Stage
 from tritonsmith_generator.stageinputs import cases_stage, conversion_stage, plan_stage
 from tritonsmith_generator.targets import release_of
 
 __all__ = ["Made", "ModelStages"]
 
 _CASES = "cases.npz"
+
+Published = Callable[[Stage], Kept | None]
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,10 @@ class Made:
 
 
 class ModelStages:
-    """One model's stages. ``make`` is called once."""
+    """One model's stages. ``make`` is called once.
+
+    ``published`` looks for a plan in the repository.
+    """
 
     def __init__(
         self,
@@ -66,12 +72,14 @@ class ModelStages:
         shaping: Shaping,
         samples: Sequence[Arrays],
         stages: Stages,
+        published: Published,
         process: EngineProcess,
         tell: Tell,
     ) -> None:
         self._job, self._file, self._signature = job, file, signature
         self._shaping, self._samples = shaping, samples
-        self._stages, self._process, self._tell = stages, process, tell
+        self._stages, self._published = stages, published
+        self._process, self._tell = process, tell
         self._source = source_graph(job, file)
         self._asks = cases_stage(job, self._source.digests, shaping)
         self._cases: tuple[Case, ...] | None = None
@@ -135,7 +143,7 @@ class ModelStages:
                 job, graph.model, recipe.builder, self._shaping, self._process, folder, tell
             )
 
-        kept = self._stages.result(stage, compile_into)
+        kept = self._stages.result(stage, compile_into, self._published)
         return artifact_to_come(job) if kept is None else artifact_of_plan(job, kept)
 
     def _converted(self) -> Graph | None:

@@ -257,32 +257,55 @@ def test_a_damaged_result_is_made_again(gen_repo: GenRepo) -> None:
     ]
     assert len(damaged) == 3
     whole = {path: path.read_bytes() for path in damaged}
-    for path in damaged:
+    for path in (*damaged, Path("repository/m/1/model.plan")):  # where it would be found, too
         flip(path)
     spec("precision: fp16, batching: {max_delay_us: 200}")
     ran = why(built(gen_repo))
     assert {ran[stage] for stage in STAGES[:3]} == {"its cached result is damaged"}
     cases, model, plan = damaged
     assert (cases.read_bytes(), model.read_bytes()) == (whole[cases], whole[model])
-    newest = max(Path("repository/m").glob("*/model.plan"))
+    newest = Path("repository/m/2/model.plan")
     assert newest.read_bytes() == plan.read_bytes()
-    assert gen_repo("check", "repository").code == 0
-
+    flip(newest)
     (record,) = cache_folder("stages").glob("plan/*/kept.json")
     record.write_text(record.read_text().replace("FP32", "FP16"))  # what it says is no less a part
     spec("precision: fp16, batching: {max_delay_us: 300}")
     assert why(built(gen_repo))["plan"] == "its cached result is damaged"
 
 
-def test_a_lost_cache_costs_a_version_and_no_error(gen_repo: GenRepo) -> None:
+def test_a_lost_cache_costs_no_plan_that_lies_in_the_repository(
+    gen_repo: GenRepo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec("precision: fp32, batching: {max_delay_us: 100}")
+    built(gen_repo)
+    plan = Path("repository/m/1/model.plan")
+    before = plan.read_bytes()
+    cache_folder("stages").rename(cache_folder("elsewhere"))
+    spec("precision: fp32, batching: {max_delay_us: 200}")
+    forbid(monkeypatch, tmp_path / "forbidden", BUILDER)
+    second = built(gen_repo)
+    assert set(why(second)) == {"cases", "config.pbtxt"}
+    assert why(second)["cases"] == "its cached result is gone"
+    assert second["version"] == 1 and plan.read_bytes() == before
+    flip(plan)
+    spec("precision: fp32, batching: {max_delay_us: 300}")
+    outcome = gen_repo("models.yaml", "-o", "repository")
+    assert outcome.code != 0 and "Builder was used" in outcome.err  # damage is not taken for it
+
+
+def test_a_plan_that_is_made_anew_is_another_version(gen_repo: GenRepo) -> None:
     """TensorRT for RTX seldom makes the same bytes twice, and versions are immutable."""
     spec("precision: fp16, batching: {max_delay_us: 100}")
     built(gen_repo)
     plan = Path("repository/m/1/model.plan").read_bytes()
     cache_folder("stages").rename(cache_folder("elsewhere"))
+    path = Path("repository/repository.lock.json")
+    lock = json.loads(path.read_text())
+    lock["models"]["m"]["stages"]["plan"]["tritonsmith"] = "0.1.0 (of old)"
+    path.write_text(json.dumps(lock))
     spec("precision: fp16, batching: {max_delay_us: 200}")
     second = built(gen_repo)
-    assert why(second)["plan"] == "its cached result is gone"
+    assert why(second)["plan"].startswith("tritonsmith 0.1.0 (of old) -> ")
     newest = Path(f"repository/m/{second['version']}/model.plan").read_bytes()
     assert (second["version"] == 1) == (newest == plan)
     assert Path("repository/m/1/model.plan").read_bytes() == plan
