@@ -5,22 +5,27 @@
 
 Each build is a program of its own, from the start of its interpreter to the plan on the disk, with
 the same options (TF32 off, detailed profiling). They take turns; medians are compared. Polygraphy
-is measured where it is installed.
+is measured where it is installed. CPU seconds are those of a program and all that it started; the
+parts are those that the programs know of.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
+import json
 import os
+import resource
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
+from typing import Any
 
 import onnx
 
@@ -29,16 +34,23 @@ from tritonsmith_generator import devices
 LIGHT = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
 
 RAW = """
-import importlib, sys
+import importlib, json, sys, time
+laps = {}
+def lap(part, began=[time.perf_counter()]):
+    now = time.perf_counter()
+    laps[part], began[0] = now - began[0], now
 onnx, plan, library, shapes = sys.argv[1:5]
 trt = importlib.import_module(library)
+lap("import")
 logger = trt.Logger(trt.Logger.WARNING)
 builder = trt.Builder(logger)
+lap("builder")
 flags = trt.NetworkDefinitionCreationFlag
 kind = flags.STRONGLY_TYPED if hasattr(flags, "STRONGLY_TYPED") else flags.EXPLICIT_BATCH
 network = builder.create_network(1 << int(kind))
 parser = trt.OnnxParser(network, logger)
 assert parser.parse_from_file(onnx)
+lap("parse")
 config = builder.create_builder_config()
 config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
 config.clear_flag(trt.BuilderFlag.TF32)
@@ -47,21 +59,27 @@ if shapes:
     name, ends = shapes.split("=")
     profile.set_shape(name, *([int(n) for n in end.split("x")] for end in ends.split(":")))
     config.add_optimization_profile(profile)
+serialized = builder.build_serialized_network(network, config)
+lap("build")
 with open(plan, "wb") as file:
-    file.write(memoryview(builder.build_serialized_network(network, config)))
+    file.write(memoryview(serialized))
+lap("write")
+print(json.dumps(laps))
 """
 
 OURS = """
-import sys
+import json, sys
 from pathlib import Path
-from tritonsmith_generator.engine import EngineRequest, ShapeRange, build_engine
+from tritonsmith_generator.engine import EngineRequest, build_engine
+from tritonsmith_generator.profiles import ShapeRange
 onnx, plan, library, shapes = sys.argv[1:5]
 profiles = ()
 if shapes:
     name, ends = shapes.split("=")
     ends = (tuple(int(n) for n in end.split("x")) for end in ends.split(":"))
     profiles = ({name: ShapeRange(*ends)},)
-build_engine(EngineRequest(library, Path(onnx), Path(plan), profiles))
+report = build_engine(EngineRequest(library, Path(onnx), Path(plan), profiles))
+print(json.dumps(dict(report.parts)))
 """
 
 
@@ -76,7 +94,7 @@ def commands(onnx: Path, folder: Path, library: str, shapes: str) -> dict[str, l
     shape = ["--shape", shapes] if shapes else []
     repository = ["--output", str(folder / "repository"), "--target", library, *shape]
     module = [python, "-m", "tritonsmith_generator"]
-    found["gen-repo build"] = [*module, "build", model, *repository]
+    found["gen-repo build"] = [*module, "build", model, "--json", *repository]
     if importlib.util.find_spec("polygraphy") is not None:
         options = ["--convert-to", "trt", "-o", str(folder / "polygraphy.plan")]
         options += ["--profiling-verbosity", "detailed"]
@@ -89,16 +107,48 @@ def commands(onnx: Path, folder: Path, library: str, shapes: str) -> dict[str, l
     return found
 
 
-def seconds(command: list[str], folder: Path, environment: Mapping[str, str]) -> float:
+@dataclass(frozen=True)
+class Run:
+    """One run: wall and CPU seconds, and wall seconds of its parts."""
+
+    wall: float
+    cpu: float
+    parts: Mapping[str, float]
+
+
+def measured(command: list[str], folder: Path, environment: Mapping[str, str]) -> Run:
     for left in ("repository", "cache"):  # gen-repo would find that there is nothing to do
         shutil.rmtree(folder / left, ignore_errors=True)
     settings = {**os.environ, **environment, "XDG_CACHE_HOME": str(folder / "cache")}
-    began = time.perf_counter()
+    before, began = _cpu_of_children(), time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True, env=settings)
-    took = time.perf_counter() - began
+    wall, cpu = time.perf_counter() - began, _cpu_of_children() - before
     if done.returncode:
         sys.exit(f"{' '.join(command[:4])} ...\n{done.stdout[-1000:]}\n{done.stderr[-3000:]}")
-    return took
+    try:
+        return Run(wall, cpu, _parts(json.loads(done.stdout), wall))
+    except ValueError:  # Polygraphy prints what it likes
+        return Run(wall, cpu, {})
+
+
+def _cpu_of_children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def _parts(said: Any, wall: float) -> Mapping[str, float]:
+    if isinstance(said, dict):
+        return said
+    (model,) = said  # what gen-repo says of its only model
+    stages = {stage["stage"]: stage for stage in model["stages"]}
+    plan = stages["plan"]
+    return {
+        "start and end": wall - model["seconds"],
+        "read, check, publish": model["seconds"] - plan["seconds"],
+        "stage plan": plan["seconds"],
+        **{f"of it {part}": took for part, took in plan["parts"].items()},
+        "beside it cases": stages["cases"]["seconds"],
+    }
 
 
 def main() -> None:
@@ -113,17 +163,26 @@ def main() -> None:
         folder = Path(name)
         runs = commands(given.model, folder, given.library, given.shapes)
         for command in runs.values():  # fills the file cache and compiles
-            seconds(command, folder, rtx)
+            measured(command, folder, rtx)
         rounds = [
-            [seconds(command, folder, rtx) for command in runs.values()]
+            [measured(command, folder, rtx) for command in runs.values()]
             for _ in range(given.rounds)
         ]
         sizes = {plan.stem: plan.stat().st_size for plan in folder.glob("*.plan")}
-    medians = dict(zip(runs, map(statistics.median, zip(*rounds, strict=True)), strict=True))
     release = {r.library: str(r) for r in devices.tensorrt_releases()}[given.library]
     print(f"{given.model.name}, {release}, median of {given.rounds}; plans: {sizes}")
-    for what, took in medians.items():
-        print(f"{what}: {took:.2f} s, ratio to the raw API {took / medians['raw API']:.3f}")
+    by_name = dict(zip(runs, zip(*rounds, strict=True), strict=True))
+    raw = median(run.wall for run in by_name["raw API"])
+    raw_cpu = median(run.cpu for run in by_name["raw API"])
+    for what, found in by_name.items():
+        wall, cpu = median(run.wall for run in found), median(run.cpu for run in found)
+        print(
+            f"{what}: {wall:.2f} s, ratio to the raw API {wall / raw:.3f} ({wall - raw:+.2f} s); "
+            f"CPU {cpu:.2f} s, ratio {cpu / raw_cpu:.3f} ({cpu - raw_cpu:+.2f} s)"
+        )
+        parts = {p: median(run.parts.get(p, 0.0) for run in found) for p in found[0].parts}
+        if parts:
+            print("    " + ", ".join(f"{part} {took:.2f}" for part, took in parts.items()))
     if "polygraphy convert" not in runs:
         print("polygraphy convert: not run, Polygraphy is not installed")
 
