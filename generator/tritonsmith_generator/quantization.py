@@ -12,7 +12,11 @@ __all__ = ["Method", "Quantization", "check_quantization"]
 
 Method = Literal["minmax", "percentile", "entropy", "mse"]
 
-BLOCK_SIZES = (16, 32, 64, 128, 256)
+# What NVIDIA documents for INT4 in TensorRT; TensorRT for RTX builds smaller blocks as well.
+BLOCK_SIZES: Mapping[str, tuple[int, ...]] = {
+    "tensorrt": (64, 128),
+    "tensorrt_rtx": (16, 32, 64, 128),
+}
 
 
 @dataclass(frozen=True)
@@ -26,8 +30,11 @@ class Quantization:
         percentile: share of values that are not clipped, in percent.
         max_samples: how many samples ranges are measured on at most; None takes all.
         per_channel: a step for each output channel of a weight, not one for the whole weight.
-        block_size: weights along the input channel that share a step. None takes 32, or the
-            largest smaller one that suits every layer.
+        smooth: SmoothQuant for transformers, whose activations have outliers in few channels: how
+            much of them moves into the weights, from 0 to 1 (0.5 to 0.8 are usual); None: nothing.
+        block_size: weights along the input channel that share a step; layers that it does not
+            divide stay as they are. None takes 64, or with TensorRT for RTX the largest smaller
+            one that divides every layer.
     """
 
     # The spec reads its ``quantization`` into this: a key that isn't one is an error there.
@@ -37,6 +44,7 @@ class Quantization:
     percentile: float = 99.99
     max_samples: int | None = None
     per_channel: bool = True
+    smooth: float | None = None
     block_size: int | None = None
 
 
@@ -44,12 +52,13 @@ USED_BY: Mapping[str, tuple[str, ...]] = {
     "method": ("int8",),
     "percentile": ("int8",),
     "per_channel": ("int8",),
+    "smooth": ("int8",),
     "max_samples": ("int8", "fp8", "int4"),
     "block_size": ("int4",),
 }
 
 
-def check_quantization(options: Quantization, precision: str) -> None:
+def check_quantization(options: Quantization, precision: str, library: str) -> None:
     """Raises InputError for a value that cannot be, and for an option of another precision."""
     if not 50 <= options.percentile <= 100:
         raise InputError(
@@ -58,10 +67,9 @@ def check_quantization(options: Quantization, precision: str) -> None:
         )
     if options.max_samples is not None and options.max_samples < 1:
         raise InputError(f"quantization.max_samples is {options.max_samples}; 1 is the least")
-    if options.block_size is not None and options.block_size not in BLOCK_SIZES:
+    if options.smooth is not None and not 0 <= options.smooth <= 1:
         raise InputError(
-            f"quantization.block_size is {options.block_size}; it must be one of "
-            f"{', '.join(map(str, BLOCK_SIZES))}"
+            f"quantization.smooth is {options.smooth:g}; it must be 0 to 1, for example 0.7"
         )
     if options.percentile != Quantization.percentile and options.method != "percentile":
         raise InputError(
@@ -75,3 +83,9 @@ def check_quantization(options: Quantization, precision: str) -> None:
                 f"quantization.{name} has no effect with precision {precision}; it is for "
                 f"{', '.join(users)}"
             )
+    sizes = BLOCK_SIZES.get(library, ())
+    if precision == "int4" and options.block_size not in (None, *sizes):
+        raise InputError(
+            f"quantization.block_size is {options.block_size}; with target {library} it must be "
+            f"one of {', '.join(map(str, sizes))}"
+        )

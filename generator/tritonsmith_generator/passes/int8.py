@@ -91,7 +91,8 @@ class Int8:
         with _quiet(), _in_words():
             quant_pre_process(model, folded, skip_symbolic_shape=True, save_as_external_data=large)
             kept = _left_alone(file.proto.graph, folded, self.keep)
-            ranges = largest_values(folded, _activations(folded, kept), batches, self.options)
+            read = _activations(folded, kept)
+            ranges = largest_values(folded, read, batches, self.options, workdir)
             _quantize(folded, quantized, ranges, self, kept, large)
         work = weights.read(quantized)
         _drop_foreign_domains(work.proto)
@@ -104,7 +105,7 @@ class Int8:
         )
         if not result.report.dequantize:
             raise InputError(_nothing(file.proto, kept))
-        for stem in ("folded", "measured", "quantized"):
+        for stem in ("folded", "quantized"):
             for intermediate in workdir.glob(f"{stem}.*"):
                 intermediate.unlink()
         return result

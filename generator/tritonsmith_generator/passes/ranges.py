@@ -11,12 +11,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import onnx
 
 from tritonsmith_generator.errors import InputError
+from tritonsmith_generator.passes.asking import tensors_of
 from tritonsmith_generator.passes.base import Array, Arrays
 from tritonsmith_generator.quantization import Quantization
-from tritonsmith_generator.reference import Reference
 
 __all__ = ["Histogram", "largest_values"]
 
@@ -25,37 +24,20 @@ _LEVELS = 127  # of a sign, in INT8
 
 
 def largest_values(
-    model: Path, tensors: Sequence[str], batches: Iterable[Arrays], how: Quantization
+    model: Path, tensors: Sequence[str], batches: Iterable[Arrays], how: Quantization, workdir: Path
 ) -> dict[str, float]:
     """For each FP32 tensor of the model, the largest absolute value that INT8 shall hold.
 
     Values beyond it are clipped. Raises InputError for values that are NaN or infinite.
     """
     histograms = {name: Histogram() for name in tensors}
-    given = {value.name for value in onnx.load(model, load_external_data=False).graph.input}
-    asked = [name for name in tensors if name not in given]
-    ask = Reference(_with_outputs(model, asked)) if asked else None
-    for batch in batches:
-        found = ask(batch, asked) if ask else {}
-        for name, histogram in histograms.items():
-            values = found[name] if name in found else batch[name]
-            if not np.isfinite(values).all():
-                raise InputError(f"tensor '{name}' is NaN or infinite for one of the samples")
-            histogram.add(values)
+    with tensors_of(model, tensors, workdir) as ask:
+        for batch in batches:
+            for name, values in ask(batch).items():
+                if not np.isfinite(values).all():
+                    raise InputError(f"tensor '{name}' is NaN or infinite for one of the samples")
+                histograms[name].add(values)
     return {name: CHOICES[how.method](found, how) for name, found in histograms.items()}
-
-
-def _with_outputs(model: Path, names: Sequence[str]) -> Path:
-    """A copy of the model, sharing its external weights, whose outputs are these tensors."""
-    proto = onnx.load(model, load_external_data=False)
-    del proto.graph.output[:]
-    for name in names:
-        proto.graph.output.append(
-            onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
-        )
-    path = model.with_name("measured.onnx")
-    onnx.save(proto, path)
-    return path
 
 
 class Histogram:

@@ -7,7 +7,7 @@ precision. TensorRT 8 and 9 keep the graph and take builder flags; INT8 is in th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from tritonsmith_generator.builder_options import LIBRARY_NAMES, BuilderOptions, Precision
@@ -15,7 +15,7 @@ from tritonsmith_generator.errors import InputError
 from tritonsmith_generator.passes.base import Pass
 from tritonsmith_generator.passes.calibration import Samples
 from tritonsmith_generator.passes.tidy import Tidy
-from tritonsmith_generator.quantization import Quantization, check_quantization
+from tritonsmith_generator.quantization import BLOCK_SIZES, Quantization, check_quantization
 
 __all__ = ["Executor", "Options", "Recipe", "for_precision"]
 
@@ -74,8 +74,8 @@ def for_precision(
             f"{_name(library, version)} has no precision {precision}; it has: "
             f"{', '.join(_STEPS[kind])}{_NEEDS.get(precision, '')}"
         )
-    check_quantization(options.quantization, precision)
-    chosen = tuple(steps(options))
+    check_quantization(options.quantization, precision, library)
+    chosen = tuple(steps(_for_library(options, library)))
     if options.keep and not chosen:
         raise InputError(
             f"keep has no effect with precision {precision} on {_name(library, version)}: the "
@@ -85,6 +85,14 @@ def for_precision(
     prepare = (Tidy(), *before) if before or chosen else ()
     builder = BuilderOptions(precision=precision, sparse_weights=options.sparse or None)
     return Recipe(prepare, chosen, builder)
+
+
+def _for_library(options: Options, library: Executor) -> Options:
+    """TensorRT has INT4 blocks of certain sizes only, TensorRT for RTX of what suits the layers."""
+    how = options.quantization
+    if library != "tensorrt" or how.block_size is not None:
+        return options
+    return replace(options, quantization=replace(how, block_size=BLOCK_SIZES[library][0]))
 
 
 def _name(library: Executor, version: str) -> str:
@@ -129,11 +137,21 @@ def _bf16(options: Options) -> list[Pass]:
     return [Opset(BF16_OPSET), Bf16(options.keep)]
 
 
+def _smooth(options: Options) -> list[Pass]:
+    from tritonsmith_generator.passes.smooth import Smooth
+
+    how = options.quantization
+    if how.smooth is None or options.samples is None:  # without samples Int8 says what it needs
+        return []
+    return [Smooth(options.samples, options.keep, how.smooth, how.max_samples)]
+
+
 def _int8(options: Options) -> list[Pass]:
     from tritonsmith_generator.passes.int8 import PER_CHANNEL_OPSET, Int8
     from tritonsmith_generator.passes.opset import Opset
 
-    return [Opset(PER_CHANNEL_OPSET), Int8(options.samples, options.keep, options.quantization)]
+    quantize = Int8(options.samples, options.keep, options.quantization)
+    return [Opset(PER_CHANNEL_OPSET), *_smooth(options), quantize]
 
 
 # Q and DQ take scales in half precision from this opset on.
@@ -145,7 +163,7 @@ def _int8_with_float_weights(options: Options) -> list[Pass]:
     from tritonsmith_generator.passes.opset import Opset
 
     quantize = Int8(options.samples, options.keep, options.quantization, float_weights=True)
-    return [Opset(PER_CHANNEL_OPSET), quantize]
+    return [Opset(PER_CHANNEL_OPSET), *_smooth(options), quantize]
 
 
 def _int8_with_fp16(options: Options) -> list[Pass]:
@@ -154,7 +172,7 @@ def _int8_with_fp16(options: Options) -> list[Pass]:
     from tritonsmith_generator.passes.opset import Opset
 
     quantize = Int8(options.samples, options.keep, options.quantization)
-    return [Opset(_HALF_SCALES_OPSET), quantize, Fp16()]
+    return [Opset(_HALF_SCALES_OPSET), *_smooth(options), quantize, Fp16()]
 
 
 def _fp8(options: Options) -> list[Pass]:

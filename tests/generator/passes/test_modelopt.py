@@ -84,6 +84,16 @@ def test_quantized_is_near_fp32_and_tensorrt_takes_it(
 
 
 @with_modelopt
+def test_a_kept_node_is_not_the_beginning_of_others(write: Write, apply: Apply) -> None:
+    """ModelOpt takes names for patterns that have to fit the beginning of a name."""
+    graph = """g (float[b,48] x) => (float[b,16] y) <float[32,48] w, float[16,32] v> {
+        [layer] h = Gemm<transB = 1>(x, w)  [layer_1] y = Gemm<transB = 1>(h, v) }"""
+    result = apply(Int4(keep=("layer",)), write(graph, WEIGHTS, opset=21, ir_version=10))
+    assert result.report.kept == {"layer": "asked for"}
+    assert result.report.dequantize == 1
+
+
+@with_modelopt
 def test_int4_blocks_divide_the_channels_or_the_layer_is_left(write: Write, apply: Apply) -> None:
     graph = """g (float[b,40] x) => (float[b,16] y) <float[40,32] w, float[32,16] v> {
         h = MatMul(x, w)  y = MatMul(h, v) }"""

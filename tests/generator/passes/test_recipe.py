@@ -23,9 +23,11 @@ from tritonsmith_generator.passes import (
     for_precision,
     run,
 )
+from tritonsmith_generator.passes.modelopt import Int4
 from tritonsmith_generator.passes.simplify import Simplify
 from tritonsmith_generator.passes.sparse import Sparse, is_sparse, prune
 from tritonsmith_generator.passes.tidy import Tidy
+from tritonsmith_generator.quantization import Quantization
 
 Write = Callable[..., Path]
 Apply = Callable[..., Any]
@@ -54,6 +56,15 @@ def test_a_target_s_recipe(target: Any) -> None:
     recipe = for_precision(*target)
     assert [step.name for step in recipe.passes] == RECIPES[target]
     assert recipe.builder.precision == target[0]
+
+
+def test_int4_has_the_blocks_that_the_target_takes() -> None:
+    quantize = for_precision("int4", "tensorrt", "10.13").passes[2]
+    assert isinstance(quantize, Int4) and quantize.options.block_size == 64
+    small = Options(quantization=Quantization(block_size=16))
+    assert for_precision("int4", "tensorrt_rtx", "1.7", small).passes
+    with pytest.raises(InputError, match="with target tensorrt it must be one of 64, 128"):
+        for_precision("int4", "tensorrt", "10.13", small)
 
 
 def test_preparation_comes_first() -> None:
