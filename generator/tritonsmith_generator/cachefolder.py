@@ -73,20 +73,23 @@ def prune(home: Path, limit: int) -> None:
     Those that were not used for the longest time go first; what was used in the last hour stays.
     """
     now, found = time.time(), []
-    for manifest in home.rglob(_MANIFEST):
+    for place, folders, files in os.walk(home):  # takes no notice of what others remove meanwhile
+        folder = Path(place)
+        unfinished = [name for name in folders if _UNFINISHED in name]
+        folders[:] = [name for name in folders if _UNFINISHED not in name]
         with contextlib.suppress(OSError, ValueError, AttributeError):
-            size = sum(size for _, size in _sizes(manifest.parent))
-            found.append((manifest.stat().st_mtime, size, manifest.parent))
+            for name in unfinished:
+                if now - (folder / name).stat().st_mtime > _IN_USE:  # of a killed process
+                    shutil.rmtree(folder / name, ignore_errors=True)
+            if _MANIFEST in files:
+                size = sum(size for _, size in _sizes(folder))
+                found.append(((folder / _MANIFEST).stat().st_mtime, size, folder))
     total = sum(size for _, size, _ in found)
     for last_use, size, folder in sorted(found):
         if total <= limit or now - last_use < _IN_USE:
             break
         total -= size
         _remove(folder)
-    for left in home.rglob(f"*{_UNFINISHED}*"):  # of a process that was killed
-        with contextlib.suppress(OSError):
-            if now - left.stat().st_mtime > _IN_USE:
-                shutil.rmtree(left, ignore_errors=True)
 
 
 def _remove(folder: Path) -> None:

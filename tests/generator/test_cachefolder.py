@@ -1,0 +1,30 @@
+"""The cache folder: processes that use it at once don't disturb each other."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+from tritonsmith_generator.cachefolder import make_once, prune
+
+
+def test_pruning_while_others_make_and_remove(tmp_path: Path) -> None:
+    stop = threading.Event()
+
+    def work(name: str) -> None:
+        for number in range(10_000):
+            if stop.is_set():
+                return
+            make_once(tmp_path / "cases" / f"{name}{number}", lambda new: (new / "x").touch())
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in "abc"]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(100):
+            prune(tmp_path, 1 << 30)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert not list(tmp_path.rglob("*.tmp-*"))
