@@ -21,7 +21,7 @@ def trace_headers() -> dict[str, str]:
     try:
         from opentelemetry import propagate
     except ImportError as exc:
-        raise InputError("OpenTelemetry is not installed: pip install opentelemetry-api") from exc
+        raise InputError("OpenTelemetry is not installed: pip install tritonsmith[otel]") from exc
     headers: dict[str, str] = {}
     propagate.inject(headers)
     return headers

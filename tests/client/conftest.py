@@ -24,6 +24,15 @@ def url(server: Server, request: pytest.FixtureRequest) -> str:
     return server.grpc_url if request.param == "grpc" else server.http_url
 
 
+@pytest.fixture(scope="session")
+def forwarding(start_server: Callable[..., Server]) -> Server:
+    """A server that shows models the headers that are meant for them."""
+    patterns = [
+        f"--{kind}-header-forward-pattern=(x-test-.*|traceparent)" for kind in ("grpc", "http")
+    ]
+    return start_server(MODELS, models=["wishes"], extra_args=patterns)
+
+
 @pytest.fixture
 def client(url: str) -> Iterator[Client]:
     with Client(url, timeout=30.0) as made:

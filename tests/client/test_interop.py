@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas
 import pytest
 
 from tritonsmith_client import Client, InputError, Result
@@ -72,7 +73,6 @@ def test_dlpack_that_cannot_be_read(client: Client) -> None:
 
 
 def test_pandas_out() -> None:
-    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
     result = Result({"a": np.array([[1], [2]]), "b": np.arange(4.0).reshape(2, 2)})
     expected = pandas.DataFrame({"a": [1, 2], "b_0": [0.0, 2.0], "b_1": [1.0, 3.0]})
     pandas.testing.assert_frame_equal(result.frame(), expected)
@@ -81,11 +81,12 @@ def test_pandas_out() -> None:
 
 
 def test_pandas_in(client: Client) -> None:
-    class Series:  # what a pandas.Series has, which is all that is used of it
-        def to_numpy(self) -> np.ndarray[Any, Any]:
-            return np.array([[1, 2]], np.int64)
-
-    assert client.model("identity")(IN_INT64=Series())["OUT_INT64"].tolist() == [[1, 2]]
+    frame = pandas.DataFrame({"a": [1.5, 2.5], "b": [3.0, 4.0]})
+    got = client.model("identity")(IN_FP64=frame)["OUT_FP64"]
+    assert got.tolist() == frame.to_numpy().tolist()
+    words = client.model("text")(pandas.DataFrame({"w": ["a", "bc"]}))
+    assert words["UPPER"].tolist() == [[b"A"], [b"BC"]]
+    assert words.frame()["LENGTH"].tolist() == [1, 2]
 
 
 def test_a_list_is_no_foreign_array() -> None:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import sys
 
+import numpy as np
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
 from support.scripted import ScriptedServer, read_request
 
-from tritonsmith_client import Client, InputError
+from tritonsmith_client import AsyncClient, Client, InputError
 from tritonsmith_client.tracing import trace_headers
+from tritonsmith_generator.serve import Server
 
 
 def test_the_span_goes_along() -> None:
-    pytest.importorskip("opentelemetry.sdk", reason="OpenTelemetry is not installed")
-    from opentelemetry import trace
-    from opentelemetry.sdk.trace import TracerProvider
-
     seen: list[bytes] = []
 
     def script(connection: socket.socket) -> None:
@@ -24,18 +24,36 @@ def test_the_span_goes_along() -> None:
             seen.append(read_request(connection))
             connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 
-    trace.set_tracer_provider(TracerProvider())
+    tracer = TracerProvider().get_tracer("test")
     with (
         ScriptedServer(script) as server,
         Client(f"http://{server.address}", headers=trace_headers) as client,
-        trace.get_tracer("test").start_as_current_span("outer") as span,
+        tracer.start_as_current_span("outer") as span,
     ):
         assert client.live()
     assert f"-{span.get_span_context().trace_id:032x}-"[1:-1].encode() in seen[0]
     assert b"traceparent: 00-" in seen[0]
 
 
+def test_the_model_can_see_the_span(forwarding: Server, url: str) -> None:
+    address = forwarding.grpc_url if url.startswith("grpc") else forwarding.http_url
+    tracer = TracerProvider().get_tracer("test")
+    zero = np.zeros(1, np.float32)
+
+    async def ask() -> str:
+        async with AsyncClient(address, headers=trace_headers) as other:
+            return str((await (await other.model("wishes"))(zero))["SAID"].item())
+
+    with Client(address, headers=trace_headers) as client:
+        model = client.model("wishes")
+        for how in ("sync", "async"):
+            with tracer.start_as_current_span("outer") as span:
+                said = str(model(zero)["SAID"].item()) if how == "sync" else asyncio.run(ask())
+                context = span.get_span_context()
+                assert f"00-{context.trace_id:032x}-{context.span_id:016x}-" in said
+
+
 def test_without_opentelemetry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry", None)
-    with pytest.raises(InputError, match="pip install opentelemetry-api"):
+    with pytest.raises(InputError, match=r"pip install tritonsmith\[otel\]"):
         trace_headers()
