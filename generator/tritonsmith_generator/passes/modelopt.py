@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -122,6 +123,7 @@ def _quantized(
     _require_modelopt()
     kept = {node.name: "asked for" for node in work.graph.node if matches(node, keep)}
     signature = signature_of(work.proto)
+    workdir = workdir.resolve()  # the current folder is another one where ModelOpt runs
     source, quantized = work.write(workdir / "source.onnx"), workdir / "quantized.onnx"
     large = onnxfile.read(source).size > weights.INLINE_LIMIT
     shapes = {
@@ -176,6 +178,9 @@ def _quantize(arguments: dict[str, Any], emit: Callable[[str], None]) -> None:
         from modelopt.onnx.quantization import quantize
     except ImportError as exc:
         raise HostError(f"NVIDIA ModelOpt cannot be imported ({exc}): {PIP}") from exc
+    # The first INT4 compiles an extension, with setuptools: it takes a project in the current
+    # folder for its own.
+    os.chdir(Path(arguments["output_path"]).parent)
     try:
         quantize(**arguments)
     except Exception as exc:  # ModelOpt raises whatever it stumbles over

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,30 @@ def test_int4_says_when_no_block_fits(write: Write, apply: Apply) -> None:
         InputError, match="blocks of 16 divide no .*MatMul_1: 10.*use precision int8"
     ):
         apply(Int4(), model)
+
+
+@with_modelopt
+def test_the_first_int4_compiles_its_extension_wherever_it_is_run(
+    write: Write, apply: Apply, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ModelOpt runs setuptools in the current folder, which takes a project there for its own."""
+    spec = importlib.util.find_spec("modelopt.onnx.quantization.extensions")
+    assert spec is not None and spec.origin is not None
+    extension = Path(spec.origin).parent / "src"
+    if not os.access(extension, os.W_OK):
+        pytest.skip(f"{extension} cannot be written")
+    for built in (*extension.glob("*.so"), *extension.glob(".rendered.*")):
+        built.unlink()
+    for name in ("one", "two"):
+        (tmp_path / "project" / name).mkdir(parents=True)
+    about = tmp_path / "project" / "pyproject.toml"
+    about.write_text('[project]\nname = "mine"\nversion = "1"\n')
+    monkeypatch.chdir(tmp_path / "project")
+    graph = "g (float[b,32] x) => (float[b,16] y) <float[32,16] w> { y = MatMul(x, w) }"
+    weights = {"w": rng.standard_normal((32, 16)).astype(np.float32)}
+    assert apply(Int4(), write(graph, weights, opset=21, ir_version=10)).report.dequantize == 1
+    assert list(extension.glob("*.so"))
+    assert len(list((tmp_path / "project").iterdir())) == 3
 
 
 @with_modelopt
