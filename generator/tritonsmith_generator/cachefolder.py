@@ -20,7 +20,7 @@ __all__ = ["cache_folder", "is_intact", "make_once", "prune", "used"]
 
 _MANIFEST = "manifest.json"
 _UNFINISHED = ".tmp-"
-# What was used so lately, or was begun so lately, may still be in use. Seconds.
+# What was used so lately may still be in use. Seconds.
 _IN_USE = 3600.0
 
 
@@ -50,7 +50,7 @@ def make_once(
         return folder
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with _lock(folder.with_name(folder.name + ".lock")):
+        with _lock(_lock_of(folder)):
             if not intact(folder):
                 _replace(folder, make)
     except OSError as exc:
@@ -75,12 +75,12 @@ def prune(home: Path, limit: int) -> None:
     now, found = time.time(), []
     for place, folders, files in os.walk(home):  # takes no notice of what others remove meanwhile
         folder = Path(place)
-        unfinished = [name for name in folders if _UNFINISHED in name]
+        for name in folders:
+            finished, unfinished, _ = name.partition(_UNFINISHED)
+            if unfinished:
+                _remove_unfinished(folder / finished)
         folders[:] = [name for name in folders if _UNFINISHED not in name]
         with contextlib.suppress(OSError, ValueError, AttributeError):
-            for name in unfinished:
-                if now - (folder / name).stat().st_mtime > _IN_USE:  # of a killed process
-                    shutil.rmtree(folder / name, ignore_errors=True)
             if _MANIFEST in files:
                 size = sum(size for _, size in _sizes(folder))
                 found.append(((folder / _MANIFEST).stat().st_mtime, size, folder))
@@ -93,11 +93,23 @@ def prune(home: Path, limit: int) -> None:
 
 
 def _remove(folder: Path) -> None:
-    with contextlib.suppress(OSError), _lock(lock := folder.with_name(folder.name + ".lock")):
-        gone = folder.with_name(folder.name + _UNFINISHED + "removed")
+    gone = folder.with_name(folder.name + _UNFINISHED + "removed")
+    with contextlib.suppress(OSError), _lock(_lock_of(folder), wait=False):
         folder.rename(gone)  # at once: nobody sees half of it
-        shutil.rmtree(gone, ignore_errors=True)
-        lock.unlink()
+    _remove_unfinished(folder)
+
+
+def _remove_unfinished(folder: Path) -> None:
+    """What lies beside the folder, of a process that was killed; one that is at work has a lock."""
+    with contextlib.suppress(OSError), _lock(_lock_of(folder), wait=False):
+        for left in folder.parent.glob(folder.name + _UNFINISHED + "*"):
+            shutil.rmtree(left, ignore_errors=True)
+        if not folder.exists():
+            _lock_of(folder).unlink()
+
+
+def _lock_of(folder: Path) -> Path:
+    return folder.with_name(folder.name + ".lock")
 
 
 def _sizes(folder: Path) -> Iterator[tuple[str, int]]:
@@ -130,12 +142,13 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _lock(path: Path) -> Iterator[None]:
+def _lock(path: Path, wait: bool = True) -> Iterator[None]:
+    """Raises BlockingIOError if another process has it, and this one is not to wait."""
     import fcntl  # Unix only; the docker server, which needs no lock, runs elsewhere, too
 
     while True:
         with path.open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
             try:
                 same = os.path.samestat(os.fstat(file.fileno()), path.stat())
             except FileNotFoundError:

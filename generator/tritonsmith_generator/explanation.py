@@ -68,8 +68,10 @@ class Stages:
         why = () if kept is not None else self._why(stage)
         if kept is None and not self._dry_run:
             kept = stage.made(make)
-        parts = kept.about.get("parts", {}) if kept is not None and why else {}
-        self._add(StageReport(stage.name, bool(why), why, round(perf_counter() - began, 3), parts))
+        ran = kept is None or kept.fresh  # or another process has made it meanwhile
+        parts = kept.about.get("parts", {}) if kept is not None and ran else {}
+        seconds = round(perf_counter() - began, 3)
+        self._add(StageReport(stage.name, ran, why if ran else (), seconds, parts))
         return kept
 
     def follows(self, name: str, other: str) -> None:

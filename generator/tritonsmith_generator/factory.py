@@ -5,15 +5,33 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from tritonsmith_generator.errors import InputError, UsageError
 
-__all__ = ["call_factory"]
+__all__ = ["call_factory", "file_of_factory"]
+
+
+def file_of_factory(reference: str, folder: Path) -> Path | None:
+    """The file with the factory's code; None if it is not found. Nothing is imported.
+
+    ``folder`` is where the path of a file starts.
+    """
+    source, _, _ = reference.rpartition(":")
+    if source.endswith(".py"):
+        return folder / source
+    places: Sequence[str] | None = [str(Path.cwd()), *sys.path]
+    name, found = "", None
+    for part in source.split("."):
+        name = f"{name}.{part}" if name else part
+        found = PathFinder.find_spec(name, places) if places else None
+        places = found.submodule_search_locations if found else None
+    return Path(found.origin) if found and found.has_location and found.origin else None
 
 
 def call_factory(reference: str) -> Any:

@@ -15,6 +15,7 @@ from typing import Any
 from tritonsmith_generator import devices
 from tritonsmith_generator.cachefolder import cache_folder
 from tritonsmith_generator.errors import InputError
+from tritonsmith_generator.factory import file_of_factory
 from tritonsmith_generator.lock import FileRecord, LockedModel
 from tritonsmith_generator.spec import ModelSpec, resolve_source
 from tritonsmith_generator.targets import TargetKind, release_of, resolve
@@ -148,12 +149,13 @@ def _from(folder: Path, factory: str) -> str:
 def _sample_files(source: str | None, folder: Path) -> tuple[Path, ...]:
     """The files that samples are read from, or the one with the function that makes them.
 
-    A change in them is a change of the model. What a function in a module makes is not watched.
+    A change in them is a change of the model.
     """
     if source is None:
         return ()
-    file, colon, _ = source.rpartition(":")
-    path = folder / (file if colon and file.endswith(".py") else source)
+    path = folder / source
+    if not path.exists() and ":" in source:
+        path = file_of_factory(source, folder) or path
     found = sorted(path.rglob("*.npy")) if path.is_dir() else [path]
     return tuple(path for path in found if path.is_file())
 

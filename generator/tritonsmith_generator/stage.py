@@ -38,11 +38,15 @@ _LIMIT_NAME = "TRITONSMITH_CACHE_GB"
 
 @dataclass(frozen=True)
 class Kept:
-    """The result of a stage: files in ``folder`` with their SHA-256, and what ``Make`` returned."""
+    """The result of a stage: files in ``folder`` with their SHA-256, and what ``Make`` returned.
+
+    ``fresh`` says that it was made just now, by this process.
+    """
 
     folder: Path
     files: Mapping[str, str]
     about: Mapping[str, Any]
+    fresh: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,9 +76,7 @@ class Stage:
 
         Raises HostError if the cache cannot be written, and what ``make`` raises.
         """
-        limit = _limit()
-
-        ours: list[Mapping[str, Any]] = []
+        limit, ours = _limit(), list[Kept]()
 
         def fill(folder: Path) -> None:
             about = make(folder)
@@ -85,12 +87,12 @@ class Stage:
             }
             record = {"files": files, "about": about}
             (folder / _RECORD).write_text(json.dumps([_hash(record), record]))
-            ours.append(record)
+            ours.append(Kept(self.folder, files, about, fresh=True))
 
         make_once(self.folder, fill, lambda folder: _verified(folder) is not None)
         prune(cache_folder("stages"), limit)
         if ours:  # what was just written needs no second look
-            return Kept(self.folder, ours[0]["files"], ours[0]["about"])
+            return ours[0]
         kept = _verified(self.folder)
         if kept is None:
             raise HostError(f"{self.folder} was changed while it was made: build again")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib.util
 import json
 import os
@@ -153,6 +154,22 @@ def test_each_change_runs_what_follows_from_it(gen_repo: GenRepo) -> None:
     spec(options % ("fp16", 8, 0.1))
     assert set(why(built(gen_repo))) == {"config.pbtxt"}
     assert gen_repo("check", "repository").code == 0
+
+
+@pytest.mark.parametrize("where", ["calibrate.py:samples", "calibrate:samples"])
+def test_a_function_that_makes_samples_is_read_again(where: str, gen_repo: GenRepo) -> None:
+    code = (
+        "import numpy as np\n"
+        "def samples():\n"
+        "    yield {'input': np.random.default_rng(%d).random((8, 784), np.float32)}\n"
+    )
+    Path("calibrate.py").write_text(code % 0)
+    spec(f"precision: int8, calibration: '{where}'")
+    built(gen_repo)
+    Path("calibrate.py").write_text(code % 1)
+    ran = why(built(gen_repo))
+    assert ran["config.pbtxt"].endswith("calibrate.py: other bytes")
+    assert ran["conversion"].endswith("calibrate.py: other bytes") and "cases" not in ran
 
 
 def test_explained_in_words(gen_repo: GenRepo) -> None:
@@ -320,6 +337,8 @@ def test_two_builds_at_once_share_what_they_make(gen_repo: GenRepo) -> None:
     ]
     outputs = [process.communicate()[0] for process in running]
     assert [process.returncode for process in running] == [0, 0], outputs
+    one, two = (why(json.loads(output)[0]) for output in outputs)
+    assert one.keys() | two.keys() == set(STAGES) and one.keys() & two.keys() == {"config.pbtxt"}
     plans = [Path(to, "m/1/model.plan").read_bytes() for to in ("one", "two")]
     assert plans[0] == plans[1]
     entries = [p.name for p in cache_folder("stages").glob("*/*") if p.suffix != ".lock"]
@@ -343,11 +362,27 @@ def test_the_cache_stays_within_its_limit(
     monkeypatch.setenv("TRITONSMITH_CACHE_GB", "0.0006")
     assert built(gen_repo)["status"] == "built"
     assert plan not in entries() and len(entries()) == 2
+    assert {p.stem for p in cache_folder("stages").glob("*/*.lock")} == {p.name for p in entries()}
     monkeypatch.setenv("TRITONSMITH_CACHE_GB", "much")
     spec("precision: fp16")
     outcome = gen_repo("models.yaml", "-o", "repository")
     assert outcome.code == 3
     assert "TRITONSMITH_CACHE_GB is 'much': set it to a number of gigabytes" in outcome.err
+
+
+def test_what_killed_builds_left_is_removed_and_what_is_made_now_is_not(gen_repo: GenRepo) -> None:
+    home = cache_folder("stages") / "plan"
+    killed, at_work = home / "aa.tmp-killed", home / "bb.tmp-work"
+    for folder in (killed, at_work):
+        (folder / "content").mkdir(parents=True)
+        (folder / "content/model.plan").write_bytes(bytes(1000))
+        os.utime(folder, (0, 0))  # an engine build may take longer than anyone would guess
+    with (home / "bb.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        spec("precision: fp32")
+        built(gen_repo)
+    assert not killed.exists() and not (home / "aa.lock").exists()
+    assert (at_work / "content/model.plan").exists()
 
 
 def determinants(count: int) -> Path:
