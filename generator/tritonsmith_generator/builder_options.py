@@ -23,6 +23,7 @@ __all__ = [
     "Option",
     "Precision",
     "Release",
+    "check_options",
 ]
 
 Library = Literal["tensorrt", "tensorrt_rtx"]
@@ -41,8 +42,8 @@ class BuilderOptions:
         precision: what the graph was converted to. It decides TF32 (on for ``tf32``, off for
             ``fp32``) and, on TensorRT 8.6, the builder's precision flags.
         tf32: overrides what ``precision`` says about TF32.
-        memory_pools: bytes by pool: ``workspace``, ``tactic_dram``, ``tactic_shared_memory``,
-            ``dla_managed_sram``, ``dla_local_dram``, ``dla_global_dram``.
+        memory_pools: bytes (a spec may say ``4GiB``) by pool: ``workspace``, ``tactic_dram``,
+            ``tactic_shared_memory``, ``dla_managed_sram``, ``dla_local_dram``, ``dla_global_dram``.
         optimization_level: 0 (quick build) to 5 (quick engine).
         timing_cache: file that is read before the build and merged into after it.
         hardware_compatibility: ``ampere_plus`` or ``same_compute_capability``.
@@ -218,6 +219,9 @@ AVAILABLE: Mapping[str, Availability] = {
     "BuilderFlag.WEIGHT_STREAMING": Availability((10, 0), rtx=(1, 4)),
     "BuilderFlag.STRICT_NANS": Availability((10, 6), rtx=(1, 4)),
     "MemoryPoolType.TACTIC_SHARED_MEMORY": Availability((10, 0), rtx=(1, 4)),
+    "MemoryPoolType.DLA_MANAGED_SRAM": Availability((8, 6)),
+    "MemoryPoolType.DLA_LOCAL_DRAM": Availability((8, 6)),
+    "MemoryPoolType.DLA_GLOBAL_DRAM": Availability((8, 6)),
     "IBuilderConfig.max_num_tactics": Availability((10, 4), rtx=(1, 4)),
     "IBuilderConfig.l2_limit_for_tiling": Availability((10, 8), rtx=(1, 4)),
     "IBuilderConfig.tiling_optimization_level": Availability((10, 8), rtx=(1, 4)),
@@ -268,6 +272,20 @@ def check_values(options: BuilderOptions) -> None:
     for pool, size in options.memory_pools.items():
         if size < 0:
             raise InputError(f"option 'memory_pools' gives {pool} {size} bytes; 0 is the least")
+
+
+def check_options(release: Release, options: BuilderOptions) -> None:
+    """Raises InputError for a value that no TensorRT takes and an option that ``release`` has not.
+
+    What only the library itself knows (the words of its enums, the accelerators of the machine) is
+    checked when it builds.
+    """
+    check_values(options)
+    for name in options.given():
+        if name in OPTIONS:
+            require(release, OPTIONS[name].name, name)
+    for pool in options.memory_pools:
+        require(release, f"MemoryPoolType.{pool.upper()}", "memory_pools")
 
 
 def check_machine(release: Release, options: BuilderOptions, has_gpu: bool) -> None:

@@ -8,6 +8,7 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
+from tritonsmith_generator.builder_options import check_options
 from tritonsmith_generator.cases import case_path, served_cases, write_cases
 from tritonsmith_generator.config import render_config
 from tritonsmith_generator.conversion import samples_of
@@ -36,6 +37,7 @@ from tritonsmith_generator.repository import (
 )
 from tritonsmith_generator.settings import config_for, served_signature
 from tritonsmith_generator.shapevalues import with_values
+from tritonsmith_generator.targets import release_of
 from tritonsmith_generator.warmup import FOLDER as WARMUP_FOLDER
 from tritonsmith_generator.warmup import derive_warmup
 from tritonsmith_generator.workfolder import work_folder
@@ -90,6 +92,8 @@ def build_model(
             process.prepare()
         tell("precheck", str(job.source))
         checked = precheck(job.source, job.target.name)
+        if release := release_of(job.target, job.toolchain):
+            check_options(release, job.spec.builder)
         given = _samples(job, checked)
         shaping = derive_shaping(checked.signature, job.spec)
         shaping = with_values(shaping, checked.file.proto.graph, checked.signature, given)

@@ -57,6 +57,21 @@ def _one_number_needs_no_list(values: Any) -> Any:
 Integers = Annotated[tuple[int, ...], BeforeValidator(_one_number_needs_no_list)]
 
 
+_UNITS = {"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+_SIZE = re.compile(rf"(\d+) *({'|'.join(_UNITS)})")
+
+
+def _bytes(size: Any) -> Any:
+    if not isinstance(size, str):
+        return size
+    found = _SIZE.fullmatch(size)
+    if found is None:
+        raise ValueError(
+            f"a memory pool's size is bytes, or a text such as 4GiB or 512MiB, not {size}"
+        )
+    return int(found[1]) * _UNITS[found[2]]
+
+
 class Values(_Strict):
     """The smallest, the usual and the largest values of an input, element by element."""
 
@@ -175,6 +190,14 @@ class ModelSpec(_Strict):
         if (self.onnx is None) == (self.torch is None):
             raise ValueError("a model needs either onnx: FILE or torch: package.module:factory")
         return self
+
+    @field_validator("builder", mode="before")
+    @classmethod
+    def _sizes_in_words(cls, builder: Any) -> Any:
+        pools = builder.get("memory_pools") if isinstance(builder, dict) else None
+        if not isinstance(pools, dict):
+            return builder
+        return {**builder, "memory_pools": {pool: _bytes(size) for pool, size in pools.items()}}
 
     @field_validator("builder")
     @classmethod

@@ -11,6 +11,7 @@ from tritonsmith_generator.builder_options import (
     BuilderOptions,
     Release,
     check_machine,
+    check_options,
     precision_flags,
     require,
 )
@@ -23,9 +24,7 @@ __all__ = ["builder_config"]
 def builder_config(trt: Any, release: Release, builder: Any, options: BuilderOptions) -> Any:
     """A config with every option set. Raises InputError for one that this TensorRT has not,
     HostError for one that needs a GPU."""
-    for name in options.given():
-        if name in OPTIONS:
-            require(release, OPTIONS[name].name, name)
+    check_options(release, options)
     check_machine(release, options, has_gpu=bool(devices.gpus()))
     config = builder.create_builder_config()
     # The engine inspector tells no data types without it.
