@@ -81,11 +81,24 @@ def merge(
     with nullcontext() if dry_run else exclusive(output):
         found = read_parts(repositories)
         _refuse_disagreements(found)
-        lock = read_lock(output)
+        lock = read_lock(output).for_release(_release(repositories))
         steps = [_step(output, lock, join(parts), force) for parts in found.values()]
         for step in steps if not dry_run else ():
             lock = _publish(output, lock, step)
         return tuple(_result(step, dry_run) for step in steps)
+
+
+def _release(repositories: Sequence[Path]) -> str | None:
+    """The Triton release that all are for, as far as they say. Raises InputError for two."""
+    said = {read_lock(path).triton: path for path in repositories}
+    said.pop(None, None)
+    if len(said) > 1:
+        (a, first), (b, other) = list(said.items())[:2]
+        raise InputError(
+            f"{first} is for Triton {a} and {other} for Triton {b}: build both for the release "
+            "that is to serve them"
+        )
+    return next(iter(said), None)
 
 
 def _refuse_disagreements(found: Mapping[str, tuple[Part, ...]]) -> None:

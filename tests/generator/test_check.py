@@ -178,9 +178,9 @@ def test_no_repository(gen_repo: GenRepo, tmp_path: Path) -> None:
 
 def test_a_lock_of_another_format(repository: Path, gen_repo: GenRepo) -> None:
     lock = repository / "repository.lock.json"
-    lock.write_text(lock.read_text().replace('"format": 1', '"format": 99'))
+    lock.write_text(json.dumps({**json.loads(lock.read_text()), "format": 99}))
     outcome = gen_repo("check", repository)
-    assert (outcome.code, "has format 99, this gen-repo reads 1" in outcome.err) == (1, True)
+    assert (outcome.code, "has format 99, this gen-repo reads up to" in outcome.err) == (1, True)
     lock.write_text("{")
     outcome = gen_repo("check", repository)
     assert (outcome.code, "is not a readable lock" in outcome.err) == (1, True)

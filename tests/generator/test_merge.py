@@ -357,6 +357,24 @@ def test_rounding_of_another_machine_is_no_difference(
     assert merged(gen_repo, *two, "-o", "out")["net"]["gpus"] == ["8.0", "9.0"]
 
 
+def for_triton(repository: Path, release: str) -> None:
+    path = repository / "repository.lock.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "triton": release}))
+
+
+def test_the_release_of_triton_is_one(two: tuple[Path, Path], gen_repo: GenRepo) -> None:
+    for_triton(two[0], "26.10")
+    merged(gen_repo, *two, "-o", "out")
+    assert read_lock(Path("out")).triton == "26.10"
+    for_triton(two[1], "25.06")
+    outcome = gen_repo("merge", *two, "-o", "other")
+    assert (
+        f"{two[0]} is for Triton 26.10 and {two[1]} for Triton 25.06: build both for the release"
+        in outcome.err
+    )
+    assert not Path("other").exists()
+
+
 def test_all_that_is_wrong_is_said_at_once(two: tuple[Path, Path], gen_repo: GenRepo) -> None:
     other_source(*two)
     labels(*two)
