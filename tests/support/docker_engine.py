@@ -40,12 +40,17 @@ def running_engine() -> Iterator[docker.DockerClient]:
         with contextlib.closing(client):
             yield client
         return
-    with _own_engine() as client:
+    with own_engine() as (client, _):
         yield client
 
 
 @contextlib.contextmanager
-def _own_engine() -> Iterator[docker.DockerClient]:
+def own_engine(
+    data: Path | None = None,
+) -> Iterator[tuple[docker.DockerClient, subprocess.Popen[bytes]]]:
+    """An engine of our own, which DOCKER_HOST names meanwhile; ``data`` is where it has images."""
+    if os.getuid() or not shutil.which("dockerd"):
+        pytest.skip("only root can start an engine, where dockerd is installed")
     folder = Path(tempfile.mkdtemp(prefix="tritonsmith-docker-"))
     command = [
         "dockerd",
@@ -53,7 +58,7 @@ def _own_engine() -> Iterator[docker.DockerClient]:
         "--ip6tables=false",
         "--bridge=none",
         f"--host=unix://{folder}/docker.sock",
-        f"--data-root={folder}/data",
+        f"--data-root={data or folder / 'data'}",
         f"--exec-root={folder}/exec",
         f"--pidfile={folder}/pid",
     ]
@@ -64,7 +69,7 @@ def _own_engine() -> Iterator[docker.DockerClient]:
     try:
         client = _wait_for(daemon, folder / "log")
         with contextlib.closing(client):
-            yield client
+            yield client, daemon
     finally:
         os.environ.pop("DOCKER_HOST")
         if before is not None:

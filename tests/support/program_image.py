@@ -6,25 +6,30 @@ import io
 import re
 import subprocess
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import docker
 
 
 def import_program(
     client: docker.DockerClient,
-    program: str,
+    programs: Sequence[str],
     name: str,
     *,
     user: int,
     command: Sequence[str],
     folders: Sequence[str] = (),
+    scripts: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
-    """Import the program and its libraries; ``folders`` are the user's own in the image."""
+    """Import the programs, of which the first is run, and their libraries.
+
+    ``folders`` are the user's own in the image, ``scripts`` are further programs, by path.
+    """
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w") as archive:
-        for path in (program, *_libraries(program)):
+        for path in {p for program in programs for p in (program, *_libraries(program))}:
             archive.add(Path(path).resolve(), arcname=path)
         for folder in ("/tmp", *folders):
             entry = tarfile.TarInfo(folder)
@@ -32,8 +37,10 @@ def import_program(
             archive.addfile(entry)
         _add_text(archive, "/etc/passwd", f"root:x:0:0::/:\nuser:x:{user}:{user}::/:\n")
         _add_text(archive, "/etc/group", f"root:x:0:\nuser:x:{user}:\n")
+        for path, text in scripts.items():
+            _add_text(archive, path, text)
     repository, _, tag = name.rpartition(":")
-    words = ", ".join(f'"{word}"' for word in (program, *command))
+    words = ", ".join(f'"{word}"' for word in (programs[0], *command))
     client.api.import_image_from_data(
         content.getvalue(),
         repository=repository,
@@ -49,5 +56,5 @@ def _libraries(program: str) -> list[str]:
 
 def _add_text(archive: tarfile.TarFile, path: str, text: str) -> None:
     entry = tarfile.TarInfo(path)
-    entry.size = len(text)
+    entry.size, entry.mode = len(text), 0o755
     archive.addfile(entry, io.BytesIO(text.encode()))

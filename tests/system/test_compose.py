@@ -80,7 +80,7 @@ def images(client: docker.DockerClient, docker_options: dict[str, Any]) -> Itera
         for service, (path, user, command, folders) in made.items():
             name = IMAGES[service]
             if name not in here:
-                import_program(client, path, name, user=user, command=command, folders=folders)
+                import_program(client, [path], name, user=user, command=command, folders=folders)
                 stack.callback(lambda name: client.images.remove(name), name)
         yield
 

@@ -118,7 +118,10 @@ def _build(
         ["python3", "-m", "tritonsmith_generator.imagebuild.inside", encode_request(inside)],
         on_line,
         mounts=[*_our_mounts(toolchain.packages), *mounts],
-        environment={"PYTHONPATH": f"{_OURS}:{_OURS}/packages"},
+        environment={
+            "PYTHONPATH": f"{_OURS}:{_OURS}/packages",
+            "XDG_CACHE_HOME": str(_WORK / "cache"),
+        },
         gpus="all" if devices.gpus() else "none",
     )
     if "error" in answers:
@@ -152,6 +155,10 @@ def _moved(request: EngineRequest) -> tuple[EngineRequest, list[Mount]]:
         cache.parent.mkdir(parents=True, exist_ok=True)
         mounts.append(_mount(f"{_WORK}/timings", cache.parent, read_only=False))
         options = replace(options, timing_cache=_WORK / "timings" / cache.name)
+    if devices.gpus():  # where builds, inside and outside, wait for their turn on a GPU
+        turns = cache_folder("gpus")
+        turns.mkdir(parents=True, exist_ok=True)
+        mounts.append(_mount(f"{_WORK}/cache/tritonsmith/gpus", turns, read_only=False))
     plugins = []
     for number, plugin in enumerate(options.plugins):
         plugins.append(_WORK / "plugins" / str(number) / plugin.name)

@@ -70,8 +70,19 @@ class ContainerRun:
         self.ended.wait()
 
     def _read(self) -> None:
+        try:
+            stream = self._container.logs(stream=True, follow=True)
+        except (docker.errors.DockerException, requests.RequestException):
+            return  # the engine has gone; the watch says so
+        try:
+            self._tell(stream)
+        finally:
+            with contextlib.suppress(OSError, AttributeError):  # it is open if the engine has gone
+                stream.close()
+
+    def _tell(self, stream: Iterable[bytes]) -> None:
         said_level = False
-        for text in _lines(self._container.logs(stream=True, follow=True)):
+        for text in _lines(stream):
             line = parse(text)
             said_level = said_level or line.level != "output"
             if not said_level:  # what NVIDIA's image says before the server starts

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Mapping
 from pathlib import Path
 
-from tritonsmith_generator.errors import HostError
+from tritonsmith_generator.errors import HostError, UsageError
 
 __all__ = ["pick_ports"]
 
@@ -16,8 +16,12 @@ def pick_ports(host: str, wanted: Mapping[str, int | None]) -> dict[str, int]:
     """The wanted port for each name, or a free one where it is None.
 
     All are held until all are found, so that no two names get the same. Raises HostError
-    for a port that is taken or not allowed, with the process that holds it where known.
+    for a port that is taken or not allowed, with the process that holds it where known, and
+    UsageError for a number that is no port.
     """
+    for name, port in wanted.items():
+        if port is not None and not 0 < port < 65536:
+            raise UsageError(f"--{name}-port {port}: a port is a number from 1 to 65535")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     ports: dict[str, int] = {}
     with contextlib.ExitStack() as held:
