@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +68,34 @@ def test_half_is_not_fp32_under_another_name(
         config = (tmp_path / precision / "m/config.pbtxt").read_text()
         assert config.count("data_type: TYPE_FP32\n    #") == 2, config
     assert max(sizes["fp16"], sizes["bf16"]) < 0.9 * sizes["fp32"], sizes
+
+
+def test_neither_torch_nor_tools_that_were_found_wanting_are_needed(
+    tmp_path: Path, samples: Path
+) -> None:
+    """A converter that makes invalid graphs, one that needs torch, a builder that ignores FP16."""
+    for name in ("torch", "modelopt", "onnxconverter_common", "polygraphy"):
+        (tmp_path / f"{name}.py").write_text(f"raise ImportError('{name} is not wanted here')\n")
+    source = MODELS / "simplenet.onnx"
+    lines = [
+        f"  {p}: {{onnx: '{source}', precision: {p}, accuracy: {{samples: samples.npz}}}}\n"
+        for p in ("fp32", "tf32", "fp16", "bf16", "int8")
+    ]
+    text = "defaults: {target: tensorrt_rtx, simplify: true}\nmodels:\n" + "".join(lines)
+    (tmp_path / "models.yaml").write_text(text)
+    done = subprocess.run(
+        [sys.executable, "-m", "tritonsmith_generator", "models.yaml", "-o", "repository"],
+        cwd=tmp_path,
+        env={
+            **os.environ,
+            "XDG_CACHE_HOME": str(tmp_path / "cache"),
+            "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]),
+        },
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "5 built" in done.stdout
 
 
 @pytest.mark.parametrize(
