@@ -14,7 +14,7 @@ from .balance import Balancer
 from .clientcore import ClientCore
 from .errors import TritonError
 from .exchange import Exchange, T
-from .link import TLS, HeaderSource, Link, make_link
+from .link import KEEPALIVE, TLS, HeaderSource, Link, make_link
 from .options import Options
 from .retry import Retry
 from .values import ServerMetadata
@@ -48,6 +48,7 @@ class AsyncClient:
         headers: HeaderSource | None = None,
         tls: TLS | None = None,
         compression: str | None = None,
+        keepalive: float | None = KEEPALIVE,
         resolve: bool = False,
         shared_memory: str = "auto",
         retry: Retry = Retry(),  # noqa: B008  # a frozen value
@@ -58,12 +59,12 @@ class AsyncClient:
         def reconnect() -> Transport:
             from .client import transport
 
-            return transport(make_link(addresses[0], headers, tls, compression))
+            return transport(make_link(addresses[0], headers, tls, compression, keepalive))
 
         self._core = ClientCore(addresses, resolve, timeout, retry, shared_memory, reconnect)
 
         def connect(address: Address) -> AsyncTransport:
-            return _transport(make_link(address, headers, tls, compression))
+            return _transport(make_link(address, headers, tls, compression, keepalive))
 
         self._runner = AsyncRunner(_balanced(addresses, resolve, connect))
 

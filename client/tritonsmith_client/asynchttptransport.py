@@ -15,6 +15,7 @@ from .httptransport import fixed_headers, wire_request
 from .httpwire import HttpReply
 from .link import Link
 from .pooltransport import server_name
+from .sockets import keep_alive
 from .tensors import Buffer
 
 __all__ = ["AsyncHttpTransport"]
@@ -165,11 +166,12 @@ class AsyncHttpTransport(AsyncPoolTransport[list[Buffer], HttpReply]):
         if self._address.unix:
             _, connection = await loop.create_unix_connection(_Connection, self._address.path)
         else:
-            _, connection = await loop.create_connection(
+            transport, connection = await loop.create_connection(
                 _Connection,
                 self._address.host,
                 self._address.port,
                 ssl=self._tls,
                 server_hostname=server_name(self._link),
             )
+            keep_alive(transport.get_extra_info("socket"), self._link.keepalive)
         return connection

@@ -12,7 +12,7 @@ from .balance import Balancer
 from .clientcore import ClientCore
 from .errors import TritonError
 from .exchange import Exchange, T
-from .link import TLS, HeaderSource, Link, make_link
+from .link import KEEPALIVE, TLS, HeaderSource, Link, make_link
 from .model import Model
 from .options import Options
 from .retry import Retry
@@ -43,6 +43,10 @@ class Client:
             returns them is called before each call.
         tls: certificates for ``grpcs://`` and ``https://``; the system's authorities if None.
         compression: ``"gzip"`` or ``"deflate"``, both ways. Slower except over slow networks.
+        keepalive: seconds of silence after which a connection is checked; None for never. gRPC
+            pings while a call is under way, and servers end connections that do so more often
+            than they allow, which for Triton is every 300 s
+            (``--grpc-http2-min-recv-ping-interval-without-data``). HTTP uses TCP's keepalive.
         resolve: look the name up and let all its addresses take turns, as for a headless service.
         shared_memory: ``"auto"`` sends tensors of 64 KiB and more through shared memory where the
             server is on this host and allows it (`--allow-client-shm=true` since release 26.04).
@@ -64,6 +68,7 @@ class Client:
         headers: HeaderSource | None = None,
         tls: TLS | None = None,
         compression: str | None = None,
+        keepalive: float | None = KEEPALIVE,
         resolve: bool = False,
         shared_memory: str = "auto",
         retry: Retry = Retry(),  # noqa: B008  # a frozen value
@@ -72,7 +77,7 @@ class Client:
         addresses = parse_urls(url)
 
         def connect(address: Address = addresses[0]) -> Transport:
-            return transport(make_link(address, headers, tls, compression))
+            return transport(make_link(address, headers, tls, compression, keepalive))
 
         self._core = ClientCore(addresses, resolve, timeout, retry, shared_memory, connect)
 

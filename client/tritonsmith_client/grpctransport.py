@@ -29,6 +29,12 @@ def channel_options(link: Link) -> list[tuple[str, Any]]:
         # Otherwise a client inherits another one's broken connection to the same address.
         ("grpc.use_local_subchannel_pool", 1),
     ]
+    if link.keepalive is not None:
+        options += [
+            ("grpc.keepalive_time_ms", int(link.keepalive * 1000)),
+            ("grpc.keepalive_timeout_ms", 20_000),
+            ("grpc.http2.max_pings_without_data", 0),  # during one long call as well
+        ]
     if link.compression is None:
         # Leaves out what calls like these do not need: 5 % of a small call's time.
         options.append(("grpc.minimal_stack", 1))

@@ -100,7 +100,9 @@ class HttpTransport(PoolTransport[list[Buffer], HttpReply]):
 
     def _open(self, deadline: Deadline) -> _Connection:
         link = self._link
-        return _Connection(connect(link.address, self._tls, server_name(link), deadline))
+        tls, name = self._tls, server_name(link)
+        sock = connect(link.address, tls, name, deadline, keepalive=link.keepalive)
+        return _Connection(sock)
 
     def _value(self, exchange: Exchange[T], reply: HttpReply) -> T:
         return exchange.parse(reply)

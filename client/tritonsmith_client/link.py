@@ -15,10 +15,12 @@ from .options import headers_of
 if TYPE_CHECKING:
     import ssl
 
-__all__ = ["TLS", "HeaderSource", "Link", "make_link"]
+__all__ = ["KEEPALIVE", "TLS", "HeaderSource", "Link", "make_link"]
 
 HeaderSource = Mapping[str, str] | Callable[[], Mapping[str, str]]
 _COMPRESSIONS = ("gzip", "deflate")
+# gRPC servers, Triton among them, end a connection that pings them more often than every 300 s.
+KEEPALIVE = 330.0
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ class Link:
         hook: called before each call for more headers, such as a token that expires.
         tls: None for connections in the clear.
         compression: of requests, ``"gzip"`` or ``"deflate"``; responses come back likewise.
+        keepalive: seconds of silence after which the other side is asked whether it is there.
     """
 
     address: Address
@@ -77,6 +80,7 @@ class Link:
     hook: Callable[[], Mapping[str, str]] | None = None
     tls: TLS | None = None
     compression: str | None = None
+    keepalive: float | None = KEEPALIVE
 
     def call_headers(self, headers: Headers) -> Headers:
         """The headers of one call, without the fixed ones."""
@@ -94,12 +98,16 @@ def make_link(
     headers: HeaderSource | None,
     tls: TLS | None,
     compression: str | None,
+    keepalive: float | None = KEEPALIVE,
 ) -> Link:
     """Raises InputError for what makes no sense together."""
     if tls is not None and not address.tls:
         raise InputError(f"TLS was given for {address}, which has none: use grpcs:// or https://")
     if compression is not None and compression not in _COMPRESSIONS:
         raise InputError(f"compression is {compression!r}; it must be gzip, deflate or None")
+    if keepalive is not None and not keepalive > 0:
+        raise InputError(f"keepalive is {keepalive!r}; it must be seconds above 0, or None")
     hook = headers if callable(headers) else None
     fixed = headers_of(None if callable(headers) else headers)
-    return Link(address, fixed, hook, (tls or TLS()) if address.tls else None, compression)
+    chosen = (tls or TLS()) if address.tls else None
+    return Link(address, fixed, hook, chosen, compression, keepalive)

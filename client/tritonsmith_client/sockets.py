@@ -18,7 +18,7 @@ from .tensors import Buffer
 if TYPE_CHECKING:
     import ssl
 
-__all__ = ["DeadlineSocket", "connect"]
+__all__ = ["DeadlineSocket", "connect", "keep_alive"]
 
 _PIECE = 1 << 20
 _JOINED = 1 << 16
@@ -136,12 +136,14 @@ def connect(
     name: str | None,
     deadline: Deadline,
     protocol: str | None = None,
+    keepalive: float | None = None,
 ) -> DeadlineSocket:
     """A connection to the first of the host's addresses that answers.
 
     Args:
         name: the one that the server's certificate must have.
         protocol: what both sides have to agree on, if they use TLS.
+        keepalive: as for `keep_alive`.
 
     Raises:
         TimeoutError: the time is over.
@@ -149,6 +151,8 @@ def connect(
     """
     sock = _open(address, deadline)
     try:
+        if not address.unix:
+            keep_alive(sock, keepalive)
         sock.settimeout(deadline.left())
         if tls is not None:
             wrapped = sock = tls.wrap_socket(sock, server_hostname=name)
@@ -159,6 +163,17 @@ def connect(
         raise
     kernel = tls is None and sys.platform == "linux"
     return _KernelTimedSocket(sock) if kernel else DeadlineSocket(sock)
+
+
+def keep_alive(sock: Any, seconds: float | None) -> None:
+    """Has the kernel check a connection after so much silence, and end it if nobody answers."""
+    if seconds is None:
+        return
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    settings = {"TCP_KEEPIDLE": max(1, int(seconds)), "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
+    for name, value in settings.items():
+        if hasattr(socket, name):  # not on every system
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def _open(address: Address, deadline: Deadline) -> socket.socket:
