@@ -1,6 +1,7 @@
 """Engine builds on GPUs: one at a time on each, spread over those of a kind.
 
-The driver is a stand-in that knows two GPUs; the builds are TensorRT for RTX's, which need none.
+The driver is a stand-in that knows two GPUs of a kind and another one; the builds are TensorRT for
+RTX's, which need none.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from support import bad_models as models
-from support.stand_in_driver import TWO_L4, compile_library
+from support.stand_in_driver import THREE_GPUS, compile_library
 
 GPUS = [
     "GPU-00010203-0405-0607-0809-0a0b0c0d0e0f",
@@ -31,8 +32,8 @@ with gpu_turn(lambda: print("waiting", flush=True)) as waited:
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
-    """Of processes that see two GPUs, and have a cache of their own."""
-    compile_library(tmp_path, "libcuda.so.1", TWO_L4)
+    """Of processes that see three GPUs, and have a cache of their own."""
+    compile_library(tmp_path, "libcuda.so.1", THREE_GPUS)
     cache = tmp_path.with_name(tmp_path.name + "-cache")
     kept = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
     return {**kept, "LD_LIBRARY_PATH": str(tmp_path), "XDG_CACHE_HOME": str(cache)}
@@ -70,7 +71,9 @@ def test_builds_on_one_gpu_take_turns(environment: dict[str, str], killed: bool)
 
 
 @pytest.mark.skipif(find_spec("tensorrt_rtx") is None, reason="tensorrt_rtx is not installed")
-def test_plans_are_built_on_both_gpus(tmp_path: Path, environment: dict[str, str]) -> None:
+def test_plans_are_built_on_both_gpus_of_a_kind(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
     models.saved(models.good())(tmp_path)
     (tmp_path / "models.yaml").write_text(
         "defaults: {target: tensorrt_rtx}\n"
@@ -94,5 +97,5 @@ def test_plans_are_built_on_both_gpus(tmp_path: Path, environment: dict[str, str
     assert sorted(path.stem for path in turns) == GPUS
     lock = json.loads((tmp_path / "repository/repository.lock.json").read_text())
     assert [lock["models"][name]["tools"]["gpu"] for name in ("a", "b")] == ["8.9", "8.9"]
-    # The process that looks sees two GPUs, those that built saw one each.
+    # The process that looks sees all GPUs, those that built saw one each.
     assert build() == ["unchanged", "unchanged"]

@@ -189,6 +189,43 @@ def test_a_build_that_lost_its_parent_keeps_others_out(folder: Path) -> None:
     assert subprocess.run(command, capture_output=True).returncode == 0
 
 
+# Loaded by every interpreter: the first process of a build that makes sure of a file's bytes, which
+# is while it publishes, is killed then.
+KILL_ONE = """
+import os, signal, sys
+if "workermain" in " ".join(sys.orig_argv):
+    def fsync(handle, real=os.fsync):
+        try:
+            os.close(os.open(os.environ["KILLED_ONE"], os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            return real(handle)
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.fsync = fsync
+"""
+
+
+def test_killed_while_it_publishes(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    write_spec(folder, {"a": None, "b": None})
+    elsewhere = tmp_path_factory.mktemp("site")
+    (elsewhere / "sitecustomize.py").write_text(KILL_ONE)
+    path = os.pathsep.join([str(elsewhere), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": path, "KILLED_ONE": str(elsewhere / "killed")}
+    command = [*GEN_REPO, "build", "models.yaml", "-o", "repository", "--jobs", "2", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert (elsewhere / "killed").exists()
+    assert done.returncode in (0, 3)  # built alone after it, if it was not the last one anyway
+    assert left_over(folder) == []
+    homes = [p.name for p in (folder / "repository").iterdir() if p.is_dir()]
+    built = [
+        name for name, status in statuses(json.loads(done.stdout)).items() if status == "built"
+    ]
+    assert sorted(homes) == built
+    assert (
+        sorted(json.loads((folder / "repository/repository.lock.json").read_text())["models"])
+        == built
+    )
+
+
 def test_a_handler_that_raises_ends_the_build(folder: Path) -> None:
     spec = load_spec(write_spec(folder, {"a": "hangs_as_a", "b": "meets_a"}))
 

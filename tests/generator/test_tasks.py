@@ -79,6 +79,15 @@ def test_a_crash_that_an_earlier_task_may_have_caused_is_tried_again() -> None:
     assert values(run(functions.crashes_after_another, tasks, Limits(1))) == ["a", "b", "c"]
 
 
+def test_what_was_killed_beside_others_comes_again_when_they_have_ended(tmp_path: Path) -> None:
+    tasks = [Task(name, (tmp_path, name)) for name in ("a", "b")]
+    events: list[Event] = []
+    ended = run(functions.is_killed_beside, tasks, Limits(2), on_event=events.append)
+    assert values(ended) == [False, False]
+    assert (tmp_path / "again").exists()
+    assert [str(event) for event in events] == ["waiting: to run alone"]
+
+
 def test_where_no_process_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing real forbids root a process without harm to others."""
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-__all__ = ["TWO_L4", "compile_library"]
+__all__ = ["THREE_GPUS", "compile_library"]
 
-# Two of a kind; CUDA_VISIBLE_DEVICES may name one of them, as CUDA allows.
-TWO_L4 = """
+# Two of a kind, and one of another; CUDA_VISIBLE_DEVICES may name one of them, as CUDA allows.
+THREE_GPUS = """
 #include <stdlib.h>
 #include <string.h>
 static int first(void) {
@@ -19,10 +19,10 @@ static int first(void) {
     return visible ? visible[4] - '0' : 0;
 }
 int cuInit(unsigned flags) { return 0; }
-int cuDeviceGetCount(int *count) { *count = getenv("CUDA_VISIBLE_DEVICES") ? 1 : 2; return 0; }
+int cuDeviceGetCount(int *count) { *count = getenv("CUDA_VISIBLE_DEVICES") ? 1 : 3; return 0; }
 int cuDeviceGet(int *device, int index) { *device = first() + index; return 0; }
 int cuDeviceGetName(char *name, int size, int device) {
-    strncpy(name, "NVIDIA L4", size); return 0;
+    strncpy(name, device < 2 ? "NVIDIA L4" : "NVIDIA H200", size); return 0;
 }
 int cuDeviceTotalMem_v2(unsigned long *bytes, int device) { *bytes = 23034000000UL; return 0; }
 int cuDeviceGetUuid(char *uuid, int device) {
@@ -30,7 +30,7 @@ int cuDeviceGetUuid(char *uuid, int device) {
     return 0;
 }
 int cuDeviceGetAttribute(int *value, int attribute, int device) {
-    *value = attribute == 75 ? 8 : 9; return 0;
+    *value = device < 2 ? (attribute == 75 ? 8 : 9) : (attribute == 75 ? 9 : 0); return 0;
 }
 """
 

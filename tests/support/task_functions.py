@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -59,3 +60,23 @@ def counts_descriptors(path: Path, emit: Emit) -> int:
     """How many of this process's descriptors are open on a path."""
     links = Path("/proc/self/fd").iterdir()
     return sum(link.exists() and link.samefile(path) for link in links)
+
+
+def is_killed_beside(places: tuple[Path, str], emit: Emit) -> bool:
+    """Task "a" is killed once, beside "b"; "b" says whether "a" came again while it was at work."""
+    folder, name = places
+    if name == "a" and (folder / "killed").exists():
+        (folder / "again").touch()
+        return False
+    if name == "a":
+        while not (folder / "b").exists():
+            time.sleep(0.01)
+        (folder / "killed").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    (folder / "b").touch()
+    deadline = time.monotonic() + 2
+    while not (folder / "killed").exists() or time.monotonic() < deadline:
+        if (folder / "again").exists():
+            return True
+        time.sleep(0.01)
+    return False
