@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -16,14 +17,14 @@ from typing import Any
 import docker
 import numpy as np
 import pytest
-from docker.types import Mount
 from support.docker_engine import tagged
+from support.http_calls import free_port, until
 
 from tritonsmith_client import Client
-from tritonsmith_generator.errors import HostError, InputError, ServerError, UsageError
-from tritonsmith_generator.lock import LOCK_NAME, Lock, write_lock
-from tritonsmith_generator.serve.docker import Container, DockerServer, container_arguments
-from tritonsmith_generator.serve.dockerengine import Image, connect
+from tritonsmith_generator.deploy import Deployment, docker_files
+from tritonsmith_generator.errors import HostError, ServerError, UsageError
+from tritonsmith_generator.serve.docker import DockerServer
+from tritonsmith_generator.serve.dockerengine import connect
 
 pytestmark = pytest.mark.docker
 
@@ -142,6 +143,23 @@ def test_killed_from_outside(served: DockerServer, engine: Any) -> None:
         served.wait()
 
 
+def test_the_server_in_it_is_killed(served: DockerServer, engine: Any) -> None:
+    process = str(engine.containers.get(served.container).attrs["State"]["Pid"])
+    subprocess.run(["kill", "-9", process], check=True)
+    with pytest.raises(ServerError, match=r"the container tritonsmith-\S+ was killed by signal 9"):
+        served.wait()
+
+
+def test_restarted_from_outside(served: DockerServer, engine: Any) -> None:
+    """It would come back with other ports, and nobody would watch it."""
+    with contextlib.suppress(docker.errors.APIError):  # it is removed under docker's hands
+        engine.containers.get(served.container).restart()
+    with pytest.raises(
+        ServerError, match=r"the container tritonsmith-\S+ (ended|is gone|was killed)"
+    ):
+        served.wait()
+
+
 def test_removed_from_outside(served: DockerServer, engine: Any) -> None:
     engine.containers.get(served.container).remove(force=True)
     with pytest.raises(ServerError, match=r"the container tritonsmith-\S+ (is gone|was killed)"):
@@ -176,6 +194,33 @@ def test_a_model_that_does_not_load(
 ) -> None:
     (small_repository / "other" / "1" / "model.onnx").write_bytes(b"no model")
     with pytest.raises(ServerError, match="could not load other: .*Protobuf parsing failed"):
+        DockerServer(small_repository, **docker_options).__enter__()
+
+
+_WRITES = """
+import pathlib
+
+class TritonPythonModel:
+    def initialize(self, args):
+        pathlib.Path(args["model_repository"], "state").write_text("")
+
+    def execute(self, requests):
+        return []
+"""
+
+
+def test_a_model_that_writes_into_the_repository(
+    small_repository: Path, docker_options: Options, engine: Any
+) -> None:
+    """The mount is read-only, and the server says so."""
+    (small_repository / "writes" / "1").mkdir(parents=True)
+    (small_repository / "writes" / "1" / "model.py").write_text(_WRITES)
+    (small_repository / "writes" / "config.pbtxt").write_text(
+        'name: "writes" backend: "python" instance_group { kind: KIND_CPU }\n'
+        'input { name: "x" data_type: TYPE_FP32 dims: [1] }\n'
+        'output { name: "y" data_type: TYPE_FP32 dims: [1] }\n'
+    )
+    with pytest.raises(ServerError, match="could not load writes: .*Read-only file system"):
         DockerServer(small_repository, **docker_options).__enter__()
 
 
@@ -217,6 +262,76 @@ def test_a_taken_port(small_repository: Path, docker_options: Options, engine: A
             DockerServer(small_repository, grpc_port=port, **docker_options).start()
 
 
+@pytest.mark.parametrize("port", [0, 65536, -1])
+def test_a_number_that_is_no_port(
+    small_repository: Path, docker_options: Options, port: int
+) -> None:
+    message = f"--http-port {port}: a port is a number from 1 to 65535"
+    with pytest.raises(UsageError, match=message):
+        DockerServer(small_repository, http_port=port, **docker_options).start()
+
+
+def test_gpus_where_docker_has_none(
+    small_repository: Path, docker_options: Options, engine: Any
+) -> None:
+    if docker_options["gpus"] != "none" or "nvidia" in engine.info()["Runtimes"]:
+        pytest.skip("this engine has GPUs")
+    options = docker_options | {"gpus": "all"}
+    with pytest.raises(HostError, match="with GPUs .all., for which it needs NVIDIA's Container"):
+        DockerServer(small_repository, **options).start()
+
+
+@pytest.fixture
+def bridge(engine: Any) -> Iterator[str]:
+    """A network of the tests' own, on which ports are published."""
+    network = engine.networks.create(f"tritonsmith-test-{os.getpid()}", driver="bridge")
+    yield str(network.name)
+    network.remove()
+
+
+def test_published_ports(
+    small_repository: Path, docker_options: Options, engine: Any, bridge: str
+) -> None:
+    """A port that was asked for, and two that docker found, all on the loopback interface."""
+    options = docker_options | {"network": bridge, "grpc_port": free_port()}
+    with DockerServer(small_repository, **options) as server:
+        assert server.grpc_url == f"grpc://127.0.0.1:{options['grpc_port']}"
+        assert _sum(server) == [4.0] * 4
+        ports = engine.containers.get(server.container).attrs["NetworkSettings"]["Ports"]
+        assert {one["HostIp"] for published in ports.values() for one in published} == {"127.0.0.1"}
+
+
+def test_an_image_with_the_models_in_it(
+    small_repository: Path, docker_options: Options, engine: Any, bridge: str
+) -> None:
+    """What gen-repo deploy docker writes: built, healthy by its own check, and asked."""
+    deployment = Deployment(small_repository, docker_options["image"])
+    (small_repository / "Dockerfile").write_text(docker_files(deployment)["Dockerfile"])
+    image, _ = engine.images.build(path=str(small_repository), rm=True)
+    container = engine.containers.run(
+        image.id,
+        detach=True,
+        network=bridge,
+        ports={"8001/tcp": ("127.0.0.1", None)},
+        read_only=True,
+        tmpfs={"/tmp": ""},
+        healthcheck={"interval": 500_000_000, "start_period": 60_000_000_000},
+        labels={"tritonsmith": "serve"},
+    )
+    try:
+        until(lambda: engine.containers.get(container.id).health == "healthy")
+        port = engine.containers.get(container.id).ports["8001/tcp"][0]["HostPort"]
+        two = np.full((1, 4), 2, np.float32)
+        with Client(f"127.0.0.1:{port}") as client:
+            assert client.model("add_sub")({"a": two, "b": two})["sum"].tolist() == [[4.0] * 4]
+        assert container.exec_run(["python3", "-c", "import os; exit(os.getuid())"]).exit_code
+        written = container.exec_run(["python3", "-c", "open('/models/x', 'w')"])
+        assert b"Permission denied" in written.output or b"Read-only" in written.output
+    finally:
+        container.remove(force=True)
+        engine.images.remove(image.id)
+
+
 def test_an_image_that_does_not_exist(
     small_repository: Path, docker_options: Options, engine: Any
 ) -> None:
@@ -250,22 +365,6 @@ def test_no_engine(
         DockerServer(small_repository, release="26.10").start()
 
 
-def test_no_permission(docker_options: Options, small_repository: Path) -> None:
-    """As a user who may not open the engine's socket."""
-    if os.getuid():
-        pytest.skip("only root can become another user")
-    script = (
-        "import os, sys\n"
-        "os.environ['HOME'] = '/tmp'\n"
-        "from tritonsmith_generator.serve.dockerengine import connect\n"
-        "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
-        "try: connect()\n"
-        "except Exception as exc: print(exc)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert "this user may not use it. Add the user to the group 'docker'" in done.stdout
-
-
 @pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
 def test_the_command(
     small_repository: Path,
@@ -289,78 +388,3 @@ def test_the_command(
     _, err = process.communicate(timeout=60)
     assert process.returncode == 0
     assert err.splitlines()[-1] == f"Stopped ({number}); nothing is left running."
-
-
-_IMAGE = Image("nvcr.io/nvidia/tritonserver:26.10-py3", "sha256:1", None, {})
-_PORTS = {"http": 8000, "grpc": 8001, "metrics": 8002}
-
-
-def test_the_arguments_for_nvidias_image() -> None:
-    """As docker's API gets them, on a machine with GPUs."""
-    mounts = [Mount("/models", "/srv/models", type="bind", read_only=True)]
-    got = container_arguments(_IMAGE, Container("0,1"), mounts, _PORTS, "0.0.0.0")
-    assert got["command"] == [
-        "tritonserver",
-        "--model-repository=/models",
-        "--disable-auto-complete-config",
-        "--model-control-mode=none",
-        "--strict-readiness=true",
-        "--exit-on-error=true",
-        "--exit-timeout-secs=8",
-        *(f"--{n}-{what}" for n, p in _PORTS.items() for what in ("address=0.0.0.0", f"port={p}")),
-    ]
-    assert got["device_requests"][0]["DeviceIDs"] == ["0", "1"]
-    assert got["device_requests"][0]["Capabilities"] == [["gpu"]]
-    assert {limit.name: limit.hard for limit in got["ulimits"]} == {"memlock": -1, "stack": 1 << 26}
-    assert got["shm_size"] == "1g"
-    assert got["ipc_mode"] == "private"
-    assert got["read_only"] is True
-
-
-@pytest.mark.parametrize(("release", "flag"), [("26.03", False), ("26.04", True), ("26.10", True)])
-def test_shared_memory_for_clients_only_when_asked(release: str, flag: bool) -> None:
-    image = Image("x", "sha256:1", None, {"NVIDIA_TRITON_SERVER_VERSION": release})
-    got = container_arguments(image, Container("none", client_shm=True), [], _PORTS, "0.0.0.0")
-    assert got["ipc_mode"] == "host"
-    assert ("--allow-client-shm=true" in got["command"]) is flag
-    closed = container_arguments(image, Container("none"), [], _PORTS, "0.0.0.0")
-    assert "--allow-client-shm=true" not in closed["command"]
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({}, 'which server image.*--release .such as 26.10. or --image.*triton: "26.10" into'),
-        ({"release": "26.10", "image": "x"}, "--release and --image: name one of the two"),
-    ],
-)
-def test_a_release_or_an_image(tmp_path: Path, options: Options, message: str) -> None:
-    with pytest.raises(UsageError, match=message):
-        DockerServer(tmp_path, **options)
-
-
-def test_the_lock_knows_the_release_and_another_one_is_said(small_repository: Path) -> None:
-    write_lock(small_repository, Lock(triton="26.09"))
-    server = DockerServer(small_repository)
-    assert server.chosen.name == "nvcr.io/nvidia/tritonserver:26.09-py3"
-    other = DockerServer(small_repository, release="26.10")
-    assert other.chosen.reason.endswith(f"though {small_repository / LOCK_NAME} says 26.09")
-
-
-def test_gpus_that_are_none(small_repository: Path) -> None:
-    with pytest.raises(UsageError, match="--gpus first: write all, none, or numbers"):
-        container_arguments(_IMAGE, Container("first"), [], _PORTS, "0.0.0.0")
-
-
-def test_a_plan_needs_a_gpu_and_rtx_is_not_in_nvidias_image(repository: Any) -> None:
-    for backend in ("tensorrt", "tensorrt_rtx"):
-        repository.add(backend, None, f'backend: "{backend}"')
-    with pytest.raises(HostError) as caught:
-        DockerServer(repository.path, release="26.10", gpus="none").start()
-    assert "tensorrt: it is a TensorRT plan and this machine has no NVIDIA GPU" in str(caught.value)
-    assert "tensorrt_rtx: NVIDIA's container has no TensorRT for RTX" in str(caught.value)
-
-
-def test_no_repository(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is no model repository"):
-        DockerServer(tmp_path, release="26.10").start()

@@ -141,7 +141,7 @@ class DockerServer(ServerBase):
         models = (model.path for model in self._served.values())
         arguments["user"] = _user([self._repository, *models])
         name = f"tritonsmith-{os.getpid()}-{secrets.token_hex(4)}"
-        with contextlib.ExitStack() as undo, refusals(f"run {self.image.name}"):
+        with contextlib.ExitStack() as undo, refusals(self._doing()):
             client = undo.enter_context(contextlib.closing(connect()))
             container = client.containers.create(self.image.id, name=name, **arguments)
             undo.callback(container.remove, force=True)
@@ -150,6 +150,11 @@ class DockerServer(ServerBase):
                 self._ports = _published(container)
             undo.pop_all()
         return ContainerRun(client, container, self._on_log)
+
+    def _doing(self) -> str:
+        assert self.image is not None
+        with_gpus = f" with GPUs ({self._how.gpus}), for which it needs NVIDIA's Container Toolkit"
+        return f"run {self.image.name}{'' if self._how.gpus == 'none' else with_gpus}"
 
     def _mounts(self) -> list[Mount]:
         """The repository, or just the models that are served if some are left out."""
