@@ -55,12 +55,28 @@ def _parser() -> argparse.ArgumentParser:
     infer = command("infer", _infer, "call a model once")
     infer.add_argument("--output", type=Path, help="write each output here as NAME.npy")
     bench = command("bench", _bench, "measure how fast a model answers")
-    bench.add_argument("--concurrency", type=int, default=1, help="callers at a time")
-    bench.add_argument("--rate", type=float, default=0.0, help="calls a second, if not as many ...")
+    bench.add_argument(
+        "--concurrency",
+        type=_numbers,
+        default=(1.0,),
+        metavar="N[,N...]",
+        help="callers at a time; several numbers are measured one after the other",
+    )
+    bench.add_argument(
+        "--rate",
+        type=_numbers,
+        default=(0.0,),
+        metavar="R[,R...]",
+        help="calls a second, instead of as many as possible; several numbers likewise",
+    )
     bench.add_argument("--seconds", type=float, default=5.0)
     bench.add_argument("--processes", type=int, default=1, help="clients in processes of their own")
     bench.add_argument("--shared-memory", choices=("auto", "off"), default="auto")
-    bench.add_argument("--plot", type=Path, help="write a histogram here, as SVG")
+    bench.add_argument(
+        "--plot",
+        type=Path,
+        help="write a picture here, as SVG: a histogram, or curves over several loads",
+    )
     for made in (infer, bench):
         made.add_argument("model")
         made.add_argument("--version", default="", help="the newest if left out")
@@ -119,44 +135,73 @@ def _write(folder: Path, outputs: dict[str, Any]) -> None:
 def _bench(options: argparse.Namespace) -> None:
     with Client(options.url, timeout=options.timeout) as client:
         metadata = client.model(options.model, options.version).metadata
+    inputs = read_inputs(metadata, options.input, options.seed)
     settings = {"timeout": options.timeout, "shared_memory": options.shared_memory}
-    load = Load(
-        options.url,
-        options.model,
-        read_inputs(metadata, options.input, options.seed),
-        options.version,
-        options.concurrency,
-        options.rate,
-        options.seconds,
-        processes=options.processes,
-        options=settings,
-    )
-    report = run_load(load)
+    loads = [
+        Load(
+            options.url,
+            options.model,
+            inputs,
+            options.version,
+            int(concurrency),
+            rate,
+            options.seconds,
+            processes=options.processes,
+            options=settings,
+        )
+        for concurrency in options.concurrency
+        for rate in options.rate
+    ]
+    reports = [run_load(load) for load in loads]
+    figures = [_figures(*pair) for pair in zip(loads, reports, strict=True)]
     if options.plot is not None:
-        from .plot import histogram_svg
-
-        title = f"{options.model}: {report.throughput:.0f} answers a second"
-        try:
-            options.plot.write_text(histogram_svg(report, title))
-        except OSError as exc:
-            raise InputError(f"the plot cannot be written to {options.plot}: {exc}") from exc
+        _plot(options.plot, options.model, reports)
     if options.json:
-        print(json.dumps(_figures(report)))
-        return
-    for name, value in _figures(report).items():
-        print(f"{name:>12}  {value:.3f}" if isinstance(value, float) else f"{name:>12}  {value}")
-    _bars(report)
+        print(json.dumps(figures if len(figures) > 1 else figures[0]))
+    elif len(figures) > 1:
+        _table([tuple(figures[0]), *(tuple(map(_cell, f.values())) for f in figures)])
+    else:
+        for name, value in figures[0].items():
+            print(f"{name:>12}  {_cell(value)}")
+        _bars(reports[0])
 
 
-def _figures(report: Report) -> dict[str, Any]:
+def _numbers(text: str) -> tuple[float, ...]:
+    """The numbers in a list with commas, for argparse."""
+    return tuple(float(part) for part in text.split(","))
+
+
+def _plot(path: Path, model: str, reports: Sequence[Report]) -> None:
+    from .plot import curves_svg, histogram_svg
+
+    if len(reports) > 1:
+        picture = curves_svg(reports, f"{model}: latency over answers a second")
+    else:
+        throughput = reports[0].throughput
+        picture = histogram_svg(reports[0], f"{model}: {throughput:.0f} answers a second")
+    try:
+        path.write_text(picture)
+    except OSError as exc:
+        raise InputError(f"the plot cannot be written to {path}: {exc}") from exc
+
+
+def _figures(load: Load, report: Report) -> dict[str, Any]:
     shares = {f"p{share}_ms": round(report.percentile(share), 3) for share in (50, 90, 99)}
     return {
+        "concurrency": load.concurrency,
+        "rate": load.rate,
         "per_second": round(report.throughput, 2),
         **shares,
         "answers": len(report.latencies),
         "errors": dict(report.errors),
         "seconds": round(report.seconds, 2),
     }
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, dict):  # how often each error occurred
+        return ", ".join(f"{name} {count}" for name, count in value.items()) or "none"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
 def _bars(report: Report) -> None:

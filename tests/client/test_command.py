@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -53,6 +54,25 @@ def test_bench(url: str, capsys: Capture, tmp_path: Path, more: list[str]) -> No
     assert ElementTree.fromstring(plot.read_text()).tag.endswith("svg")
     assert main([*arguments, *more]) == 0
     assert "#" in capsys.readouterr().out
+
+
+def test_bench_over_several_loads(url: str, capsys: Capture, tmp_path: Path) -> None:
+    plot = tmp_path / "plot.svg"
+    arguments = ["bench", "plain", "--url", url, "--concurrency", "1,3", "--rate", "20,40",
+                 "--seconds", "0.5"]  # fmt: skip
+    assert main([*arguments, "--json", "--plot", str(plot)]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    loads = [(row["concurrency"], row["rate"]) for row in rows]
+    assert loads == [(1, 20.0), (1, 40.0), (3, 20.0), (3, 40.0)]
+    assert all(row["answers"] and not row["errors"] for row in rows)
+    picture = ElementTree.fromstring(plot.read_text())
+    shapes = Counter(element.tag.rpartition("}")[2] for element in picture)
+    assert (shapes["polyline"], shapes["circle"]) == (3, 12)
+    assert main(arguments) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[:3] == ["concurrency", "rate", "per_second"] and len(lines) == 5
+    with pytest.raises(SystemExit, match="2"):
+        main(["bench", "plain", "--concurrency", "many"])
 
 
 def test_watch(url: str, capsys: Capture) -> None:
