@@ -20,7 +20,7 @@ from tritonsmith_generator.crash import CrashError
 from tritonsmith_generator.devices import Gpu
 from tritonsmith_generator.errors import HostError
 from tritonsmith_generator.events import Event, OnEvent
-from tritonsmith_generator.schedule import Running, Task, gpu_for, may_start
+from tritonsmith_generator.schedule import Running, Task, gpu_for, may_start, waits_for_gpu
 from tritonsmith_generator.worker import Child, Function
 
 __all__ = ["Ended", "Limits", "run_side_by_side"]
@@ -124,8 +124,8 @@ class _Crew:
     def _fill(self) -> list[Ended]:
         """Start what may start now; what could not be started has ended."""
         ended = []
-        while self._waiting and self._may_start(self._waiting[0]):
-            task = self._waiting.popleft()
+        while (task := self._next()) is not None and self._may_start(task):
+            self._waiting.remove(task)
             try:
                 self._start(task)
             except HostError as exc:
@@ -133,6 +133,11 @@ class _Crew:
         while self._spare:
             self._spare.pop().close()
         return ended
+
+    def _next(self) -> Task | None:
+        """The first task that has not to wait for a GPU: those behind it need not wait, too."""
+        running, gpus = self._running(), self._limits.gpus
+        return next((t for t in self._waiting if not waits_for_gpu(t, running, gpus)), None)
 
     def _may_start(self, task: Task) -> bool:
         running, free = self._running(), self._limits.free_memory()

@@ -9,7 +9,9 @@ from typing import Any
 
 from tritonsmith_generator.devices import Gpu
 
-__all__ = ["Running", "Task", "gpu_for", "may_start", "same_gpus"]
+__all__ = ["Running", "Task", "gpu_for", "may_start", "same_gpus", "waits_for_gpu"]
+
+_MOST_A_GPU, _GPU_MEMORY_A_TASK = 8, 8 << 30  # bytes
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,24 @@ def gpu_for(task: Task, running: Sequence[Running], gpus: Sequence[Gpu]) -> Gpu 
     """The GPU that has the fewest tasks; None for a task that needs none, or where none is."""
     if not task.on_gpu or not gpus:
         return None
-    busy = Counter(r.gpu.index for r in running if r.gpu is not None)
+    busy = _tasks_by_gpu(running)
     return min(gpus, key=lambda gpu: (busy[gpu.index], gpu.index))
+
+
+def waits_for_gpu(task: Task, running: Sequence[Running], gpus: Sequence[Gpu]) -> bool:
+    """Whether each GPU has as many tasks as it may have.
+
+    One of them builds, others convert their models and wait for their turn. Each of those holds
+    a CUDA context, in memory that the one that builds can't have.
+    """
+    gpu, busy = gpu_for(task, running, gpus), _tasks_by_gpu(running)
+    if gpu is None:
+        return False
+    return busy[gpu.index] >= min(_MOST_A_GPU, max(1, gpu.memory // _GPU_MEMORY_A_TASK))
+
+
+def _tasks_by_gpu(running: Sequence[Running]) -> Counter[int]:
+    return Counter(r.gpu.index for r in running if r.gpu is not None)
 
 
 def same_gpus(gpus: Sequence[Gpu]) -> tuple[Gpu, ...]:

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tritonsmith_generator.devices import Gpu
-from tritonsmith_generator.schedule import Running, Task, gpu_for, may_start, same_gpus
+from tritonsmith_generator.schedule import (
+    Running,
+    Task,
+    gpu_for,
+    may_start,
+    same_gpus,
+    waits_for_gpu,
+)
 
 GB = 10**9
 
@@ -59,9 +68,19 @@ def test_gpus_take_turns() -> None:
     assert chosen is not None and chosen.index == 1
 
 
+@pytest.mark.parametrize(("memory", "most"), [(4, 1), (24, 2), (150, 8)])
+def test_a_gpu_takes_as_many_as_its_memory_allows(memory: int, most: int) -> None:
+    gpus = [replace(gpu(n), memory=memory * GB) for n in range(2)]
+    work = [Running(task(), gpu=gpus[n % 2]) for n in range(2 * most)]
+    assert waits_for_gpu(task(on_gpu=True), work, gpus)
+    assert not waits_for_gpu(task(on_gpu=True), work[1:], gpus)
+    assert not waits_for_gpu(task(), work, gpus)
+
+
 def test_a_task_without_a_gpu() -> None:
     assert gpu_for(task(), [], [gpu(0)]) is None
     assert gpu_for(task(on_gpu=True), [], []) is None
+    assert not waits_for_gpu(task(on_gpu=True), [], [])
 
 
 def test_only_gpus_of_the_first_ones_kind_are_used() -> None:

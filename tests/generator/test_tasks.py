@@ -111,6 +111,12 @@ def test_each_of_several_gpus_gets_a_process(monkeypatch: pytest.MonkeyPatch) ->
     assert seen == [{"CUDA_VISIBLE_DEVICES": None}]  # one GPU is found without being named
 
 
+def test_what_needs_no_gpu_overtakes_what_waits_for_one(tmp_path: Path) -> None:
+    small = (Gpu(0, "NVIDIA T4", "7.5", 4 * GB, "580", "GPU-0"),)  # for one task at a time
+    tasks = [Task(name, (tmp_path, name), on_gpu=name in "ab") for name in ("a", "b", "c")]
+    assert values(run(functions.overlaps, tasks, Limits(2, small))) == [True, False, True]
+
+
 def test_a_descriptor_is_held_by_each_process(tmp_path: Path) -> None:
     handle = os.open(tmp_path, os.O_RDONLY)
     try:

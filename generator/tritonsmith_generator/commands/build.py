@@ -104,7 +104,7 @@ def build(
     if in_release and spec.triton is None:
         spec = spec.model_copy(update={"triton": in_release})
     repository = output or _default_repository(source)
-    with Display(len(only or spec.models)) as display:
+    with Display(len(set(only or spec.models))) as display:
         results = build_repository(
             spec,
             source.parent,
