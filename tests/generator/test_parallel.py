@@ -181,10 +181,12 @@ def test_a_build_that_lost_its_parent_keeps_others_out(folder: Path) -> None:
         os.kill(pid, signal.SIGSTOP)  # it cannot notice
         parent.kill()
     (folder / "free").touch()
-    refused = subprocess.run(command, capture_output=True, text=True)
+    try:
+        refused = subprocess.run(command, capture_output=True, text=True)
+    finally:
+        os.kill(pid, signal.SIGCONT)
     assert refused.returncode == 3
     assert "another gen-repo is writing to repository" in refused.stderr
-    os.kill(pid, signal.SIGCONT)
     assert_gone(pid)
     assert subprocess.run(command, capture_output=True).returncode == 0
 
