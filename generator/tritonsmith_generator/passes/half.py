@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
 
+from tritonsmith_generator import onnxfile
 from tritonsmith_generator.errors import InputError
 from tritonsmith_generator.passes import conditions, weights
 from tritonsmith_generator.passes.base import Condition, PassResult
@@ -23,15 +25,18 @@ BF16_OPSET = 22
 
 @dataclass(frozen=True)
 class Fp16:
-    """Lower to FP16. ``keep``: names or patterns of nodes, operators, tensors left in FP32."""
+    """Lower to FP16. ``keep``: names or patterns of nodes, operators, tensors left in FP32;
+    ``for_onnx_runtime``: leave alone what it crashes on in FP16."""
 
     keep: tuple[str, ...] = ()
+    for_onnx_runtime: bool = False
     name: str = "fp16"
     requires: tuple[Condition, ...] = (conditions.tidy,)
     ensures: tuple[Condition, ...] = (conditions.tidy,)
 
     def apply(self, model: Path, workdir: Path) -> PassResult:
-        return _lowered(self.name, model, workdir, FP16, self.keep)
+        apart = frozenset(_before_matmul(model)) if self.for_onnx_runtime else frozenset()
+        return _lowered(self.name, model, workdir, replace(FP16, apart=apart), self.keep)
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,27 @@ class Bf16:
 
     def apply(self, model: Path, workdir: Path) -> PassResult:
         return _lowered(self.name, model, workdir, BF16, self.keep)
+
+
+def _before_matmul(model: Path) -> Iterator[str]:
+    """Outputs of the Transposes of the first axis that a MatMul reads.
+
+    ONNX Runtime 1.31 fuses both for the CPU, and crashes over that while it loads them in FP16.
+    """
+    for graph in onnxfile.graphs(onnxfile.read(model).proto.graph):
+        maker = {name: node for node in graph.node for name in node.output}
+        todo = [name for node in graph.node if node.op_type == "MatMul" for name in node.input]
+        while todo:
+            node = maker.get(todo.pop())
+            if node is not None and node.op_type == "Identity":
+                todo.append(node.input[0])
+            elif node is not None and node.op_type == "Transpose" and _first_axis(node) != 0:
+                yield node.output[0]
+
+
+def _first_axis(node: onnx.NodeProto) -> int | None:
+    """The axis that a Transpose makes the first; None where it turns all of them round."""
+    return next((a.ints[0] for a in node.attribute if a.name == "perm"), None)
 
 
 def _lowered(

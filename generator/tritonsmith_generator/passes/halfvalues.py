@@ -13,7 +13,8 @@ from tritonsmith_generator.passes.selection import HalfType
 __all__ = ["BF16", "FP16", "Fit", "fit", "to_half"]
 
 FP16 = HalfType("FP16", 10, "tensor(float16)", 65504.0)
-BF16 = HalfType("BF16", 16, "tensor(bfloat16)", (2 - 2**-7) * 2.0**127)
+# TensorRT's ONNX parser makes FP32 constants for a GRU of any other type than FP16.
+BF16 = HalfType("BF16", 16, "tensor(bfloat16)", (2 - 2**-7) * 2.0**127, frozenset({"GRU"}))
 
 DTYPES = {FP16: np.dtype(np.float16), BF16: np.dtype(ml_dtypes.bfloat16)}
 

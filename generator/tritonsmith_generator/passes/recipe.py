@@ -130,6 +130,12 @@ def _fp16(options: Options) -> list[Pass]:
     return [Fp16(options.keep)]
 
 
+def _fp16_for_onnx_runtime(options: Options) -> list[Pass]:
+    from tritonsmith_generator.passes.half import Fp16
+
+    return [Fp16(options.keep, for_onnx_runtime=True)]
+
+
 def _bf16(options: Options) -> list[Pass]:
     from tritonsmith_generator.passes.half import BF16_OPSET, Bf16
     from tritonsmith_generator.passes.opset import Opset
@@ -212,5 +218,5 @@ _STEPS: Mapping[str, Mapping[str, _Steps]] = {
         "fp16": _nothing,
         "int8": _int8_with_float_weights,
     },
-    "onnxruntime": {"fp32": _nothing, "fp16": _fp16, "int8": _int8},
+    "onnxruntime": {"fp32": _nothing, "fp16": _fp16_for_onnx_runtime, "int8": _int8},
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 import onnx
@@ -34,20 +34,23 @@ ASKED_FOR = "asked for"
 # TensorRT computes these in FP32 only, or half makes them useless (sums over long axes).
 _FP32_OPERATORS = frozenset({"CumSum", "DFT", "MelWeightMatrix", "Range", "RoiAlign", "STFT"})
 
-# TensorRT's ONNX parser makes FP32 constants for a GRU of any other type than FP16.
-_FP32_BESIDE: Mapping[str, frozenset[str]] = {"BF16": frozenset({"GRU"})}
-
 _TYPED_BY_ATTRIBUTE = frozenset({"Cast", "CastLike", "ConstantOfShape"})
 
 
 @dataclass(frozen=True)
 class HalfType:
-    """FP16 or BF16: its name, its ONNX number, ONNX's name for it and its largest value."""
+    """FP16 or BF16: its name, its ONNX number, ONNX's name for it and its largest value.
+
+    ``unable`` are operators that are not computed in it, ``apart`` first outputs of nodes that
+    what runs the model cannot take in it.
+    """
 
     name: str
     onnx: int
     schema: str
     largest: float
+    unable: frozenset[str] = frozenset()
+    apart: frozenset[str] = field(default=frozenset(), compare=False)
 
 
 def reason_to_keep(
@@ -62,8 +65,10 @@ def reason_to_keep(
         return "its body is lowered, its own inputs and outputs are not"
     if node.op_type in _FP32_OPERATORS:
         return "FP32 only"
-    if node.op_type in _FP32_BESIDE.get(half.name, ()):
+    if node.op_type in half.unable:
         return f"TensorRT takes no {node.op_type} in {half.name}"
+    if node.output[0] in half.apart:
+        return f"ONNX Runtime crashes on a MatMul behind it in {half.name}"
     if unknown := next((n for n in (*node.input, *node.output) if n and not types.get(n)), None):
         return f"the type of '{unknown}' is unknown"
     if any(types.get(name) == NO_TENSOR for name in (*node.input, *node.output)):

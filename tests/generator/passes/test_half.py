@@ -376,6 +376,20 @@ def test_recurrent_layers_are_lowered_where_that_works(
         assert plan(result.model) > 0
 
 
+def test_what_onnx_runtime_crashes_on_in_fp16_stays_in_fp32(
+    write: Write, apply: Apply, emulate: Emulate
+) -> None:
+    """A crash would end this test's process, and a server."""
+    graph = """g (float[b,5,8] x) => (float[5,b,8] y, float[b,8,5] z) <float[8,8] w> {
+        h = Tanh(x)  t = Transpose<perm = [1, 0, 2]>(h)  i = Identity(t)  y = MatMul(i, w)
+        k = MatMul(h, w)  z = Transpose<perm = [0, 2, 1]>(k) }"""
+    model = write(graph, {"w": W})
+    result = apply(Fp16(for_onnx_runtime=True), model)
+    assert list(result.report.kept) == ["Transpose_1"]
+    assert off_by(model, result.model, {"x": X3}) < 3e-3  # as it is, not emulated
+    assert apply(Fp16(), model).report.kept == {}
+
+
 def test_a_model_without_fp32_is_refused(write: Write, apply: Apply) -> None:
     model = write("g (int64[b,8] x) => (int64[b,8] y) { y = Add(x, x) }")
     with pytest.raises(InputError, match="nothing was lowered to FP16: the model has no FP32"):
