@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # numpy can be imported while the process starts
         UnsupportedNode,
     )
 
-__all__ = ["EngineProcess", "engine_process"]
+__all__ = ["EngineProcess", "engine_process", "start_early"]
 
 OnProgress = Callable[["Progress"], None]
 
@@ -53,8 +53,20 @@ class EngineProcess(Protocol):
 
 
 def engine_process(toolchain: Toolchain, library: Library) -> EngineProcess:
-    """Nothing is started yet."""
-    return _Here(library) if isinstance(toolchain, type(LOCAL)) else _Elsewhere(toolchain)
+    """Nothing is started yet, unless ``start_early`` has."""
+    if isinstance(toolchain, type(LOCAL)):
+        return _early.pop(library, None) or _Here(library)
+    return _Elsewhere(toolchain)
+
+
+def start_early(library: Library) -> None:
+    """Start what the next ``engine_process`` of this process will be."""
+    if library not in _early:
+        _early[library] = _Here(library)
+        _early[library].prepare()
+
+
+_early: dict[Library, EngineProcess] = {}
 
 
 class _Here(EngineProcess):

@@ -157,6 +157,8 @@ class _Crew:
         used = bool(self._spare) and not task.alone and gpu is None
         child = self._spare.pop() if used else Child(self._environment(gpu), self._held)
         self._active[child] = _Work(task, gpu, perf_counter(), used)
+        if task.prepare is not None:
+            child.prepare(*task.prepare)
         child.submit(self._function, task.request, f"the build of {task.name}")
 
     def _environment(self, gpu: Gpu | None) -> Mapping[str, str]:

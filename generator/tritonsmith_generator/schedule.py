@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ class Task:
         on_gpu: whether it builds on a GPU.
         spoils: whether its process is no good for another task: it runs code of the user's.
         alone: whether it may run only while no other does.
+        prepare: a function and its argument, called before the request has even been read.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Task:
     on_gpu: bool = False
     spoils: bool = False
     alone: bool = False
+    prepare: tuple[Callable[[Any], object], Any] | None = None
 
 
 @dataclass(frozen=True)

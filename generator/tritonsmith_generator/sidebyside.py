@@ -7,6 +7,7 @@ from contextlib import closing
 from dataclasses import replace
 
 from tritonsmith_generator import capacity, devices
+from tritonsmith_generator.engineprocess import start_early
 from tritonsmith_generator.errors import HostError, TritonsmithError
 from tritonsmith_generator.events import OnEvent
 from tritonsmith_generator.footprint import peak_memory
@@ -45,8 +46,12 @@ def update_side_by_side(
 
 def _task(model: Update) -> Task:
     spec = model.spec
+    prepare = None
     try:
-        compiled = resolve(spec, model.toolchain).compiled
+        target = resolve(spec, model.toolchain)
+        compiled = target.compiled
+        if model.compiles(target):
+            prepare = (start_early, target.library)
     except HostError:
         compiled = False  # the build will say what is missing
     return Task(
@@ -55,6 +60,7 @@ def _task(model: Update) -> Task:
         memory=peak_memory(spec, model.folder, model.locked, compiled),
         on_gpu=compiled,
         spoils=_runs_code_of_the_user(spec),
+        prepare=prepare,
     )
 
 

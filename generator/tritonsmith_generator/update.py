@@ -14,8 +14,8 @@ from tritonsmith_generator.job import make_job
 from tritonsmith_generator.lock import FileRecord, LockedModel
 from tritonsmith_generator.repository import Change
 from tritonsmith_generator.spec import ModelSpec, resolve_source
-from tritonsmith_generator.targets import resolve
-from tritonsmith_generator.toolchain import Toolchain
+from tritonsmith_generator.targets import TargetKind, resolve
+from tritonsmith_generator.toolchain import LOCAL, Toolchain
 
 __all__ = ["ModelResult", "Update", "unchanged", "update"]
 
@@ -65,6 +65,11 @@ class Update:
         """The model's folder in the repository."""
         return self.repository / self.name
 
+    def compiles(self, target: TargetKind) -> bool:
+        """Whether it is clear, before anything is read, that a plan has to be built here."""
+        here = isinstance(self.toolchain, type(LOCAL))
+        return target.compiled and here and self.locked is None and not self.dry_run
+
 
 def unchanged(asked: Update) -> ModelResult | None:
     """The result if sizes and times alone tell that the model is up to date.
@@ -94,7 +99,7 @@ def update(asked: Update, on_event: OnEvent) -> tuple[ModelResult, LockedModel |
 
     locked, target = asked.locked, resolve(asked.spec, asked.toolchain)
     with engine_process(asked.toolchain, target.library) as process:
-        if locked is None and target.compiled and not asked.dry_run:
+        if asked.compiles(target):
             process.prepare()  # TensorRT loads while the source is read and hashed
         job = make_job(asked.name, asked.spec, asked.folder, locked, asked.toolchain)
         if locked and locked.follows_from(job.key) and _intact(asked.home, locked.files):
