@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
+from tritonsmith_generator.builder_options import BuilderOptions
 from tritonsmith_generator.errors import InputError
-from tritonsmith_generator.spec import Batching, load_spec
+from tritonsmith_generator.quantization import Quantization
+from tritonsmith_generator.spec import (
+    Accuracy,
+    Batching,
+    Instances,
+    ModelSpec,
+    Shapes,
+    Spec,
+    Warmup,
+    load_spec,
+)
 
 # what is wrong: (the file, its message after the file's name)
 MISTAKES = {
@@ -96,3 +108,15 @@ def test_one_profile_needs_no_list(tmp_path: Path) -> None:
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot read the spec .*: No such file"):
         load_spec(tmp_path / "none.yaml")
+
+
+def test_the_reference_names_every_key_and_its_example_is_a_spec(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "spec.md").read_text(encoding="utf-8")
+    example = text.partition("```yaml\n")[2].partition("```")[0]
+    (tmp_path / "models.yaml").write_text(example)
+    assert set(load_spec(tmp_path / "models.yaml").models) == {"resnet50", "encoder"}
+    parts = (Spec, ModelSpec, Shapes, Batching, Instances, Accuracy, Warmup, Quantization)
+    keys = {key for part in (*parts, BuilderOptions) for key in part.__annotations__}
+    named = set(re.findall(r"`([a-z0-9_]+)`", text))
+    ours = {"__pydantic_config__", "timing_cache"}
+    assert keys - named - ours == set()
