@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -19,7 +21,12 @@ from tritonsmith_generator import devices, merge
 from tritonsmith_generator.cases import Case, load_cases, write_cases
 from tritonsmith_generator.config import parse_config, read_notes, render_config
 from tritonsmith_generator.lock import FileRecord, read_lock
-from tritonsmith_generator.serve.selection import embedded_reason, leave_out, read_models
+from tritonsmith_generator.serve.selection import (
+    container_reason,
+    embedded_reason,
+    leave_out,
+    read_models,
+)
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SPEC = """
@@ -462,6 +469,15 @@ def test_a_config_changed_by_hand_is_not_lost(two: tuple[Path, Path], gen_repo: 
     assert "# mine" not in config.read_text()
 
 
+def test_another_gen_repo_at_work_there(two: tuple[Path, Path], gen_repo: GenRepo) -> None:
+    handle = os.open(two[0], os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    outcome = gen_repo("merge", *two, "-o", two[0])
+    os.close(handle)
+    assert (outcome.code, "another gen-repo is writing to" in outcome.err) == (3, True)
+    assert not (two[0] / "net/2").exists()
+
+
 def test_a_pinned_version_is_immutable(
     build_on: BuildOn, gen_repo: GenRepo, tmp_path: Path
 ) -> None:
@@ -505,7 +521,10 @@ def left_out(*capabilities: str) -> dict[str, str]:
         devices.Gpu(index, "a GPU", capability, 24 << 30, "580.95.05")
         for index, capability in enumerate(capabilities)
     ]
-    return leave_out(read_models(Path("out")), embedded_reason(gpus, _MODULES))
+    models = read_models(Path("out"))
+    embedded = leave_out(models, embedded_reason(gpus, _MODULES))
+    assert leave_out(models, container_reason(True, gpus)) == embedded
+    return embedded
 
 
 def test_a_gpu_without_a_plan_is_named_before_the_server_starts(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def merge(
     repositories: Annotated[
-        list[Path], typer.Argument(metavar="REPO...", help="Repositories of one spec, two or more")
+        list[Path], typer.Argument(metavar="REPO", help="Repositories of one spec, two or more")
     ],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="The merged repository: new, or one of them")

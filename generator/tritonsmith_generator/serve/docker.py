@@ -114,7 +114,10 @@ class DockerServer(ServerBase):
 
     def _prepare(self) -> None:
         models = read_models(self._repository, self._models)
-        self._serve_or_skip(models, leave_out(models, container_reason(self._how.gpus != "none")))
+        # Docker counts GPUs in another order than CUDA: which ones "0,1" are is not known.
+        gpus = devices.gpus() if self._how.gpus == "all" else ()
+        reason = container_reason(self._how.gpus != "none", gpus)
+        self._serve_or_skip(models, leave_out(models, reason))
         with contextlib.closing(connect()) as client:
             self.image = ensure_image(client, self.chosen.name, self._on_progress)
 

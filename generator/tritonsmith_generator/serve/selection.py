@@ -136,15 +136,18 @@ def _without_plan(model: ServedModel, gpus: Sequence[Gpu]) -> str | None:
     )
 
 
-def container_reason(has_gpu: bool) -> Reason:
-    """Why NVIDIA's container, with or without a GPU, can't run a model."""
+def container_reason(has_gpu: bool, gpus: Sequence[Gpu] = ()) -> Reason:
+    """Why NVIDIA's container, with or without a GPU, can't run a model.
+
+    ``gpus`` are those that it gets, where they are known.
+    """
 
     def reason(model: ServedModel) -> str | None:
         if model.backend == "tensorrt_rtx":
             return "NVIDIA's container has no TensorRT for RTX; the embedded server has"
         if model.backend == "tensorrt" and not has_gpu:
             return _NO_GPU
-        return None
+        return _without_plan(model, gpus) if gpus and model.backend == "tensorrt" else None
 
     return reason
 
