@@ -112,6 +112,8 @@ def differences(before: Inputs, now: Inputs) -> tuple[str, ...]:
 def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     """Nested values by dotted name, as text: ``batching.max_delay_us``, ``"100"``."""
     for key, value in values.items():
+        if isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
+            value = {str(number): item for number, item in enumerate(value)}
         if isinstance(value, Mapping) and value:
             yield from flat(value, f"{prefix}{key}.")
         elif value is not None:

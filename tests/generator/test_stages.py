@@ -197,6 +197,7 @@ def test_explained_in_words(gen_repo: GenRepo) -> None:
     told = gen_repo("models.yaml", "-o", "repository", "--explain", "--dry-run").out
     assert "batching off" not in told and "batching unset -> off" in told
     assert "batching.max_delay_us 500 -> unset" in told
+    assert "shapes.0.input.opt unset -> [2, 784]" in told
     assert "explain" not in gen_repo("models.yaml", "-o", "repository", "--dry-run").out
 
 
