@@ -85,6 +85,14 @@ def is_gone(pid: int) -> bool:
         return True
 
 
+def stop(pid: int) -> None:
+    """Stop a process and wait until each of its threads has."""
+    os.kill(pid, signal.SIGSTOP)
+    threads = Path(f"/proc/{pid}/task")
+    while not all("\nState:\tT" in (t / "status").read_text() for t in threads.iterdir()):
+        time.sleep(0.01)
+
+
 def test_two_models_are_built_at_the_same_time(gen_repo: GenRepo, folder: Path) -> None:
     write_spec(folder, {"a": "meets_b", "b": "meets_a"})  # each waits for the other
     outcome = gen_repo("models.yaml", "-o", "repository", "--jobs", 2)
@@ -178,7 +186,7 @@ def test_a_build_that_lost_its_parent_keeps_others_out(folder: Path) -> None:
     command = [*GEN_REPO, "build", "models.yaml", "-o", "repository"]
     with subprocess.Popen(command) as parent:
         pid = int(wait_for(folder / "a.pid"))
-        os.kill(pid, signal.SIGSTOP)  # it cannot notice
+        stop(pid)  # it cannot notice
         parent.kill()
     (folder / "free").touch()
     try:
