@@ -72,6 +72,13 @@ _NEXT: Mapping[str, tuple[str, str]] = {
 }
 
 
+# What may help without another precision.
+_OPTIONS: Mapping[str, str] = {
+    "int8": "quantization.smooth: 0.7 (for transformers) or another quantization.method, ",
+    "int4": "a smaller quantization.block_size, ",
+}
+
+
 @dataclass(frozen=True)
 class Failure:
     """One value beyond its limit."""
@@ -115,7 +122,8 @@ class GateReport:
         if self.passed:
             return
         advice = (
-            f"try precision: {self.try_next}, keep layers in FP32, or raise accuracy.limit"
+            f"try precision: {self.try_next}, {_OPTIONS.get(self.precision, '')}keep layers in "
+            "FP32, or raise accuracy.limit"
             if self.try_next
             else "the conversion is at fault, not the precision: please report this model"
         )

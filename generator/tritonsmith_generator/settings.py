@@ -60,11 +60,11 @@ def config_for(
         values[what] = [_tensor(what, tensor, batched) for tensor in tensors]
         for index, tensor in enumerate(tensors):
             notes[what, index, "dims"] = _dims_note(tensor, batched)
-    for entry in values["input"]:
-        if target.name == "tensorrt" and any(entry["name"] in known for known in shaping.values):
-            entry["is_shape_tensor"] = (
-                True  # Triton allows it for TensorRT alone, and wants it there
-            )
+    # Triton wants shape tensors to be marked for TensorRT, and refuses the mark for other backends.
+    if target.name == "tensorrt":
+        for entry in values["input"]:
+            if any(entry["name"] in known for known in shaping.values):
+                entry["is_shape_tensor"] = True
     notes["instance_group",] = _instance_note(target, spec)
     notes["version_policy",] = "the newest version is served; older ones stay for a rollback"
     if shaping.max_batch_size > 1 and "sequence_batching" not in spec.config:

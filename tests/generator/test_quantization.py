@@ -91,6 +91,16 @@ def test_fewer_samples_are_the_first_ones(gen_repo: GenRepo, tmp_path: Path) -> 
     assert scales[1] == pytest.approx(1, rel=0.05)
 
 
+def test_a_failure_names_what_may_help(gen_repo: GenRepo, tmp_path: Path) -> None:
+    options = "accuracy: {samples: samples.npz, limit: 1e-6, fallback: false}"
+    outcome = build(gen_repo, tmp_path, f"target: onnxruntime, precision: int8, {options}")
+    assert outcome.code == 1
+    assert (
+        "try precision: fp16, quantization.smooth: 0.7 (for transformers) or another "
+        "quantization.method, keep layers in FP32, or raise accuracy.limit"
+    ) in outcome.out
+
+
 # what is wrong: (the options, the message)
 REFUSED = {
     "an unknown method": (

@@ -52,6 +52,12 @@ def test_one_outlier_does_not_take_the_steps_of_all_others(method: str) -> None:
     assert chosen("minmax", OUTLIER) == 500
 
 
+def test_entropy_does_not_count_zeros() -> None:
+    """Behind a Relu most values are zero, and need no steps."""
+    rectified = np.concatenate([np.zeros(900_000, np.float32), NORMAL])
+    assert chosen("entropy", rectified) == chosen("entropy", NORMAL)
+
+
 def test_least_squares_are_the_least() -> None:
     """Heavy tails: neither the largest value nor what most of them don't exceed is best."""
     values = rng.laplace(size=200_000).astype(np.float32)
@@ -68,6 +74,12 @@ def test_batches_of_growing_values_give_what_all_at_once_gives(method: str) -> N
     assert chosen(method, *parts) == pytest.approx(
         together, rel=0.25 if method == "entropy" else 0.06
     )
+
+
+def test_what_was_counted_before_the_range_grew_stays_where_it_is() -> None:
+    small, large = NORMAL[:90_000] * np.float32(0.05), NORMAL[90_000:]
+    want = np.percentile(np.abs(np.concatenate([small, large])), 80)
+    assert chosen("percentile", small, large, percentile=80) == pytest.approx(want, rel=0.05)
 
 
 @pytest.mark.parametrize("method", CHOICES)
