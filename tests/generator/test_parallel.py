@@ -324,6 +324,14 @@ def test_an_error_keeps_its_class_its_code_and_its_traceback(folder: Path) -> No
     assert "InputError: " in debug.stderr
 
 
+def test_tracebacks_of_several_models(gen_repo: GenRepo, folder: Path) -> None:
+    write_spec(folder, {"a": None, "b": None})
+    (folder / "model.onnx").write_bytes(b"")
+    outcome = gen_repo("models.yaml", "-o", "repository", "--debug")
+    assert outcome.err.count("in update\n") == 2
+    assert "Traceback" not in gen_repo("models.yaml", "-o", "repository").err
+
+
 def test_a_bug_in_one_model_is_told_and_the_others_are_built(folder: Path) -> None:
     spec = load_spec(write_spec(folder, {"a": None, "b": None}))
     compiled = spec.models["a"].model_copy(update={"target": "tensorrt_rtx"})

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from tritonsmith_generator.commands.build import build
 from tritonsmith_generator.commands.check import check
+from tritonsmith_generator.commands.debug import DEBUG
 from tritonsmith_generator.commands.deploy import deploy
 from tritonsmith_generator.commands.export import export
 from tritonsmith_generator.commands.infer import infer
@@ -42,14 +43,14 @@ _INTERRUPTED = 130
 def run() -> None:
     """Run the command line; errors become one message and the exit code of ``errors``."""
     arguments = sys.argv[1:]
-    debug = "--debug" in arguments
+    DEBUG.set("--debug" in arguments)
     arguments = [argument for argument in arguments if argument != "--debug"]
     if arguments and Path(arguments[0]).suffix in _SOURCES:
         arguments.insert(0, "build")
     try:
         app(args=arguments)
     except TritonsmithError as exc:
-        if debug:
+        if DEBUG.get():
             raise
         Console(stderr=True, highlight=False).print(
             f"[bold red]gen-repo:[/] {_plain(str(exc))}", soft_wrap=True

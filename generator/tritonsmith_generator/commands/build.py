@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from tritonsmith_generator.commands.debug import show_traceback
 from tritonsmith_generator.commands.progress import Display
 from tritonsmith_generator.errors import InputError, UsageError
 
@@ -123,6 +124,8 @@ def build(
         print(json.dumps([_as_dict(result) for result in results], indent=2))
     else:
         _print(results, repository, dry_run, explain)
+    for error in failed:
+        show_traceback(error)
     if failed:
         raise typer.Exit(max(error.exit_code for error in failed))
 
