@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import os
 import re
 import shutil
@@ -78,6 +79,7 @@ def test_the_engine_ends_while_the_server_runs(models: Path) -> None:
         daemon.wait(timeout=60)
         with pytest.raises(ServerError, match=r"the container tritonsmith-\S+ (is gone|ended)"):
             server.wait()
+    gc.collect()  # so that it is said here
 
 
 def test_no_permission(models: Path) -> None:

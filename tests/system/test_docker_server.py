@@ -66,8 +66,8 @@ def _containers(client: docker.DockerClient) -> set[str]:
 
 
 def _sum(server: DockerServer) -> list[float]:
-    two = np.full((1, 4), 2, np.float32)
     with Client(server.grpc_url) as client:
+        two = np.full((1, 4), 2, np.float32)
         found: list[float] = client.model("add_sub")({"a": two, "b": two})["sum"][0].tolist()
         return found
 
@@ -232,11 +232,19 @@ def test_no_room_in_shared_memory(
         DockerServer(small_repository, shm_size="1m", **docker_options).__enter__()
 
 
+_FILL = """
+import os
+file = os.open("/tmp/full", os.O_CREAT | os.O_WRONLY)
+free = os.statvfs("/tmp")
+os.posix_fallocate(file, 0, free.f_bavail * free.f_bsize)
+os.pwrite(file, bytes(4096), free.f_bavail * free.f_bsize)
+"""
+
+
 def test_a_full_disk_inside(small_repository: Path, docker_options: Options, engine: Any) -> None:
     """The disk that the container may write to, /tmp, is full; serving goes on."""
     with DockerServer(small_repository, **docker_options) as server:
-        fill = "f = open('/tmp/full', 'wb', 0)\nwhile f.write(bytes(1 << 24)): pass"
-        filled = engine.containers.get(server.container).exec_run(["python3", "-c", fill])
+        filled = engine.containers.get(server.container).exec_run(["python3", "-c", _FILL])
         assert b"No space left on device" in filled.output
         assert _sum(server) == [4.0] * 4
 

@@ -10,6 +10,7 @@ import importlib.util
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -246,7 +247,16 @@ def test_a_full_disk(build: Builds, tmp_path: Path, small_disk: SmallDisk) -> No
 def test_an_image_without_tensorrt(build: Builds, docker_options: dict[str, Any]) -> None:
     plain = docker_options["image"]
     said = _done(build(SIMPLENET, "--in-image", plain), 3)
-    assert f"{plain} has no TensorRT" in said
+    assert f"{plain} has no TensorRT, so no plan can be built in it" in said
+
+
+def test_a_target_that_the_image_has_not(build: Builds, builder: Builder, tmp_path: Path) -> None:
+    other = {"tensorrt": "tensorrt_rtx", "tensorrt_rtx": "tensorrt"}[builder.target]
+    spec = tmp_path / "models.yaml"
+    spec.write_text(f"models: {{simplenet: {{onnx: {SIMPLENET}, target: {other}}}}}")
+    assert re.search(
+        rf"target {other}: \S+ has no TensorRT.*; it has TensorRT", _done(build(spec), 3)
+    )
 
 
 def test_an_image_that_cannot_be_asked(

@@ -79,7 +79,7 @@ class Contents:
 
 
 def contents_of(image: Image) -> Contents:
-    """Raises HostError if the image does not run or has no Python that we run on."""
+    """Raises HostError if the image does not run, or has no TensorRT or Python for a build."""
     folder = cache_folder("images") / image.id.replace(":", "-")
     make_once(folder, lambda new: _ask(image, new))
     return _contents(image, json.loads((folder / _FILE).read_text()))
@@ -108,5 +108,7 @@ def _contents(image: Image, told: dict[str, Any]) -> Contents:
         for library, _ in _LIBRARIES
         if told["libraries"][library]
     )
+    if not releases:
+        raise HostError(f"{image.name} has no TensorRT, so no plan can be built in it")
     bindings = tuple(library for library, _ in _LIBRARIES if library in told["bindings"])
     return Contents(".".join(map(str, python)), told["machine"], releases, bindings)

@@ -66,7 +66,7 @@ class ImageToolchain:
         return cache_folder("timing") / self.image.id.replace(":", "-")
 
     def missing(self, library: Library) -> HostError:
-        has = ", ".join(map(str, self.releases)) or "no TensorRT at all"
+        has = ", ".join(map(str, self.releases))
         return HostError(
             f"target {library}: {self.image.name} has no {LIBRARY_NAMES[library]}; it has {has}"
         )
