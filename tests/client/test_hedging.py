@@ -96,7 +96,7 @@ def test_asyncio(urls: list[str]) -> None:
 def test_the_slower_one_is_told_to_stop(lagging: Server, server: Server, folder: Path) -> None:
     mark = folder / "plain" / "1" / "cancelled"
     mark.unlink(missing_ok=True)
-    with Client([lagging.grpc_url, server.grpc_url], timeout=2.5) as client:
+    with Client([lagging.grpc_url, server.grpc_url], timeout=60.0) as client:
         hedged = client.model("plain").using(hedge=0.1)
         for _ in range(2):
             hedged(X)
@@ -129,7 +129,7 @@ def test_the_slower_connection_is_closed() -> None:
             closed.set()
 
     with ScriptedServer(script) as server, Client(f"http://{server.address}") as client:
-        result = client.model("m").using(hedge=0.1, timeout=10.0)(np.zeros(2, np.float32))
+        result = client.model("m").using(hedge=0.1, timeout=60.0)(np.zeros(2, np.float32))
         assert dict(result) == {}
         assert closed.wait(10)
 

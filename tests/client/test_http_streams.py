@@ -154,7 +154,7 @@ def ask(request: pytest.FixtureRequest) -> Ask:
         (CHUNKED + chunk(EVENT * 3) + b"0\r\n\r\n", 3),
         (CHUNKED + b"".join(chunk(EVENT[n : n + 1]) for n in range(len(EVENT))) + b"0\r\n\r\n", 1),
         (CHUNKED + chunk(EVENT[:-2]) + b"0\r\n\r\n", 1),  # no empty line after the last one
-        (CHUNKED + chunk(EVENT.replace(b"\n", b"\r\n")) + b"0\r\n\r\n", 1),
+        (CHUNKED + chunk(EVENT.replace(b"\n", b"\r\n") * 2) + b"0\r\n\r\n", 2),
         (CHUNKED + chunk(b": a comment\n\nevent: x\n" + EVENT + b"retry: 5\n\n") + b"0\r\n\r\n", 1),
         (CHUNKED + b"0\r\n\r\n", 0),
         (HEAD + b"Content-Length: %d\r\n\r\n" % len(EVENT * 2) + EVENT * 2, 2),
