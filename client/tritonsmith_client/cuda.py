@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 __all__ = ["CudaRegion", "CudaTensor"]
 
+_BLOCK = 2 << 20  # bytes in which the driver shares memory with other processes
+
 
 class CudaTensor(RegionTensor):
     """A tensor in a `CudaRegion`; torch, CuPy and Numba read it without a copy."""
@@ -96,7 +98,8 @@ class CudaRegion(Region):
         self._closed = False
         self.device = device
         self._driver = driver()
-        self.address = self._driver.allocate(device, size)
+        # Whole blocks, or what else lies in them would be open to the server, too.
+        self.address = self._driver.allocate(device, -(-size // _BLOCK) * _BLOCK)
         self.handle = self._driver.handle(device, self.address)
         super().__init__(region_name(), size)
 
