@@ -51,6 +51,18 @@ def meets_a() -> Sample:
     return _sample()
 
 
+def stays_with_b() -> Sample:
+    met = meets_b()
+    time.sleep(1)
+    return met
+
+
+def stays_with_a() -> Sample:
+    met = meets_a()
+    time.sleep(1)
+    return met
+
+
 def waits_until_b_is_built() -> Sample:
     _wait_for("repository/b/config.pbtxt")
     return _sample()
