@@ -68,6 +68,8 @@ def builder(
 ) -> Iterator[Builder]:
     given = request.config.getoption("--image")
     if given:
+        if docker_options["gpus"] == "none":
+            pytest.skip("TensorRT builds on a GPU only: give --gpus all")
         yield Builder(("--in-image", given), "tensorrt")
         return
     libraries = importlib.util.find_spec("tensorrt_rtx_libs")
