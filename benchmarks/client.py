@@ -45,7 +45,7 @@ SIZES = {  # bytes, and calls a round
 }
 BASE = "tritonclient.grpc"
 ECHO = "floor: TCP echo"
-TLS_VARIANTS = (BASE, "ours gRPC")
+TLS_VARIANTS = (BASE, "ours gRPC", "ours gRPC, own HTTP/2")
 BUSY = (
     BASE,
     "tritonclient.http",
@@ -54,7 +54,9 @@ BUSY = (
     "pytriton HTTP",
     "ours gRPC",
     "ours HTTP",
+    "ours gRPC, own HTTP/2",
     "ours gRPC, asyncio",
+    "ours gRPC, own HTTP/2, asyncio",
     "ours HTTP, asyncio",
 )
 Figures = dict[str, list[float]]  # by kind of figure, one for each round

@@ -244,11 +244,16 @@ VARIANTS = {
     "tritony gRPC": Variant(tritony, shared=False),
     "ours gRPC": Variant(ours("grpc", shared_memory="off")),
     "ours HTTP": Variant(ours("http", shared_memory="off")),
+    "ours gRPC, own HTTP/2": Variant(ours("grpc", http2="own", shared_memory="off")),
     "ours HTTP, futures": Variant(ours_future),
     "ours gRPC, asyncio": Variant(ours_aio("grpc", shared_memory="off"), asynchronous=True),
+    "ours gRPC, own HTTP/2, asyncio": Variant(
+        ours_aio("grpc", http2="own", shared_memory="off"), asynchronous=True
+    ),
     "ours HTTP, asyncio": Variant(ours_aio("http", shared_memory="off"), asynchronous=True),
     "ours shared memory, gRPC": Variant(ours("grpc", shared_memory="auto")),
     "ours shared memory, HTTP": Variant(ours("http", shared_memory="auto")),
+    "ours shared memory, own HTTP/2": Variant(ours("grpc", http2="own", shared_memory="auto")),
     "floor: TCP echo": Variant(socket_echo, shared=False, floor=True),
     "floor: copy in memory": Variant(memory_copy, floor=True),
 }

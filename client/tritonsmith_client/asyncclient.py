@@ -49,6 +49,7 @@ class AsyncClient:
         tls: TLS | None = None,
         compression: str | None = None,
         keepalive: float | None = KEEPALIVE,
+        http2: str = "grpcio",
         resolve: bool = False,
         shared_memory: str = "auto",
         retry: Retry = Retry(),  # noqa: B008  # a frozen value
@@ -59,12 +60,12 @@ class AsyncClient:
         def reconnect() -> Transport:
             from .client import transport
 
-            return transport(make_link(addresses[0], headers, tls, compression, keepalive))
+            return transport(make_link(addresses[0], headers, tls, compression, keepalive, http2))
 
         self._core = ClientCore(addresses, resolve, timeout, retry, shared_memory, reconnect)
 
         def connect(address: Address) -> AsyncTransport:
-            return _transport(make_link(address, headers, tls, compression, keepalive))
+            return _transport(make_link(address, headers, tls, compression, keepalive, http2))
 
         self._runner = AsyncRunner(_balanced(addresses, resolve, connect))
 
@@ -195,6 +196,10 @@ def _balanced(
 
 
 def _transport(link: Link) -> AsyncTransport:
+    if link.address.protocol == "grpc" and link.http2 == "own":
+        from .asynchttp2transport import AsyncHttp2Transport  # only the one that is used
+
+        return AsyncHttp2Transport(link)
     if link.address.protocol == "grpc":
         from .asyncgrpctransport import AsyncGrpcTransport  # grpcio is not needed for HTTP
 

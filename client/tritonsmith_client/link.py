@@ -21,6 +21,7 @@ HeaderSource = Mapping[str, str] | Callable[[], Mapping[str, str]]
 _COMPRESSIONS = ("gzip", "deflate")
 # gRPC servers, Triton among them, end a connection that pings them more often than every 300 s.
 KEEPALIVE = 330.0
+_HTTP2 = ("grpcio", "own")
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,7 @@ class Link:
         tls: None for connections in the clear.
         compression: of requests, ``"gzip"`` or ``"deflate"``; responses come back likewise.
         keepalive: seconds of silence after which the other side is asked whether it is there.
+        http2: who speaks HTTP/2 for gRPC, ``"grpcio"`` or ``"own"``.
     """
 
     address: Address
@@ -81,6 +83,7 @@ class Link:
     tls: TLS | None = None
     compression: str | None = None
     keepalive: float | None = KEEPALIVE
+    http2: str = "grpcio"
 
     def call_headers(self, headers: Headers) -> Headers:
         """The headers of one call, without the fixed ones."""
@@ -99,15 +102,18 @@ def make_link(
     tls: TLS | None,
     compression: str | None,
     keepalive: float | None = KEEPALIVE,
+    http2: str = "grpcio",
 ) -> Link:
     """Raises InputError for what makes no sense together."""
     if tls is not None and not address.tls:
         raise InputError(f"TLS was given for {address}, which has none: use grpcs:// or https://")
     if compression is not None and compression not in _COMPRESSIONS:
         raise InputError(f"compression is {compression!r}; it must be gzip, deflate or None")
+    if http2 not in _HTTP2:
+        raise InputError(f"http2 is {http2!r}; it must be 'grpcio' or 'own'")
     if keepalive is not None and not keepalive > 0:
         raise InputError(f"keepalive is {keepalive!r}; it must be seconds above 0, or None")
     hook = headers if callable(headers) else None
     fixed = headers_of(None if callable(headers) else headers)
     chosen = (tls or TLS()) if address.tls else None
-    return Link(address, fixed, hook, chosen, compression, keepalive)
+    return Link(address, fixed, hook, chosen, compression, keepalive, http2)

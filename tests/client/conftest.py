@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import tritonsmith_client.asyncclient
+import tritonsmith_client.client
 from tritonsmith_client import Client
+from tritonsmith_client.link import Link, make_link
 from tritonsmith_generator.serve import Server
 
 MODELS = Path(__file__).parent / "models"
@@ -18,10 +23,19 @@ def server(start_server: Callable[..., Server]) -> Server:
     return start_server(MODELS)
 
 
-@pytest.fixture(params=["grpc", "http"])
-def url(server: Server, request: pytest.FixtureRequest) -> str:
-    """The server's address, once for each protocol."""
-    return server.grpc_url if request.param == "grpc" else server.http_url
+def own(*given: Any) -> Link:
+    return replace(make_link(*given), http2="own")
+
+
+@pytest.fixture(params=["grpc", "own", "http"])
+def url(server: Server, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The server's address, once for each protocol, and once more for gRPC in our own HTTP/2."""
+    if request.param == "http":
+        return server.http_url
+    if request.param == "own":
+        for module in (tritonsmith_client.client, tritonsmith_client.asyncclient):
+            monkeypatch.setattr(module, "make_link", own)
+    return server.grpc_url
 
 
 @pytest.fixture(scope="session")

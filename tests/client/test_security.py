@@ -134,23 +134,24 @@ def secure(
 Infer = Callable[..., str]
 
 
-@pytest.fixture(params=["sync", "async"])
+@pytest.fixture(params=["sync", "async", "sync, own HTTP/2", "async, own HTTP/2"])
 def infer(request: pytest.FixtureRequest) -> Infer:
     """Calls the text model at an address and returns its answer."""
+    http2 = "own" if "own" in request.param else "grpcio"
 
     def sync(url: str, **options: Any) -> str:
-        with Client(url, timeout=10.0, **options) as client:
+        with Client(url, timeout=10.0, http2=http2, **options) as client:
             return str(client.model("text")([["tls"]])["UPPER"].item().decode())
 
     def main(url: str, **options: Any) -> str:
         async def use() -> str:
-            async with AsyncClient(url, timeout=10.0, **options) as client:
+            async with AsyncClient(url, timeout=10.0, http2=http2, **options) as client:
                 model = await client.model("text")
                 return str((await model([["tls"]]))["UPPER"].item().decode())
 
         return asyncio.run(use())
 
-    return sync if request.param == "sync" else main
+    return sync if request.param.startswith("sync") else main
 
 
 def test_a_trusted_server(secure: Secure, infer: Infer, pki: Path) -> None:
