@@ -29,7 +29,11 @@ from tritonsmith_client.exchange import Repeat
 from tritonsmith_client.testing import FakeServer
 
 X = np.ones(2, np.float32)
-AGAIN = {UnavailableError: True, ConnectError: True, ConnectionLostError: False}
+AGAIN: dict[type[TritonError], bool] = {
+    UnavailableError: True,
+    ConnectError: True,
+    ConnectionLostError: False,
+}
 NEVER = (AlreadyExistsError, DeadlineExceededError, InternalError, InvalidArgumentError,
          NotFoundError, PermissionDeniedError, RequestCancelledError, ResourceExhaustedError,
          ResponseError, UnsupportedError)  # fmt: skip
