@@ -102,6 +102,7 @@ class _Crew:
         self._function, self._limits, self._on_event, self._held = function, limits, on_event, held
         self._waiting = deque(tasks)
         self._told: Task | None = None
+        self._looked = 0.0
         self._active: dict[Child, _Work] = {}
         self._spare: list[Child] = []
         self._threads = _threads(min(limits.jobs, len(self._waiting)))
@@ -111,8 +112,12 @@ class _Crew:
         while self._active:
             listened: list[Any] = list(self._active)  # whatever has a fileno() will do
             ready: list[Any] = wait(listened, _LOOK_AGAIN if self._waiting else None)
+            before = len(self._active)
             ended = [end for child in ready for end in self._hear(child)]
-            yield from [*ended, *self._fill()]
+            # Not after each event: there are thousands, and to look takes time.
+            if len(self._active) < before or perf_counter() - self._looked > _LOOK_AGAIN:
+                ended += self._fill()
+            yield from ended
 
     def close(self) -> None:
         left = [*self._active, *self._spare]
@@ -123,6 +128,7 @@ class _Crew:
 
     def _fill(self) -> list[Ended]:
         """Start what may start now; what could not be started has ended."""
+        self._looked = perf_counter()
         ended = []
         while (task := self._next()) is not None and self._may_start(task):
             self._waiting.remove(task)
@@ -136,6 +142,8 @@ class _Crew:
 
     def _next(self) -> Task | None:
         """The first task that has not to wait for a GPU: those behind it need not wait, too."""
+        if len(self._active) >= self._limits.jobs:
+            return None
         running, gpus = self._running(), self._limits.gpus
         return next((t for t in self._waiting if not waits_for_gpu(t, running, gpus)), None)
 
@@ -143,7 +151,7 @@ class _Crew:
         running, free = self._running(), self._limits.free_memory()
         if may_start(task, running, self._limits.jobs, free):
             return True
-        if len(running) < self._limits.jobs and task is not self._told:
+        if task is not self._told:
             self._told = task
             why = f"for memory: it needs {task.memory / _GB:.1f} GB, {free / _GB:.1f} GB are free"
             self._on_event(Event(task.name, "waiting", "to run alone" if task.alone else why))
