@@ -63,7 +63,7 @@ class RawServer:
         self._server.stop(None).wait()
 
 
-class _Handlers(grpc.GenericRpcHandler):
+class _Handlers(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in its stub alone
     def __init__(self, server: RawServer) -> None:
         metadata = service_pb2.ModelMetadataResponse(name="m", versions=["1"], platform="p")
         metadata.inputs.add(name="x", datatype="FP32", shape=[-1])
