@@ -11,7 +11,6 @@ import io
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import tarfile
@@ -23,6 +22,7 @@ from typing import Any
 
 import docker
 import pytest
+from support import bad_models
 from support.docker_engine import tagged
 
 from tritonsmith_generator.engine import EngineRequest, build_engine
@@ -168,13 +168,15 @@ def test_a_plan_is_built_inside_and_published_outside(
         assert plan.read_bytes() == here.read_bytes()
 
 
-def test_links_lead_to_the_model_inside(build: Builds, tmp_path: Path) -> None:
-    """As in the cache of Hugging Face's hub."""
+def test_a_link_leads_to_the_model_inside(build: Builds, builder: Builder, tmp_path: Path) -> None:
     (tmp_path / "blobs").mkdir()
-    (tmp_path / "snapshots").mkdir()
-    shutil.copy(SIMPLENET, tmp_path / "blobs" / "f00d")
-    (tmp_path / "snapshots" / "linked.onnx").symlink_to("../blobs/f00d")
-    assert "1 built" in _done(build(tmp_path / "snapshots" / "linked.onnx"))
+    bad_models.saved(bad_models.good())(tmp_path / "blobs")  # it needs no tidying, and no copy
+    (tmp_path / "blobs" / "model.onnx").rename(tmp_path / "blobs" / "f00d")
+    (tmp_path / "snapshot").mkdir()
+    (tmp_path / "snapshot" / "linked.onnx").symlink_to("../blobs/f00d")
+    spec = tmp_path / "models.yaml"
+    spec.write_text(f"models: {{m: {{onnx: snapshot/linked.onnx, target: {builder.target}}}}}")
+    assert "1 built" in _done(build(spec))
 
 
 def test_the_build_may_do_as_little_as_possible(
@@ -189,8 +191,8 @@ def test_the_build_may_do_as_little_as_possible(
     assert host["SecurityOpt"] == ["no-new-privileges:true"]
     assert container.attrs["Config"]["User"] == f"{os.getuid()}:{os.getgid()}"
     written = [m["Destination"] for m in container.attrs["Mounts"] if m["RW"]]
-    assert "/work/plan" in written
-    assert all(path.startswith("/work/") for path in written)
+    assert "/tritonsmith/work/plan" in written
+    assert all(path.startswith("/tritonsmith/work/") for path in written)
     container.unpause()
     assert "1 built" in _done(process)
 
@@ -238,7 +240,7 @@ def test_what_the_builder_refuses_is_said_outside(
 
 def test_a_full_disk(build: Builds, tmp_path: Path, small_disk: SmallDisk) -> None:
     """The folder that the container writes the plan to."""
-    stages = tmp_path / "cache" / "tritonsmith" / "stages"
+    stages = tmp_path / "cache" / "tritonsmith" / "stages" / "plan"
     small_disk(stages, "200k")
     said = _done(build(SIMPLENET), 3)
     assert f"cannot write {stages}" in said

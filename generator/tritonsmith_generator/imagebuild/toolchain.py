@@ -29,7 +29,7 @@ from tritonsmith_generator.serve.environment import Progress as Report
 __all__ = ["ImageToolchain", "image_toolchain"]
 
 _OURS = "/tritonsmith"
-_WORK = Path("/work")
+_WORK = Path(f"{_OURS}/work")
 _SHOWN_LINES = 16
 
 
@@ -147,9 +147,11 @@ def _our_mounts(packages: Path) -> list[Mount]:
 
 def _moved(request: EngineRequest) -> tuple[EngineRequest, list[Mount]]:
     """The request with its files where the container has them, and the mounts for that."""
-    onnx = request.onnx.absolute()
-    mounts = [_mount(str(folder), folder) for folder in _model_folders(onnx)]
-    mounts.append(_mount(f"{_WORK}/plan", request.plan.parent, read_only=False))
+    onnx = request.onnx.resolve()  # what a link leads to need not lie in its folder
+    mounts = [
+        _mount(f"{_WORK}/model", onnx.parent),
+        _mount(f"{_WORK}/plan", request.plan.parent, read_only=False),
+    ]
     options = request.options
     if cache := options.timing_cache:
         cache.parent.mkdir(parents=True, exist_ok=True)
@@ -165,21 +167,11 @@ def _moved(request: EngineRequest) -> tuple[EngineRequest, list[Mount]]:
         mounts.append(_mount(str(plugins[-1]), plugin))
     moved = replace(
         request,
-        onnx=onnx,
+        onnx=_WORK / "model" / onnx.name,
         plan=_WORK / "plan" / request.plan.name,
         options=replace(options, plugins=tuple(plugins)),
     )
     return moved, mounts
-
-
-def _model_folders(onnx: Path) -> set[Path]:
-    """The model's folder and, where the model is a link, those that the links in it lead to.
-
-    They have the same paths inside, so that links lead to the same files: in the cache of
-    Hugging Face's hub both a model and its weights are links.
-    """
-    links = [path for path in onnx.parent.iterdir() if path.is_symlink()]
-    return {onnx.parent, *(p.resolve().parent for p in links if onnx.is_symlink())}
 
 
 def _mount(inside: str, path: Path, read_only: bool = True) -> Mount:
