@@ -83,6 +83,15 @@ def test_the_examples_of_the_standard() -> None:
         assert dict(fields)["location"] == "https://www.example.com"
 
 
+def test_the_same_block_may_mean_something_else_later() -> None:
+    """An index counts from the entry that came last."""
+    decoder = Decoder()
+    for name in ("x-a", "x-b", "x-c"):
+        decoder.decode(b"\x40\x03" + name.encode() + b"\x011")
+        assert decoder.decode(b"\xbe") == ((name, "1"),)
+        assert decoder.decode(b"\xbe") == ((name, "1"),)
+
+
 def started() -> Http2Connection:
     """A connection on which a call waits for its reply."""
     http2 = Http2Connection()
