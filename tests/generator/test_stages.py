@@ -164,7 +164,8 @@ def test_a_function_that_makes_samples_is_read_again(where: str, gen_repo: GenRe
         "    yield {'input': np.random.default_rng(%d).random((8, 784), np.float32)}\n"
     )
     Path("calibrate.py").write_text(code % 0)
-    spec(f"precision: int8, calibration: '{where}'")
+    samples(1)
+    spec(f"precision: int8, calibration: '{where}', accuracy: {{samples: samples.npz}}")
     built(gen_repo)
     Path("calibrate.py").write_text(code % 1)
     ran = why(built(gen_repo))
