@@ -13,6 +13,7 @@ import json
 import resource
 import statistics
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -97,25 +98,33 @@ class Threads:
         return found | {"time": statistics.median(spent) * 1e6}
 
     def throughput(self, size: int, seconds: float) -> dict[str, float]:
-        def work(end: float) -> int:
+        """All callers begin once each of them has made a call, so that no client is opened then."""
+        moments: list[tuple[float, float]] = []
+
+        def note() -> None:
+            moments.append((time.perf_counter(), time.process_time()))
+
+        begin, end = threading.Barrier(_CALLERS, note), threading.Barrier(_CALLERS, note)
+
+        def work(_: int) -> int:
             done, array = 0, example(size)  # each caller its own
             with ExitStack() as stack:
                 shared = self._variant.shared
                 call = self._call if shared else self._variant.open(self._target, stack)
-                check(array, call(array))
-                while time.perf_counter() < end:
+                answer = call(array)
+                begin.wait()
+                over = moments[0][0] + seconds
+                while time.perf_counter() < over:
                     answer = call(array)
                     done += 1
+                end.wait()
                 check(array, answer)
             return done
 
         with ThreadPoolExecutor(_CALLERS) as pool:
-            list(pool.map(work, [time.perf_counter() + 0.2] * _CALLERS))
-            totals: list[int] = []
-            start = time.perf_counter()
-            found = cost(1, lambda: totals.extend(pool.map(work, [start + seconds] * _CALLERS)))
-        count = sum(totals)
-        return {"rate": count / seconds, "cpu": found["cpu"] / count}
+            count = sum(pool.map(work, range(_CALLERS)))
+        (start, cpu), (stop, later) = moments
+        return {"rate": count / (stop - start), "cpu": (later - cpu) / count * 1e6}
 
     def close(self) -> None:
         self._stack.close()
@@ -151,24 +160,24 @@ class Tasks:
     def throughput(self, size: int, seconds: float) -> dict[str, float]:
         call = self._call
 
-        async def work(end: float) -> int:
-            done, array = 0, example(size)
-            check(array, await call(array))
+        async def work(array: Array, end: float) -> int:
+            done = 0
+            answer = array
             while time.perf_counter() < end:
                 answer = await call(array)
                 done += 1
             check(array, answer)
             return done
 
-        async def all_of_them(end: float) -> list[int]:
-            return await asyncio.gather(*(work(end) for _ in range(_CALLERS)))
+        async def all_of_them() -> dict[str, float]:
+            arrays = [example(size) for _ in range(_CALLERS)]
+            await asyncio.gather(*map(call, arrays))
+            start, cpu = time.perf_counter(), time.process_time()
+            counts = await asyncio.gather(*(work(array, start + seconds) for array in arrays))
+            spent, used = time.perf_counter() - start, time.process_time() - cpu
+            return {"rate": sum(counts) / spent, "cpu": used / sum(counts) * 1e6}
 
-        self._loop.run_until_complete(all_of_them(time.perf_counter() + 0.2))
-        totals: list[int] = []
-        end = time.perf_counter() + seconds
-        found = cost(1, lambda: totals.extend(self._loop.run_until_complete(all_of_them(end))))
-        count = sum(totals)
-        return {"rate": count / seconds, "cpu": found["cpu"] / count}
+        return self._loop.run_until_complete(all_of_them())
 
     def close(self) -> None:
         self._loop.run_until_complete(self._stack.aclose())
