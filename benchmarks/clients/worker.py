@@ -104,7 +104,7 @@ class Threads:
         def note() -> None:
             moments.append((time.perf_counter(), time.process_time()))
 
-        begin, end = threading.Barrier(_CALLERS, note), threading.Barrier(_CALLERS, note)
+        begin, end = (threading.Barrier(_CALLERS, note, timeout=60) for _ in range(2))
 
         def work(_: int) -> int:
             done, array = 0, example(size)  # each caller its own
