@@ -133,7 +133,7 @@ def _options(job: Job) -> Options:
     spec = job.spec
     return Options(
         keep=spec.keep,
-        samples=samples_of(job, spec.calibration or spec.accuracy.samples),
+        samples=samples_of(job, spec.range_samples),
         simplify=spec.simplify,
         sparse=spec.sparse,
         quantization=spec.quantization,

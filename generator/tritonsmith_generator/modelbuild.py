@@ -150,7 +150,7 @@ def _likely_to_compile(job: Job, locked: LockedModel | None) -> bool:
 
 
 def _samples(job: Job, checked: Checked) -> list[Arrays]:
-    samples = samples_of(job, job.spec.accuracy.samples)
+    samples = samples_of(job, job.spec.case_samples)
     return list(samples.read(checked.signature)) if samples is not None else []
 
 

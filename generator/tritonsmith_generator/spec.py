@@ -155,7 +155,8 @@ class ModelSpec(_Strict):
     """One model: where it comes from, how it is converted and how it is to be served.
 
     ``keep`` names nodes that stay in FP32 (names, operators or outputs, with ``*``);
-    ``calibration`` is where int8 and fp8 measure ranges, ``accuracy.samples`` by default;
+    ``calibration`` is where int8 and fp8 measure ranges, and each of it and ``accuracy.samples``
+    stands in for the other where that is missing;
     ``quantization`` how they and int4 choose their steps;
     ``builder`` holds TensorRT's own options; ``config`` any field of ModelConfig, merged last.
 
@@ -184,6 +185,17 @@ class ModelSpec(_Strict):
     cuda_graphs: bool = False
     version: Annotated[int, Field(ge=1)] | None = None
     config: Mapping[str, Any] = {}
+
+    @property
+    def case_samples(self) -> str | None:
+        """What cases are recorded from; a model that was calibrated on real data is not judged by
+        random numbers, which lie outside its ranges."""
+        return self.accuracy.samples or self.calibration
+
+    @property
+    def range_samples(self) -> str | None:
+        """What INT8 and FP8 measure ranges with."""
+        return self.calibration or self.accuracy.samples
 
     @model_validator(mode="after")
     def _one_source(self) -> ModelSpec:

@@ -29,14 +29,14 @@ _QUANTIZED_BY_MODELOPT = ("fp8", "int4")
 
 def cases_stage(job: Job, graph: Mapping[str, str], shaping: Shaping) -> Stage:
     """Recorded inputs with ONNX Runtime's answers. ``graph`` is the model's files by digest."""
-    samples = job.spec.accuracy.samples
+    samples = job.spec.case_samples
     inputs: dict[str, Any] = {
         **graph,
         "batched": shaping.max_batch_size > 1,
         **_versions("onnx", "onnxruntime", "numpy"),
     }
     if samples is not None:
-        inputs["accuracy.samples"] = samples
+        inputs["samples"] = samples
         inputs |= _prefixed(job.sample_digests(samples))
     for number, (shapes, values) in enumerate(corners(shaping)):
         inputs |= flat({f"case {number}": {**_said(shapes), **_said(values, " values")}})
@@ -59,8 +59,7 @@ def conversion_stage(
         "cases": f"sha256:{cases.key}",
         **_versions(*packages),
     }
-    samples = spec.calibration or spec.accuracy.samples
-    return _stage("conversion", {**inputs, **_prefixed(job.sample_digests(samples))})
+    return _stage("conversion", {**inputs, **_prefixed(job.sample_digests(spec.range_samples))})
 
 
 # A key that is not named here makes the stage run: too often is better than not at all.

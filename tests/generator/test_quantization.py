@@ -15,6 +15,7 @@ from onnx import numpy_helper
 from support.command import GenRepo, Outcome
 
 from tritonsmith_generator import reference
+from tritonsmith_generator.cases import load_cases
 
 MODELS = Path(__file__).parents[2] / "model_repository"
 SIMPLENET = MODELS / "simplenet.onnx"
@@ -89,6 +90,20 @@ def test_fewer_samples_are_the_first_ones(gen_repo: GenRepo, tmp_path: Path) -> 
         scales.append(float(numpy_helper.to_array(scale)) * 127)
     assert scales[0] == pytest.approx(100, rel=0.05)
     assert scales[1] == pytest.approx(1, rel=0.05)
+
+
+def test_what_was_calibrated_is_not_judged_by_random_numbers(
+    gen_repo: GenRepo, tmp_path: Path
+) -> None:
+    """Numbers outside the measured ranges are clipped, whatever the model."""
+    outcome = build(
+        gen_repo, tmp_path, "target: onnxruntime, precision: int8, calibration: samples.npz"
+    )
+    assert outcome.code == 0, outcome
+    assert 1e-4 < error_of(outcome) < 0.03
+    recorded = load_cases(tmp_path / "repository/m/cases/1.npz")
+    with np.load(tmp_path / "samples.npz") as samples:
+        assert np.array_equal(recorded[0].inputs["input"][0], samples["input"][0])
 
 
 def test_a_failure_names_what_may_help(gen_repo: GenRepo, tmp_path: Path) -> None:
