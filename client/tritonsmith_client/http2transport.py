@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Http2Transport"]
 
 T = TypeVar("T")
+_AT_ONCE = 0.001  # seconds
 
 
 class _Connection:
@@ -46,7 +47,7 @@ class _Connection:
         """Reads what the server has said since the last call, without waiting."""
         try:
             while not self.socket.quiet():
-                self._receive(Deadline(None))
+                self._receive(Deadline(_AT_ONCE))  # half a TLS record makes it unusable
         except (OSError, ResponseError):
             return False
         return self._http2.keep_alive
