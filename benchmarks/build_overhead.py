@@ -125,10 +125,12 @@ def measured(command: list[str], folder: Path, environment: Mapping[str, str]) -
     wall, cpu = time.perf_counter() - began, _cpu_of_children() - before
     if done.returncode:
         sys.exit(f"{' '.join(command[:4])} ...\n{done.stdout[-1000:]}\n{done.stderr[-3000:]}")
-    try:
-        return Run(wall, cpu, _parts(json.loads(done.stdout), wall))
-    except ValueError:  # Polygraphy prints what it likes
-        return Run(wall, cpu, {})
+    for said in (done.stdout, done.stdout.strip().rpartition("\n")[2]):  # TensorRT's log is above
+        try:
+            return Run(wall, cpu, _parts(json.loads(said), wall))
+        except ValueError:
+            pass
+    return Run(wall, cpu, {})  # Polygraphy prints what it likes
 
 
 def _cpu_of_children() -> float:

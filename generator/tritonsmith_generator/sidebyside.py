@@ -33,7 +33,9 @@ def update_side_by_side(
             even if this one is killed.
     """
     tasks = [_task(model) for model in asked]
-    gpus = same_gpus(devices.gpus()) if any(task.on_gpu for task in tasks) else ()
+    # A single model takes the first GPU anyhow; to ask the driver takes part of a second.
+    several = sum(task.on_gpu for task in tasks) > 1
+    gpus = same_gpus(devices.gpus()) if several else ()
     limits = Limits(jobs or capacity.cores(), gpus)
     locks = () if held is None else (held,)
     try:
