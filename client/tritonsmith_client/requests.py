@@ -87,6 +87,8 @@ class RequestBuilder:
     ) -> Exchange[Result] | None:
         """The request for arrays that look like those of an earlier one, so that nothing is left
         to check; None for all others. Args: sharing: unless it goes through shared memory."""
+        if not options.plain:
+            return None
         pairs = [*zip(self._names, args, strict=False), *named.items()]
         if len(pairs) != len(args) + len(named):
             return None
@@ -161,7 +163,7 @@ class RequestBuilder:
             return _Plan(types, None, {})
         sizes = [array.nbytes for array in arrays.values()]
         prepared = self._prepare(arrays, types, sizes, options)
-        direct = options.plain and all(map(is_plain, arrays.values()))
+        direct = all(map(is_plain, arrays.values()))
         return _Plan(types, prepared, {}, direct=direct)
 
     def _prepare(

@@ -29,6 +29,7 @@ from tritonsmith_client import (
     Result,
     Sequence,
     StatusError,
+    UnknownOutputError,
     UnsupportedError,
 )
 
@@ -285,6 +286,21 @@ def test_out_takes_the_outputs(run: Run) -> None:
         assert result["SUM"] is out and (out == 2).all() and (result["DIFF"] == 0).all()
         with pytest.raises(InputError, match=r"out\['SUM'\] is int32\[1, 16\] and the output is"):
             await model.using(out={"SUM": out[:1]})(ones, ones)
+
+    run(use)
+
+
+def test_an_earlier_call_does_not_decide_what_becomes_of_options(run: Run) -> None:
+    async def use(client: Any) -> None:
+        model = await client.model("add_sub")
+        ones = np.ones((2, 16), np.int32)
+        out = np.zeros((2, 16), np.int32)
+        for _ in range(2):
+            await model(ones, ones)
+        assert (await model.using(out={"SUM": out})(ones, ones))["SUM"] is out
+        assert (out == 2).all()
+        with pytest.raises(UnknownOutputError, match="no output 'NONE'"):
+            await model.using(out={"NONE": out})(ones, ones)
 
     run(use)
 
