@@ -102,7 +102,8 @@ def make_job(
         for given in (spec.calibration, spec.accuracy.samples)
         for path in _sample_files(given, folder)
     }
-    sources = _sources(source, tuple(sorted(samples)), locked)
+    plugins = {folder / path for path in spec.builder.plugins if target.compiled}
+    sources = _sources(source, tuple(sorted(samples | plugins)), locked)
     _refuse_other_bytes(spec, source, sources)
     release = release_of(target, toolchain)
     tools = {package: _version(package) for package in ("tritonsmith", "onnx", "onnxruntime")}
@@ -161,21 +162,21 @@ def _sample_files(source: str | None, folder: Path) -> tuple[Path, ...]:
 
 
 def _sources(
-    source: Path, samples: tuple[Path, ...], locked: LockedModel | None
+    source: Path, others: tuple[Path, ...], locked: LockedModel | None
 ) -> Mapping[str, FileRecord]:
     """The files that are read, by name; hashed only if they changed since the lock was written."""
     home = source.parent
     known = locked.sources if locked is not None else {}
-    wanted = {source.name, *(os.path.relpath(path, home) for path in samples)}
+    wanted = {source.name, *(os.path.relpath(path, home) for path in others)}
     if wanted <= set(known) and all(record.still(home / name) for name, record in known.items()):
         return known
     from tritonsmith_generator.onnxfile import read
 
-    files = (*read(source).files, *samples)
+    files = (*read(source).files, *others)
     return {
         os.path.relpath(path, home): FileRecord.of(path)
         for path in files
-        if path.is_file()  # precheck says what is wrong with a missing one
+        if path.is_file()  # precheck and builder say what is wrong with a missing one
     }
 
 

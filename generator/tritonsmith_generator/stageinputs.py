@@ -87,8 +87,8 @@ def plan_stage(
         **job.toolchain.identity,
     }
     for plugin in builder.plugins:
-        if plugin.is_file():  # the builder says what is wrong with a missing one
-            inputs[plugin.name] = f"sha256:{sha256(plugin)}"
+        # A plan that was built without it is not this one; the builder says that it is missing.
+        inputs[plugin.name] = f"sha256:{sha256(plugin)}" if plugin.is_file() else "missing"
     for kind, profiles in (("profile", shaping.profiles), ("values", shaping.values)):
         for number, profile in enumerate(profiles):
             for name, ends in profile.items():
