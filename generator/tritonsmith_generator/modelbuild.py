@@ -19,13 +19,13 @@ from tritonsmith_generator.inspection import CONFIG_NAME
 from tritonsmith_generator.job import Job
 from tritonsmith_generator.keptplans import kept_plans, locked_plans
 from tritonsmith_generator.lock import FileRecord, LockedModel
-from tritonsmith_generator.modelstages import ModelStages
+from tritonsmith_generator.modelstages import Made, ModelStages
 from tritonsmith_generator.onnxfile import OnnxFile, read
 from tritonsmith_generator.passes.base import Arrays
 from tritonsmith_generator.passes.tidy import Tidy
 from tritonsmith_generator.plans import name_plans
 from tritonsmith_generator.precheck import Checked, precheck
-from tritonsmith_generator.profiles import derive_shaping
+from tritonsmith_generator.profiles import Shaping, derive_shaping
 from tritonsmith_generator.publishedplan import published_plan
 from tritonsmith_generator.repository import (
     Change,
@@ -37,6 +37,7 @@ from tritonsmith_generator.repository import (
 )
 from tritonsmith_generator.settings import config_for, served_signature
 from tritonsmith_generator.shapevalues import with_values
+from tritonsmith_generator.signature import Signature
 from tritonsmith_generator.targets import release_of
 from tritonsmith_generator.warmup import FOLDER as WARMUP_FOLDER
 from tritonsmith_generator.warmup import derive_warmup
@@ -91,39 +92,30 @@ def build_model(
         if not dry_run and _likely_to_compile(job, locked):
             process.prepare()
         tell("precheck", str(job.source))
-        checked = precheck(job.source, job.target.name)
-        if release := release_of(job.target, job.toolchain):
-            check_options(release, job.spec.builder)
-        given = _samples(job, checked)
-        shaping = derive_shaping(checked.signature, job.spec)
-        shaping = with_values(shaping, checked.file.proto.graph, checked.signature, given)
-        expected = served_signature(checked.signature, job.target)
-        config_for(job.name, job.target, expected, shaping, job.spec)  # wrong settings fail early
-        file, samples = _tidy(checked, work), given[:_SAMPLES]
+        source = _read(job)
+        file = _tidy(source.checked, work)
         published = partial(published_plan, job, folder, locked)
         made = ModelStages(
-            job, file, checked.signature, shaping, samples, stages, published, process, tell
+            job,
+            file,
+            source.checked.signature,
+            source.shaping,
+            source.samples[:_SAMPLES],
+            stages,
+            published,
+            process,
+            tell,
         ).make(merged)
         process.stop()  # it takes its leave while the rest is done
-        cases, artifact = made.cases, made.artifact
-        served = artifact.served(expected)
-        warmup = derive_warmup(job.target, served, shaping, job.spec, cases)
-        config, notes = config_for(job.name, job.target, served, shaping, job.spec, warmup.entries)
-        plans = locked_plans(job, artifact, locked if merged else None)
-        if merged:
-            config, notes = name_plans(config, notes, {g: plan.file for g, plan in plans.items()})
-        number = _version(job, folder, locked, artifact.files)
-        files: dict[str, Content] = {
-            **{f"{number}/{name}": content for name, content in artifact.files.items()},
-            str(case_path(Path(), number)): write_cases(served_cases(cases, served)),
-            **{f"{WARMUP_FOLDER}/{name}": content for name, content in warmup.files.items()},
-            CONFIG_NAME: render_config(config, notes, _header(job)).encode(),
-        }
+        plans = locked_plans(job, made.artifact, locked if merged else None)
+        number = _version(job, folder, locked, made.artifact.files)
+        named = plans if merged else {}
+        files = _files(job, source, made, number, {gpu: plan.file for gpu, plan in named.items()})
         changes = compare(repository, job.name, files, locked.files if locked else {})
         refuse_conflicts(changes, force)
-        ran = stages.reports()
+        warnings, ran = source.checked.warnings, stages.reports()
         if dry_run:
-            return Built(number, changes, checked.warnings, made.notes, ran, None)
+            return Built(number, changes, warnings, made.notes, ran, None)
         tell("publish", f"version {number}")
         publish(repository, job.name, files)
     entry = LockedModel(
@@ -141,7 +133,47 @@ def build_model(
         plans=plans,
         stages=stages.inputs,
     )
-    return Built(number, changes, checked.warnings, made.notes, ran, entry)
+    return Built(number, changes, warnings, made.notes, ran, entry)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """The model as it was read: its signature as it will be served, and the shapes it is for."""
+
+    checked: Checked
+    samples: list[Arrays]
+    shaping: Shaping
+    signature: Signature
+
+
+def _read(job: Job) -> _Source:
+    """Check the file, and the spec against it, before anything takes time."""
+    checked = precheck(job.source, job.target.name)
+    if release := release_of(job.target, job.toolchain):
+        check_options(release, job.spec.builder)
+    samples = _samples(job, checked)
+    shaping = derive_shaping(checked.signature, job.spec)
+    shaping = with_values(shaping, checked.file.proto.graph, checked.signature, samples)
+    signature = served_signature(checked.signature, job.target)
+    config_for(job.name, job.target, signature, shaping, job.spec)  # wrong settings fail here
+    return _Source(checked, samples, shaping, signature)
+
+
+def _files(
+    job: Job, source: _Source, made: Made, number: int, plans: Mapping[str, str]
+) -> dict[str, Content]:
+    """The model's folder, by path. ``plans`` are the files by GPU, where there are several."""
+    served, shaping = made.artifact.served(source.signature), source.shaping
+    warmup = derive_warmup(job.target, served, shaping, job.spec, made.cases)
+    config, notes = config_for(job.name, job.target, served, shaping, job.spec, warmup.entries)
+    if plans:
+        config, notes = name_plans(config, notes, plans)
+    return {
+        **{f"{number}/{name}": content for name, content in made.artifact.files.items()},
+        str(case_path(Path(), number)): write_cases(served_cases(made.cases, served)),
+        **{f"{WARMUP_FOLDER}/{name}": content for name, content in warmup.files.items()},
+        CONFIG_NAME: render_config(config, notes, _header(job)).encode(),
+    }
 
 
 def _likely_to_compile(job: Job, locked: LockedModel | None) -> bool:
