@@ -75,7 +75,8 @@ Infer = Callable[[Any], Result]
 @pytest.fixture(params=["sync", "async"])
 def calls(request: pytest.FixtureRequest, proxy: Proxy) -> Iterator[Infer]:
     """Calls 'plain' through the proxy, with one client for all calls."""
-    options: dict[str, Any] = {"timeout": 5.0, "retry": Retry(attempts=1)}
+    # Whole tensors go over the wire.
+    options: dict[str, Any] = {"timeout": 5.0, "retry": Retry(attempts=1), "shared_memory": "off"}
     if request.param == "sync":
         with Client(proxy.url, **options) as client:
             model = client.model("plain").using(timeout=DEADLINE)
