@@ -289,10 +289,18 @@ def wait(peer: Peer) -> None:
         pass
 
 
+def silent_after(begin: Callable[[Peer], tuple[bytes, ...]]) -> Answer:
+    def answer(peer: Peer) -> None:
+        peer.send(*begin(peer))
+        wait(peer)
+
+    return answer
+
+
 SLOW: dict[str, Answer] = {
     "silent": wait,
-    "silent after the headers": lambda p: (p.send(head(p)), wait(p))[1],
-    "silent before the trailers": lambda p: (p.send(head(p), message(p)), wait(p))[1],
+    "silent after the headers": silent_after(lambda p: (head(p),)),
+    "silent before the trailers": silent_after(lambda p: (head(p), message(p))),
     "a slow drip": drip(lambda p: p.good(infer_reply()), 0.1),
     "pings for ever": endless(lambda p: frame(6, 0, 0, bytes(8))),
     "nothing for ever": endless(lambda p: frame(0, 0, p.stream)),

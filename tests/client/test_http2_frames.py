@@ -8,6 +8,7 @@ from typing import Any
 import h2.config
 import h2.connection
 import h2.events
+import h2.events
 import h2.settings
 import hpack
 import pytest
@@ -264,6 +265,7 @@ def test_the_first_words_are_those_of_the_standard() -> None:
     server = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
     server.initiate_connection()
     (settings_event, *_) = server.receive_data(PREFACE)
+    assert isinstance(settings_event, h2.events.RemoteSettingsChanged)
     changed = {int(k): v.new_value for k, v in settings_event.changed_settings.items()}
     assert changed == {2: 0, 4: (1 << 31) - 1, 5: (1 << 24) - 1}
 
