@@ -8,7 +8,6 @@ from typing import Any
 import h2.config
 import h2.connection
 import h2.events
-import h2.events
 import h2.settings
 import hpack
 import pytest
