@@ -9,6 +9,7 @@ with Server("model_repository") as server:
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from .serve import Server
     from .spec import ModelSpec, Spec, load_spec
     from .torchexport import Export, export
+
+# ONNX Runtime reports to Microsoft which models it loads, by default since 1.29. It reads this
+# when it is imported; who wants the reports sets it to 0.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 # Where each public name lives. They are imported when first used: `gen-repo --help` and a build
 # with nothing to do need neither onnx nor ONNX Runtime.
