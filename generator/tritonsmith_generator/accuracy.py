@@ -117,18 +117,33 @@ class GateReport:
         finite, other = _NEXT.get(self.precision, (None, None))
         return other if any(f.metric == "non_finite" for f in self.failures) else finite
 
-    def raise_if_failed(self) -> None:
-        """Raises InputError that names output, value, limit and the precision to try next."""
+    def raise_if_failed(self, *, sparse: bool = False, trials: int = 1) -> None:
+        """Raises InputError that names output, value, limit and the precision to try next.
+
+        ``sparse`` says that weights were pruned as well, which may lose more than any precision;
+        ``trials`` how many conversions were tried, each with other nodes left alone.
+        """
         if self.passed:
             return
-        advice = (
-            f"try precision: {self.try_next}, {_OPTIONS.get(self.precision, '')}keep layers in "
-            "FP32, or raise accuracy.limit"
-            if self.try_next
-            else "the conversion is at fault, not the precision: please report this model"
-        )
+        what = f"{self.precision} with 2:4 sparsity" if sparse else self.precision
+        kept = f" ({trials} conversions that keep some of its nodes were tried)"
         reasons = "; ".join(map(str, self.failures))
-        raise InputError(f"{self.precision} is not accurate enough: {reasons}; {advice}")
+        raise InputError(
+            f"{what} is not accurate enough: {reasons}{kept if trials > 1 else ''}; "
+            f"{self._advice(sparse)}"
+        )
+
+    def _advice(self, sparse: bool) -> str:
+        if not sparse and not self.try_next:
+            return "the conversion is at fault, not the precision: please report this model"
+        pruned = "leave sparse out (for weights that were not trained for it), " if sparse else ""
+        lowered = (
+            f"try precision: {self.try_next}, {_OPTIONS.get(self.precision, '')}keep layers in "
+            "FP32, "
+            if self.try_next
+            else ""
+        )
+        return f"{pruned}{lowered}or raise accuracy.limit"
 
 
 def limits_for(precision: str, limit: float | None = None) -> Limits:

@@ -180,6 +180,25 @@ def test_a_failed_gate_publishes_nothing_and_names_what_to_try(
     assert not (tmp_path / "repository").exists()
 
 
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_weights_that_were_not_trained_for_sparsity(
+    precision: str, gen_repo: GenRepo, tmp_path: Path
+) -> None:
+    """What pruning lost is not put down to the precision."""
+    spec(tmp_path, f"target: tensorrt_rtx, sparse: true, precision: {precision}")
+    outcome = gen_repo("models.yaml", "-o", "repository")
+    assert (outcome.code, (tmp_path / "repository").exists()) == (1, False), outcome
+    assert f"{precision} with 2:4 sparsity is not accurate enough" in outcome.err
+    assert "; leave sparse out" in outcome.err
+
+    spec(
+        tmp_path,
+        f"target: tensorrt_rtx, sparse: true, precision: {precision}, accuracy: {{limit: 1}}",
+    )
+    notes = " ".join(built(gen_repo("models.yaml", "-o", "repository", "--json"))["notes"])
+    assert "sparse: " in notes
+
+
 def test_the_fallback_keeps_what_overflows_in_fp32(gen_repo: GenRepo, tmp_path: Path) -> None:
     source = models.saved(overflowing())(tmp_path)
     spec(tmp_path, "target: onnxruntime, precision: fp16", source)

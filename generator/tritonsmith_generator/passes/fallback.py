@@ -6,6 +6,7 @@ import math
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 
 from tritonsmith_generator import onnxfile
@@ -72,22 +73,25 @@ def convert(
 ) -> Converted:
     """Convert the model; where the gate fails, find nodes to leave alone until it passes.
 
-    The result fails the gate only where ``fallback`` is off, or where nothing but FP32 helps.
+    The result fails the gate only where ``fallback`` is off, or where nothing but FP32 helps; and
+    where no node changes its precision, so that none can be left alone (sparse FP32).
     ``on_trial`` gets the number of each conversion and how many nodes it keeps.
     Raises InputError when the model cannot be converted at all.
     """
     wanted = answers(search.model, search.samples, workdir)
     base = run(_recipe(search).prepare, search.model, workdir)
     tried: list[Converted] = []
+    numbers = count()  # of the trials that cannot be converted as well
 
     def attempt(kept: Part) -> bool:
-        on_trial(len(tried), len(kept))
-        folder = workdir / f"trial{len(tried):02d}"
+        number = next(numbers)
+        on_trial(number, len(kept))
+        folder = workdir / f"trial{number:02d}"
         folder.mkdir()
         tried.append(_attempt(search, base, kept, wanted, folder))
         return tried[-1].gate.passed
 
-    if attempt(()) or not fallback:
+    if attempt(()) or not fallback or not _recipe(search).lower:
         return tried[0]
     holds = _or_not(attempt)
 

@@ -78,6 +78,18 @@ def test_where_nothing_helps_the_gate_stays_closed(write: Write, tmp_path: Path)
     assert (result.kept, result.gate.passed) == ((), False)
 
 
+def test_trials_that_cannot_be_converted_do_not_end_the_search(
+    write: Write, tmp_path: Path
+) -> None:
+    """To keep the only node that FP16 changes is an error, several times over."""
+    text = """g (float[b,8] x, int64[8] i) => (float[b,8] y, int64[8] n) <float[8,8] w> {
+        y = MatMul(x, w)  j = Add(i, i)  k = Add(j, i)  l = Add(k, i)  n = Add(l, i) }"""
+    integers = [{**sample, "i": np.arange(8)} for sample in SAMPLES]
+    strict = search(write(text, W), samples=integers, limits=Limits(relative_l2=1e-9))
+    result = convert(strict, tmp_path)
+    assert (result.kept, result.gate.passed) == ((), False)
+
+
 def test_the_user_s_own_nodes_stay_kept(write: Write, tmp_path: Path) -> None:
     result = convert(search(write(OVERFLOWS, W), options=Options(keep=("MatMul_1",))), tmp_path)
     assert result.gate.passed
