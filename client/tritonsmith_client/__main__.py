@@ -22,6 +22,8 @@ from .loadtest import Load, Report, run_load
 
 __all__ = ["main"]
 
+_URL = "grpc(s):// or http(s)://, and host:port (default: %(default)s)"
+_TIMEOUT = "seconds for each call (default: %(default)g)"
 _INTERRUPTED = 130  # what a shell reports for a program ended by Ctrl-C
 
 
@@ -40,20 +42,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _INTERRUPTED
 
 
+class _Version(argparse.Action):
+    """Looks the version up when it is asked for, not at each start."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import version
+
+        print(f"{parser.prog} {version('tritonsmith')}")
+        parser.exit()
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="tritonsmith", description="Talk to a Triton server.")
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, run: Any, text: str) -> argparse.ArgumentParser:
         made = commands.add_parser(name, help=text, description=text)
-        made.add_argument("--url", default="grpc://localhost:8001", help="grpc(s):// or http(s)://")
-        made.add_argument("--timeout", type=float, default=60.0, help="seconds for each call")
+        made.add_argument("--url", default="grpc://localhost:8001", help=_URL)
+        made.add_argument("--timeout", type=float, default=60.0, help=_TIMEOUT)
         made.add_argument("--json", action="store_true", help="print JSON")
         made.set_defaults(run=run)
         return made
 
     infer = command("infer", _infer, "call a model once")
-    infer.add_argument("--output", type=Path, help="write each output here as NAME.npy")
+    infer.add_argument("--output", "-o", type=Path, help="write each output here as NAME.npy")
     bench = command("bench", _bench, "measure how fast a model answers")
     bench.add_argument(
         "--concurrency",
@@ -69,27 +82,39 @@ def _parser() -> argparse.ArgumentParser:
         metavar="R[,R...]",
         help="calls a second, instead of as many as possible; several numbers likewise",
     )
-    bench.add_argument("--seconds", type=float, default=5.0)
+    bench.add_argument(
+        "--seconds", type=float, default=5.0, help="how long each load lasts (default: %(default)g)"
+    )
     bench.add_argument("--processes", type=int, default=1, help="clients in processes of their own")
-    bench.add_argument("--shared-memory", choices=("auto", "off"), default="auto")
+    bench.add_argument(
+        "--shared-memory",
+        choices=("auto", "off"),
+        default="auto",
+        help="auto: for large tensors, where the server is on this host and allows it (default)",
+    )
     bench.add_argument(
         "--plot",
         type=Path,
         help="write a picture here, as SVG: a histogram, or curves over several loads",
     )
     for made in (infer, bench):
-        made.add_argument("model")
+        made.add_argument("model", help="its name on the server")
         made.add_argument("--version", default="", help="the newest if left out")
         made.add_argument(
-            "--input", action="append", default=[], metavar="NAME=FILE.npy|random[:2x3]"
+            "--input",
+            "-i",
+            action="append",
+            default=[],
+            metavar="NAME=FILE.npy|random[:2x3]",
+            help="one of the inputs (repeatable); random if left out",
         )
         made.add_argument("--seed", type=int, default=0, help="other random inputs")
     command("models", _models, "list the models of the server's repository")
     health = command("health", _health, "say whether the server, and models, are ready")
-    health.add_argument("models", nargs="*")
+    health.add_argument("models", nargs="*", help="models that have to be ready, too")
     health.add_argument("--wait", type=float, default=0.0, help="seconds to wait until they are")
     watch = command("watch", _watch, "show what the models do, again and again")
-    watch.add_argument("--every", type=float, default=2.0, help="seconds")
+    watch.add_argument("--every", type=float, default=2.0, help="seconds (default: %(default)g)")
     watch.add_argument("--times", type=int, default=0, help="how often; until Ctrl-C if left out")
     return parser
 

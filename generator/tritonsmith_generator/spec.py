@@ -266,7 +266,10 @@ def load_spec(path: Path) -> Spec:
     except (yaml.YAMLError, UnicodeDecodeError) as exc:
         raise InputError(f"{path} is not valid YAML: {' '.join(str(exc).split())}") from exc
     if root is None or not isinstance(data, dict):
-        raise InputError(f"{path}: a spec is a mapping with the key 'models'; see the README")
+        raise InputError(
+            f"{path}: a spec is a mapping with the key 'models', such as "
+            "models: {name: {onnx: model.onnx}}"
+        )
     _refuse_repeated_keys(path, root)
     defaults = data.pop("defaults", None) or {}
     merged = dict(data)

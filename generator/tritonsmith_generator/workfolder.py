@@ -37,7 +37,9 @@ def work_folder() -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
             os.close(handle)
     except OSError as exc:
-        raise HostError(f"cannot work in {home}: {exc.strerror or exc}") from exc
+        raise HostError(
+            f"cannot work in {home}: {exc.strerror or exc}; XDG_CACHE_HOME names another place"
+        ) from exc
 
 
 def remove_abandoned() -> None:

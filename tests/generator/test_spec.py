@@ -68,7 +68,7 @@ MISTAKES = {
         ":1: triton: Input should be a valid string (given: 26.1)",
     ),
     "no mapping": ("- a\n", ": a spec is a mapping with the key 'models'"),
-    "empty": ("", ": a spec is a mapping with the key 'models'"),
+    "empty": ("", ": a spec is a mapping with the key 'models', such as models: {name:"),
     "not YAML": ("models: [a\n", " is not valid YAML: while parsing"),
 }
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from importlib.metadata import version
 from pathlib import Path
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -25,7 +27,8 @@ __all__ = ["app", "run"]
 app = typer.Typer(
     name="gen-repo",
     help="Turn ONNX models into a Triton model repository that is proven before it is deployed. "
-    "'gen-repo models.yaml' and 'gen-repo model.onnx' mean 'gen-repo build'.",
+    "'gen-repo models.yaml' and 'gen-repo model.onnx' mean 'gen-repo build'. "
+    "With --debug, anywhere, an error shows its traceback.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -34,6 +37,25 @@ app = typer.Typer(
 _COMMANDS = (build, check, deploy, export, infer, inspect, merge, serve, stubs)
 for _command in _COMMANDS:
     app.command()(_command)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"gen-repo {version('tritonsmith')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """What may stand before a command; ``run`` takes --debug, which may stand anywhere."""
+
 
 _SOURCES = (".onnx", ".yaml", ".yml")
 # What a shell reports for a program ended by Ctrl-C: 128 + SIGINT.

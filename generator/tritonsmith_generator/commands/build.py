@@ -31,7 +31,7 @@ def build(
     source: Annotated[Path, typer.Argument(help="models.yaml, or one ONNX file")],
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="The model repository [default: model_repository]"),
+        typer.Option("--output", "-o", help="The model repository \\[default: model_repository]"),
     ] = None,
     only: Annotated[
         list[str] | None, typer.Option(help="Build this model of the spec only (repeatable)")
@@ -72,7 +72,7 @@ def build(
             "--jobs",
             "-j",
             min=1,
-            help="Build so many models at once, memory and GPUs allowing [default: one a core]",
+            help="Build so many models at once, memory and GPUs allowing \\[default: one a core]",
         ),
     ] = None,
     explain: Annotated[

@@ -32,7 +32,7 @@ def deploy(
         Path | None, typer.Option("--output", "-o", help="The folder to write to (docker, compose)")
     ] = None,
     release: Annotated[
-        str | None, typer.Option(help="NVIDIA's release, such as 26.10 [default: the spec's]")
+        str | None, typer.Option(help="NVIDIA's release, such as 26.10 \\[default: the spec's]")
     ] = None,
     image: Annotated[str | None, typer.Option(help="Another server image instead")] = None,
     gpus: Annotated[str, typer.Option(help="compose: all, none, or numbers such as 0,1")] = "none",

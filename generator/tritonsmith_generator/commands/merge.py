@@ -32,9 +32,9 @@ def merge(
 ) -> None:
     """Merge repositories that were built from one spec, each on the machine of another GPU.
 
-    A TensorRT model gets the plan of each GPU; Triton opens the one that fits. Models that only
-    one repository has are taken over, other models have to be the same. Nothing is written
-    unless everything agrees.
+    A TensorRT model gets the plan of each GPU; Triton opens the one that fits.
+    Models that only one repository has are taken over, other models have to be
+    the same. Nothing is written unless everything agrees.
     """
     from tritonsmith_generator.merging import merge as merge_repositories
 

@@ -64,7 +64,7 @@ def serve(
     ] = False,
     release: Annotated[
         str | None,
-        typer.Option(help="docker: NVIDIA's release, such as 26.10 [default: the spec's]"),
+        typer.Option(help="docker: NVIDIA's release, such as 26.10 \\[default: the spec's]"),
     ] = None,
     image: Annotated[str | None, typer.Option(help="docker: another image instead")] = None,
     gpus: Annotated[
@@ -99,7 +99,8 @@ def serve(
 ) -> None:
     """Serve a model repository with the embedded tritonserver, or with docker.
 
-    In a script: 'gen-repo serve REPO --detach > server.json', and later kill the pid in it.
+    In a script: 'gen-repo serve REPO --detach > server.json', and later kill
+    the pid in it.
     Ctrl-C and SIGTERM stop the server; the exit code is 4 if it ended by itself.
     """
     if detach:

@@ -52,11 +52,13 @@ def _unquoted(text: str) -> str:
     return text
 
 
-# Said on every machine without an NVIDIA GPU, and on shutdown: of no use to anyone.
+# Said on every machine without an NVIDIA GPU, of the folders that a build writes beside the
+# versions, and on shutdown: of no use to anyone.
 _USUAL = re.compile(
     r"Unable to allocate pinned system memory|CudaDriverHelper has not been initialized"
     r"|DCGM unable to start|Failed to initialize NVML|Unable to start DCGM"
-    r"|Timeout \d+: Found 0 "
+    r"|Timeout \d+: Found 0 |^Signal \(\d+\) received"
+    r"|ignore version directory '(cases|warmup)'"
 )
 _TOLD = re.compile(r"loading: |successfully loaded|successfully unloaded")
 
