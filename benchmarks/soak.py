@@ -18,6 +18,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,6 +27,12 @@ from tritonsmith_generator.serve import Server
 
 MODELS = Path(__file__).resolve().parents[1] / "tests" / "client" / "models"
 CALLERS = 16
+WAYS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("grpc", {"shared_memory": "off"}),
+    ("grpc", {"shared_memory": "off", "http2": "own"}),
+    ("http", {"shared_memory": "off"}),
+    ("http", {"shared_memory": "auto"}),
+)
 ROUNDS = 8
 # Growth that allocators and pools are allowed; a leak of one array a call is thousands of times it.
 SLACK_MEMORY = 32 << 20
@@ -59,9 +66,9 @@ def sample(number: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
     return np.arange(number, number + width, dtype=np.float32).reshape(1, width)
 
 
-def threaded(url: str, shared: str, start: int, count: int) -> int:
+def threaded(url: str, start: int, count: int, **options: Any) -> int:
     """Wrong answers among so many calls by 16 threads."""
-    with Client(url, shared_memory=shared) as client:
+    with Client(url, **options) as client:
         model = client.model("plain")
 
         def call(number: int) -> bool:
@@ -72,10 +79,10 @@ def threaded(url: str, shared: str, start: int, count: int) -> int:
             return sum(pool.map(call, range(start, start + count), chunksize=64))
 
 
-async def tasked(url: str, start: int, count: int) -> int:
+async def tasked(url: str, start: int, count: int, **options: Any) -> int:
     """Wrong answers among so many calls by 16 tasks."""
     numbers = iter(range(start, start + count))
-    async with AsyncClient(url) as client:
+    async with AsyncClient(url, **options) as client:
         model = await client.model("plain")
 
         async def work() -> int:
@@ -91,18 +98,17 @@ async def tasked(url: str, start: int, count: int) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--calls", type=int, default=500_000)
-    each = parser.parse_args().calls // (ROUNDS * 5)
+    each = parser.parse_args().calls // (ROUNDS * 2 * len(WAYS))
     wrong = done = 0
     seen = []
     begin = time.perf_counter()
     with Server(MODELS, models=["plain"]) as server:
         for _ in range(ROUNDS):
-            for url in (server.grpc_url, server.http_url):
-                wrong += threaded(url, "off", done, each)
-                wrong += asyncio.run(tasked(url, done + each, each))
+            for protocol, options in WAYS:
+                url = server.grpc_url if protocol == "grpc" else server.http_url
+                wrong += threaded(url, done, each, **options)
+                wrong += asyncio.run(tasked(url, done + each, each, **options))
                 done += 2 * each
-            wrong += threaded(server.http_url, "auto", done, each)
-            done += each
             usage = Usage.now()
             seen.append(usage)
             print(
