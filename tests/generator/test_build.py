@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +63,20 @@ def test_only_what_changed_is_rebuilt(gen_repo: GenRepo, source: Path, tmp_path:
     assert third["files"]["m/2/model.onnx"] == "create"
     assert (repository / "m/1/model.onnx").exists()
     assert gen_repo("check", "repository").code == 0
+
+
+def test_a_build_with_nothing_to_do_imports_nothing_heavy(
+    gen_repo: GenRepo, source: Path, tmp_path: Path
+) -> None:
+    """Together they take longer than to look at a hundred models."""
+    built(gen_repo)
+    for name in ("numpy", "onnx", "onnxruntime", "tritonclient", "tensorrt", "tensorrt_rtx"):
+        (tmp_path / f"{name}.py").write_text(f"raise RuntimeError('{name} is imported')\n")
+    command = [sys.executable, "-m", "tritonsmith_generator", "models.yaml", "-o", "repository"]
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": path}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert (done.returncode, "up to date" in done.stdout) == (0, True), done.stderr
 
 
 def test_an_untouched_copy_of_the_source_is_the_same_source(

@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from tritonsmith_generator.serve.log import LogLine
-from tritonsmith_generator.serve.server import Server
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tritonsmith_generator.serve.log import LogLine
+    from tritonsmith_generator.serve.server import Server
+
+# Imported when first used: a build that has nothing to do needs the names of images alone.
+_HOME = {"LogLine": "log", "Server": "server"}
 
 __all__ = ["LogLine", "Server"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
