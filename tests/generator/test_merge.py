@@ -510,7 +510,7 @@ def test_a_plan_that_no_gpu_opens_is_found(two: tuple[Path, Path], gen_repo: Gen
         [
             "warning net/1/model.plan: no GPU opens this plan: the config names model_8_0.plan, "
             "model_9_0.plan",
-            "out: 0 errors, 1 warnings.",
+            "out: 0 errors, 1 warning.",
         ],
     )
 

@@ -102,9 +102,8 @@ def _print(findings: tuple[Finding, ...], proven: tuple[Proven, ...], repository
                     soft_wrap=True,
                 )
     counts = Counter(finding.severity for finding in findings)
-    console.print(
-        f"{escape(str(repository))}: {counts['error']} errors, {counts['warning']} warnings."
-    )
+    told = [f"{counts[s]} {s}{'' if counts[s] == 1 else 's'}" for s in ("error", "warning")]
+    console.print(f"{escape(str(repository))}: {', '.join(told)}.")
 
 
 def print_findings(findings: tuple[Finding, ...], console: Console) -> None:

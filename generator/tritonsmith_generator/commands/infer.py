@@ -109,7 +109,7 @@ def _show(
     result: Result, summaries: list[Summary], seconds: float, written: dict[str, str]
 ) -> None:
     title = f"{result.model_name} version {result.model_version}: {seconds * 1e3:.1f} ms"
-    table = Table(title=escape(title), title_justify="left")
+    table = Table(box=None, pad_edge=False)
     for column in ("output", "dtype", "shape"):
         table.add_column(column, overflow="fold")
     for column in ("min", "mean", "max"):
@@ -121,6 +121,7 @@ def _show(
         shape = "x".join(map(str, s.shape)) or "scalar"
         table.add_row(escape(s.name), s.dtype, shape, *numbers, escape(first))
     console = Console(highlight=False)
+    console.print(escape(title))
     console.print(table)
     for path in written.values():
         console.print(f"wrote {path}", markup=False)

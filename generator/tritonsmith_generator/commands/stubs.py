@@ -64,4 +64,6 @@ def stubs(
         reason = exc.strerror if isinstance(exc, OSError) else "it is not UTF-8 text"
         raise HostError(f"cannot write {output}: {reason}") from exc
     classes = text.count("(_typed.TypedModel[")
-    console.print(f"{output}: classes for {classes} models", soft_wrap=True, markup=False)
+    console.print(
+        f"{output}: classes for {classes} model{'s' * (classes != 1)}", soft_wrap=True, markup=False
+    )
