@@ -8,7 +8,8 @@
 ``folder/INPUT/*.npy``, or ``folder/*.npy`` for a model with one input
     one file per sample, shaped as the input is (with or without its batch axis), in name order.
 ``package.module:function`` or ``file.py:function``
-    called without arguments; yields one mapping from input name to array after the other.
+    called without arguments; yields one mapping from input name to array after the other, each
+    array with the batch axis.
 """
 
 from __future__ import annotations
@@ -187,8 +188,9 @@ def _checked(source: str, tensor: Tensor, batch: Mapping[str, Any]) -> Array:
         have == want or want == -1 for have, want in zip(array.shape, tensor.dims, strict=True)
     )
     if not fits:
+        hint = "; axis 0 of each array is the batch" if array.ndim == len(tensor.shape) - 1 else ""
         raise InputError(
-            f"{source}: '{tensor.name}' has shape {list(array.shape)}, the input is {tensor}"
+            f"{source}: '{tensor.name}' has shape {list(array.shape)}, the input is {tensor}{hint}"
         )
     if wanted.kind == "f" and not np.isfinite(array).all():
         raise InputError(f"{source}: '{tensor.name}' holds NaN or infinity")

@@ -279,6 +279,7 @@ WRONG: dict[str, tuple[str, dict[str, Any]]] = {
     "returned int": ("bad.py:number", {}),
     "yields int": ("bad.py:numbers", {}),
     "raised ZeroDivisionError": ("bad.py:fails", {}),
+    r"'a' has shape \[2\], .*; axis 0 of each array is the batch": ("bad.py:single", {}),
 }
 
 
@@ -293,6 +294,7 @@ def test_samples_that_do_not_fit_say_why(
     (tmp_path / "bad.py").write_text(
         "def number():\n    return 3\ndef numbers():\n    return [3]\n"
         "def fails():\n    yield {'a': 1 / 0}\n"
+        "def single():\n    yield {'a': [1.0, 2.0], 'n': 1}\n"
     )
     samples = save(tmp_path / "s.npz", **arrays) if arrays else Samples(source)
     with pytest.raises(InputError, match=message):
