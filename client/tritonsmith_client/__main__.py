@@ -184,10 +184,10 @@ def _bench(options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps(figures if len(figures) > 1 else figures[0]))
     elif len(figures) > 1:
-        _table([tuple(figures[0]), *(tuple(map(_cell, f.values())) for f in figures)])
+        _table([tuple(figures[0]), *(tuple(_cells(f).values()) for f in figures)])
     else:
-        for name, value in figures[0].items():
-            print(f"{name:>12}  {_cell(value)}")
+        for name, cell in _cells(figures[0]).items():
+            print(f"{name:>12}  {cell}")
         _bars(reports[0])
 
 
@@ -221,6 +221,11 @@ def _figures(load: Load, report: Report) -> dict[str, Any]:
         "errors": dict(report.errors),
         "seconds": round(report.seconds, 2),
     }
+
+
+def _cells(figures: dict[str, Any]) -> dict[str, str]:
+    cells = {name: _cell(value) for name, value in figures.items()}
+    return cells if figures["rate"] else cells | {"rate": "unlimited"}
 
 
 def _cell(value: Any) -> str:

@@ -53,7 +53,9 @@ def test_bench(url: str, capsys: Capture, tmp_path: Path, more: list[str]) -> No
         assert said["per_second"] < 60
     assert ElementTree.fromstring(plot.read_text()).tag.endswith("svg")
     assert main([*arguments, *more]) == 0
-    assert "#" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "#" in told
+    assert ("rate  unlimited" in told) == ("--rate" not in more)
 
 
 def test_bench_over_several_loads(url: str, capsys: Capture, tmp_path: Path) -> None:
