@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Iterator
 from typing import Any, TypeVar
@@ -10,13 +11,26 @@ from typing import Any, TypeVar
 import grpc
 
 from .deadline import CancellableDeadline, Deadline
-from .errors import ClosedError, DeadlineExceededError, TritonError, from_grpc_status
+from .errors import (
+    ClosedError,
+    ConnectError,
+    ConnectionLostError,
+    DeadlineExceededError,
+    TritonError,
+    from_grpc_status,
+)
 from .exchange import Exchange, Headers
 from .link import Link
 
 __all__ = ["GrpcTransport", "channel_options", "credentials", "mapped"]
 
 T = TypeVar("T")
+
+_NOT_REACHED = ("failed to connect to all addresses", "errors resolving", "DNS resolution failed")
+_BROKEN = re.compile(
+    "Stream removed|Socket closed|[Cc]onnection reset|Broken pipe|recvmsg|sendmsg|"
+    "Transport closed|Endpoint |[Kk]eepalive|[Pp]ing timeout"
+)
 
 
 def channel_options(link: Link) -> list[tuple[str, Any]]:
@@ -52,8 +66,19 @@ def credentials(link: Link) -> Any:
 
 
 def mapped(exc: grpc.RpcError, what: str) -> TritonError:
-    """The error for a failed call, by its status."""
-    return from_grpc_status(exc.code().name, exc.details() or "", what)
+    """The error for a failed call, by its status.
+
+    UNAVAILABLE is what the server says and also what grpcio says itself, of a server that it did
+    not reach and of a connection that broke. Only the words tell these apart.
+    """
+    status, message = exc.code().name, exc.details() or ""
+    if status == "UNAVAILABLE" and message.startswith(_NOT_REACHED):
+        said = f"{what} failed: {message}; {ConnectError.remedy}"
+        return ConnectError(said, status=status)
+    if status == "UNAVAILABLE" and _BROKEN.search(message):
+        said = f"{what} failed: the connection broke ({message}); the server may have executed it"
+        return ConnectionLostError(said, status=status)
+    return from_grpc_status(status, message, what)
 
 
 class GrpcTransport:

@@ -23,6 +23,7 @@ from support import cutting
 from tritonsmith_client import (
     AsyncClient,
     Client,
+    ConnectionLostError,
     DeadlineExceededError,
     ResponseError,
     Result,
@@ -122,6 +123,35 @@ def test_a_cut_connection(calls: Infer, proxy: Proxy, how: str, direction: str, 
             break
         except (UnavailableError, DeadlineExceededError):
             assert time.monotonic() < deadline, "the client did not recover"
+
+
+@pytest.mark.parametrize("how", ["close", "reset"])
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_an_inference_whose_answer_is_lost_is_not_executed_twice(
+    proxy: Proxy, server: Server, kind: str, how: str
+) -> None:
+    """The server has the whole request, and the way breaks in the first bytes of its answer."""
+    seconds = np.array([[0.1]], np.float32)
+
+    async def broken() -> None:
+        async with AsyncClient(proxy.url, timeout=10.0) as client:
+            slow = await client.model("slow")
+            proxy.tell(f"cut {how} down 60")
+            await slow(seconds)
+
+    def call() -> None:
+        with Client(proxy.url, timeout=10.0) as client:
+            slow = client.model("slow")
+            proxy.tell(f"cut {how} down 60")
+            slow(seconds)
+
+    with Client(server.grpc_url) as direct:
+        before = direct.statistics("slow")[0].inference_count
+        with pytest.raises(ConnectionLostError, match="may have executed it"):
+            call() if kind == "sync" else asyncio.run(broken())
+        for _ in range(4):  # all instances: what was sent before has ended
+            direct.model("slow")(seconds)
+        assert direct.statistics("slow")[0].inference_count <= before + 1 + 4
 
 
 @pytest.mark.parametrize("kind", ["grpc", "http"])

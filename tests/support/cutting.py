@@ -74,6 +74,7 @@ class CuttingProxy:
                 if how == "reset":  # RST instead of FIN
                     linger = struct.pack("ii", 1, 0)
                     front.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                    front.shutdown(socket.SHUT_RD)  # nothing is closed while a thread reads it
                     front.close()
                 if how:
                     break
