@@ -180,5 +180,6 @@ def _gate_notes(converted: Converted) -> Iterator[str]:
     for name, metrics in report.outputs.items():
         yield (
             f"accuracy of '{name}': relative L2 {metrics.relative_l2:.1e}, "
-            f"largest difference {metrics.max_abs:.1e}, top-1 {metrics.top1:.1%}"
+            f"largest difference {metrics.max_abs:.1e}, cosine {metrics.cosine:.5f}, "
+            f"top-1 {metrics.top1:.1%}"
         )
