@@ -20,8 +20,9 @@
             ├── ConnectError (ConnectionError)         no connection: nothing was executed
             └── ConnectionLostError (ConnectionError)  broken later: it may have been executed
 
-The class follows from the status alone, never from the text of a message. A message says what
-failed, what was given, what was allowed and what to do next.
+The class follows from the status alone, never from the text of a message, but for one case: only
+the text of grpcio's UNAVAILABLE tells a connection that was never made from one that broke. A
+message says what failed, what was given, what was allowed and what to do next.
 """
 
 from __future__ import annotations
