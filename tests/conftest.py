@@ -37,12 +37,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--gpus", default="none", help="docker tests: all, none, or numbers")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_itemcollected(item: pytest.Item) -> None:
     """Where tests run side by side: a file's in one process, and in one those of the engine."""
-    for item in items:
-        group = "docker" if item.get_closest_marker("docker") else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
+    group = "docker" if item.get_closest_marker("docker") else str(item.path)
+    item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -4,7 +4,6 @@ one is tested by every test that takes the fixture `url`."""
 from __future__ import annotations
 
 import concurrent.futures
-import multiprocessing
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +19,6 @@ from support.http2 import DESCRIBED, X, infer_reply
 from tritonclient.grpc import service_pb2
 
 from tritonsmith_client import Client, DeadlineExceededError, InputError, Retry, StatusError
-from tritonsmith_generator.serve import Server
 
 Infer = Callable[[bytes, grpc.ServicerContext], bytes]
 
@@ -222,24 +220,6 @@ def test_pings_and_small_limits_of_the_server(kind: str) -> None:
         x = np.arange(500_000, dtype=np.float32)
         for _ in range(2):
             assert np.array_equal(call("m", x, 10.0)["y"], x)
-
-
-def test_a_forked_child_has_connections_of_its_own(server: Server) -> None:
-    with Client(server.grpc_url, http2="own") as client:
-        model = client.model("plain")
-        x = np.ones((1, 4), np.float32)
-        model(x)
-
-        def child() -> None:
-            for n in range(20):
-                assert np.array_equal(model(x * n)["Y"], x * n)
-
-        process = multiprocessing.get_context("fork").Process(target=child)
-        process.start()
-        for n in range(20):
-            assert np.array_equal(model(x + n)["Y"], x + n)
-        process.join(20)
-        assert process.exitcode == 0
 
 
 def test_a_socket_of_the_file_system(tmp_path: Path) -> None:

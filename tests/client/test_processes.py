@@ -23,8 +23,8 @@ MODELS = Path(__file__).parent / "models"
 FORK = """
 import os, sys, numpy as np
 from tritonsmith_client import Client
-url, shared = sys.argv[1:]
-client = Client(url, timeout=10.0, shared_memory=shared)
+url, http2, shared = sys.argv[1:]
+client = Client(url, timeout=10.0, http2=http2, shared_memory=shared)
 model = client.model("plain")
 def right(n):
     array = np.full((3, 9000), n, np.float32)
@@ -44,8 +44,14 @@ client.close()
 
 
 @pytest.mark.parametrize("shared", ["off", "auto"])
-def test_a_forked_child_connects_anew(url: str, shared: str) -> None:
-    command = [sys.executable, "-c", FORK, url, shared]
+@pytest.mark.parametrize(
+    ("protocol", "http2"), [("grpc", "grpcio"), ("grpc", "own"), ("http", "grpcio")]
+)
+def test_a_forked_child_connects_anew(
+    server: Server, protocol: str, http2: str, shared: str
+) -> None:
+    url = server.grpc_url if protocol == "grpc" else server.http_url
+    command = [sys.executable, "-c", FORK, url, http2, shared]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
 
