@@ -65,12 +65,29 @@ def as_array(value: Any, tensor: TensorMetadata) -> Array:
     foreign = as_numpy(value, tensor.name)
     if foreign is not None:
         return foreign
+    wanted = tensor.dtype.numpy
     try:
-        return np.asarray(value, dtype=tensor.dtype.numpy)
+        with np.errstate(over="ignore"):
+            array = np.asarray(value, dtype=wanted)
+        if wanted.kind != "O":
+            _check_kept(np.asarray(value), array, tensor)
+        return array
     except (TypeError, ValueError, OverflowError) as exc:
         raise InputError(
             f"input {tensor} cannot be made of this {type(value).__name__}: {exc}", tensor.name
         ) from exc
+
+
+def _check_kept(given: Array, array: Array, tensor: TensorMetadata) -> None:
+    """Numpy makes 1 of 1.7, NaN of None and a number of "5". Raises ValueError for all of these."""
+    if given.dtype.kind not in "biuf" and given.dtype != array.dtype:
+        raise ValueError("its elements are not all numbers")
+    if array.dtype.kind in "biu":
+        changed = array != given
+    else:  # less precise, but no number becomes infinite
+        changed = np.isfinite(array) != np.isfinite(given)
+    if changed.any():
+        raise ValueError(f"{given[changed].flat[0]} is no {tensor.dtype}")
 
 
 def converted(metadata: ModelMetadata, arrays: Mapping[str, Array]) -> dict[str, Array]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tritonsmith_client import InputError, ModelConfig, ModelMetadata, TensorMetadata
+from tritonsmith_client import Client, InputError, ModelConfig, ModelMetadata, TensorMetadata
 from tritonsmith_client.address import parse_url
 from tritonsmith_client.checks import bind, check_outputs, check_tensors
 from tritonsmith_client.dtypes import from_wire
@@ -133,3 +133,59 @@ def test_a_path_stands_before_v2() -> None:
 def test_urls_that_are_none(url: str) -> None:
     with pytest.raises(InputError, match="the URL"):
         parse_url(url)
+
+
+LISTS: dict[str, list[tuple[object, str]]] = {
+    "IN_INT32": [
+        ([[1.7]], "1.7 is no INT32"),
+        ([[1, None]], "NoneType|not all numbers"),
+        ([["5", "6"]], "not all numbers"),
+        ([[2**40]], "too large|out of bounds|2147483647|no INT32"),
+        ([[float("nan")]], "NaN"),
+    ],
+    "IN_UINT8": [([[-1]], "out of bounds|-1"), ([[0.5]], "0.5 is no UINT8")],
+    "IN_BOOL": [([[2]], "2 is no BOOL"), ([["x"]], "not all numbers")],
+    "IN_FP32": [
+        ([[1.0, None]], "not all numbers"),
+        ([["5", "6"]], "not all numbers"),
+        ([[1e39]], r"1e\+39 is no FP32"),
+        ([[1j]], "complex|not all numbers"),
+    ],
+    "IN_FP16": [([[1e6]], "1000000.0 is no FP16")],
+    "IN_BF16": [([["1"]], "expected number, got str")],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [(name, value, reason) for name, cases in LISTS.items() for value, reason in cases],
+)
+def test_a_list_whose_numbers_would_change_is_refused(
+    client: Client, name: str, value: object, reason: str
+) -> None:
+    with pytest.raises(InputError, match=f"input '{name}' .* of this list: .*({reason})"):
+        client.model("identity")({name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("IN_INT32", [[1, -2]]),
+        ("IN_INT32", [[1.0, 2.0]]),
+        ("IN_UINT64", [[2**64 - 1]]),
+        ("IN_FP32", [[1, 2.5, float("inf")]]),
+        ("IN_FP16", [[0.1]]),
+        ("IN_BF16", [[1.5, float("-inf")]]),
+        ("IN_BOOL", [[True, False]]),
+        ("IN_FP32", [[]]),
+        ("IN_BYTES", [["a", b"b"]]),
+    ],
+)
+def test_a_list_of_the_right_numbers_is_taken(client: Client, name: str, value: Any) -> None:
+    answer = client.model("identity")({name: value})[name.replace("IN_", "OUT_")]
+    if name == "IN_BYTES":
+        assert answer.tolist() == [[b"a", b"b"]]
+    elif name == "IN_UINT64":
+        assert answer.tolist() == value
+    else:
+        np.testing.assert_allclose(answer.astype(float), np.asarray(value, float), rtol=1e-2)
