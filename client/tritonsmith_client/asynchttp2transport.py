@@ -134,10 +134,7 @@ class AsyncHttp2Transport(AsyncPoolTransport[Request, Http2Reply]):
     def __init__(self, link: Link) -> None:
         super().__init__(link)
         self._head = Head(link)
-        self._tls = None
-        if link.tls is not None:
-            self._tls = link.tls.context()
-            self._tls.set_alpn_protocols(["h2"])
+        self._tls = None if link.tls is None else link.tls.context("h2")
         self._streams: AsyncGrpcTransport | None = None
 
     def stream(self, exchange: Exchange[T], timeout: float | None) -> AsyncIterator[T]:

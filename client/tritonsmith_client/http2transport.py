@@ -85,10 +85,7 @@ class Http2Transport(PoolTransport[Request, Http2Reply]):
     def __init__(self, link: Link) -> None:
         super().__init__(link)
         self._head = Head(link)
-        self._tls = None
-        if link.tls is not None:
-            self._tls = link.tls.context()
-            self._tls.set_alpn_protocols(["h2"])
+        self._tls = None if link.tls is None else link.tls.context("h2")
         self._lock = threading.Lock()
         self._streams: GrpcTransport | None = None
 

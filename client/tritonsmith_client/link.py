@@ -43,8 +43,11 @@ class TLS:
         if (self.certificate is None) != (self.key is None):
             raise InputError("TLS needs certificate and key together, or neither")
 
-    def context(self) -> ssl.SSLContext:
-        """For HTTP. Raises InputError where a file cannot be read or is no PEM."""
+    def context(self, *protocols: str) -> ssl.SSLContext:
+        """For sockets of our own; ``protocols`` are offered by ALPN.
+
+        Raises InputError where a file cannot be read or is no PEM.
+        """
         import ssl  # not needed in the clear
 
         try:
@@ -53,6 +56,8 @@ class TLS:
                 context.load_cert_chain(str(self.certificate), str(self.key))
         except OSError as exc:  # ssl.SSLError is one
             raise InputError(f"the TLS certificates cannot be read: {exc} ({self})") from exc
+        if protocols:
+            context.set_alpn_protocols(protocols)
         return context
 
     def pem(self) -> tuple[bytes | None, bytes | None, bytes | None]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.waiting import soon
+from support.http_calls import until
 
 from tritonsmith_client import (
     AsyncClient,
@@ -49,7 +49,7 @@ def test_statistics(client: Client) -> None:
     for _ in range(2):
         client.model("add_sub")(ONES, ONES)
     done = before.durations["success"].count + 2
-    assert soon(lambda: client.statistics("add_sub")[0].durations["success"].count == done)
+    until(lambda: client.statistics("add_sub")[0].durations["success"].count == done)
     after = client.statistics("add_sub")[0]
     assert (after.name, after.version) == ("add_sub", "1")
     assert after.inference_count - before.inference_count == 6

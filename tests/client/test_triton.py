@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.http_calls import until
 from support.scripted import ScriptedServer, read_request
-from support.waiting import soon
 
 from tritonsmith_client import (
     AsyncClient,
@@ -128,7 +128,7 @@ def test_an_ensemble(there: Client) -> None:
     before = there.statistics("add_sub")[0].execution_count
     model = there.model("chained")
     assert (model(ONES, ONES * 2)["TOTAL"] == 5).all()
-    assert soon(lambda: there.statistics("add_sub")[0].execution_count == before + 2)
+    until(lambda: there.statistics("add_sub")[0].execution_count == before + 2)
     assert len(model.config.fields["ensemble_scheduling"]["step"]) == 2
     large = np.arange(20 * 16, dtype=np.int32).reshape(20, 16)
     assert np.array_equal(model(large, large)["TOTAL"], large * 3), "in parts"
@@ -141,7 +141,8 @@ def test_answers_from_a_cache(there: Client) -> None:
     before = hits()
     model = there.model("cached")
     given = np.random.default_rng().integers(1 << 30, size=1).astype(np.int32)  # a new question
-    assert model(given)["CALLS"] == model(given)["CALLS"] and soon(lambda: hits() == before + 1)
+    assert model(given)["CALLS"] == model(given)["CALLS"]
+    until(lambda: hits() == before + 1)
 
 
 def test_sequences_that_break_a_rule(there: Client) -> None:
