@@ -39,7 +39,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Where tests run side by side: a file's in one process, and in one those of the engine."""
-    group = "docker" if item.get_closest_marker("docker") else str(item.path)
+    group = "docker" if item.get_closest_marker("docker") else item.path.stem
     item.add_marker(pytest.mark.xdist_group(group))
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 import subprocess
 import sys
+import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -120,9 +122,11 @@ def names_of_bindings(version: str, folder: Path) -> frozenset[str]:
         (found,) = folder.glob(
             f"tensorrt_cu13_bindings-{version}-cp3{sys.version_info.minor}-*.whl"
         )
-        with zipfile.ZipFile(found) as archive:
-            archive.extractall(home.with_suffix(".part"))
-        home.with_suffix(".part").rename(home)
+        with zipfile.ZipFile(found) as archive, tempfile.TemporaryDirectory(dir=folder) as part:
+            archive.extractall(Path(part) / home.name)
+            # Another run of the tests may have been first.
+            with contextlib.suppress(OSError):
+                (Path(part) / home.name).rename(home)
     source = home / "stubs.c"
     source.write_text("".join(f"void *{symbol}(void) {{ return 0; }}\n" for symbol in _SYMBOLS))
     for library in _LIBRARIES:
