@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from .pipeline import ModelResult, build
     from .proof import Proven, prove
     from .serve import Server
-    from .spec import ModelSpec, Spec, load_spec
+    from .spec import ModelSpec, Spec
+    from .specfile import load_spec
     from .torchexport import Export, export
 
 # ONNX Runtime reports to Microsoft which models it loads, by default since 1.29. It reads this
@@ -53,7 +54,7 @@ _HOME = {
     "export": "torchexport",
     "inspect_file": "inspection",
     "inspect_model": "inspection",
-    "load_spec": "spec",
+    "load_spec": "specfile",
     "merge": "merging",
     "prove": "proof",
 }

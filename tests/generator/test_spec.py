@@ -18,8 +18,8 @@ from tritonsmith_generator.spec import (
     Shapes,
     Spec,
     Warmup,
-    load_spec,
 )
+from tritonsmith_generator.specfile import load_spec
 
 # what is wrong: (the file, its message after the file's name)
 MISTAKES = {

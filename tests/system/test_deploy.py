@@ -31,7 +31,7 @@ from tritonsmith_generator.deploy import (
 from tritonsmith_generator.errors import InputError, UsageError
 from tritonsmith_generator.serve import Server
 from tritonsmith_generator.serve.base import ServerBase
-from tritonsmith_generator.spec import load_spec
+from tritonsmith_generator.specfile import load_spec
 
 
 def _program(name: str) -> str:

@@ -83,7 +83,7 @@ def build(
     """Build a model repository. Models that are up to date are left alone."""
     from tritonsmith_generator.commands.inrelease import choose_toolchain
     from tritonsmith_generator.pipeline import build as build_repository
-    from tritonsmith_generator.spec import load_spec
+    from tritonsmith_generator.specfile import load_spec
 
     given = {
         "target": target,
