@@ -6,13 +6,14 @@ report.raise_if_failed()
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 
 from tritonsmith_generator.errors import InputError
+from tritonsmith_generator.limits import LIMITS, Limits, limits_for
 
 __all__ = ["LIMITS", "Failure", "GateReport", "Limits", "Metrics", "gate", "limits_for", "measure"]
 
@@ -40,27 +41,6 @@ class Metrics:
     non_finite: int
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What the gate allows; None where it doesn't look. NaN on one side is never allowed."""
-
-    relative_l2: float | None = None
-    max_abs: float | None = None
-    cosine: float | None = None
-    top1: float | None = None
-
-
-# Relative L2 errors of correct conversions lie well below these, those of wrong ones above.
-LIMITS: Mapping[str, Limits] = {
-    "fp32": Limits(relative_l2=1e-4),
-    "tf32": Limits(relative_l2=5e-3),
-    "fp16": Limits(relative_l2=1e-2),
-    "bf16": Limits(relative_l2=3e-2),
-    "int8": Limits(relative_l2=0.1),
-    "fp8": Limits(relative_l2=0.1),
-    "int4": Limits(relative_l2=0.1),
-}
-
 # What to try when a precision isn't accurate enough: (finite outputs, NaN or infinity in them).
 _NEXT: Mapping[str, tuple[str, str]] = {
     "int4": ("int8", "bf16"),
@@ -73,10 +53,12 @@ _NEXT: Mapping[str, tuple[str, str]] = {
 
 
 # What may help without another precision.
-_OPTIONS: Mapping[str, str] = {
-    "int8": "quantization.smooth: 0.7 (for transformers) or another quantization.method, ",
-    "int4": "a smaller quantization.block_size, ",
+_OPTIONS: Mapping[str, tuple[str, ...]] = {
+    "int8": ("quantization.smooth: 0.7 (for transformers) or another quantization.method",),
+    "int4": ("a smaller quantization.block_size",),
 }
+
+_AT_LEAST = frozenset({"cosine", "top1"})
 
 
 @dataclass(frozen=True)
@@ -96,16 +78,14 @@ class Failure:
         return f"{where}: {self.metric} is {self.value:.3g}, {beyond} the limit {self.limit:g}"
 
 
-_AT_LEAST = frozenset({"cosine", "top1"})
-
-
 @dataclass(frozen=True)
 class GateReport:
-    """The gate's verdict: metrics by output, and what failed."""
+    """The gate's verdict: metrics and limits by output, and what failed."""
 
     precision: str
     outputs: Mapping[str, Metrics]
     failures: tuple[Failure, ...]
+    limits: Mapping[str, Limits]
 
     @property
     def passed(self) -> bool:
@@ -115,7 +95,17 @@ class GateReport:
     def try_next(self) -> str | None:
         """The precision to try after a failure; None after fp32."""
         finite, other = _NEXT.get(self.precision, (None, None))
-        return other if any(f.metric == "non_finite" for f in self.failures) else finite
+        return other if self._non_finite else finite
+
+    def lines(self) -> Iterator[str]:
+        """What was measured, and what was allowed: a sentence for each output."""
+        for name, metrics in self.outputs.items():
+            limits = self.limits[name]
+            measured = (
+                f"{label} {getattr(metrics, metric):{form}}{_allowed(metric, limits)}"
+                for metric, (label, form) in _SHOWN.items()
+            )
+            yield f"accuracy of '{name}': {', '.join(measured)}"
 
     def raise_if_failed(self, *, sparse: bool = False, trials: int = 1) -> None:
         """Raises InputError that names output, value, limit and the precision to try next.
@@ -126,29 +116,62 @@ class GateReport:
         if self.passed:
             return
         what = f"{self.precision} with 2:4 sparsity" if sparse else self.precision
-        kept = f" ({trials} conversions that keep some of its nodes were tried)"
-        reasons = "; ".join(map(str, self.failures))
+        reasons = [*map(str, self.failures)]
+        if trials > 1:
+            reasons.append(
+                f"none of {trials} conversions that keep some of its nodes is, and to keep all of "
+                f"them would leave nothing of {self.precision}"
+            )
         raise InputError(
-            f"{what} is not accurate enough: {reasons}{kept if trials > 1 else ''}; "
-            f"{self._advice(sparse)}"
+            f"{what} is not accurate enough: {'; '.join(reasons)}; "
+            f"{_either(self._advice(sparse, searched=trials > 1))}"
         )
 
-    def _advice(self, sparse: bool) -> str:
-        if not sparse and not self.try_next:
-            return "the conversion is at fault, not the precision: please report this model"
-        pruned = "leave sparse out (for weights that were not trained for it), " if sparse else ""
-        lowered = (
-            f"try precision: {self.try_next}, {_OPTIONS.get(self.precision, '')}keep layers in "
-            "FP32, "
-            if self.try_next
-            else ""
+    @property
+    def _non_finite(self) -> bool:
+        return any(failure.metric == "non_finite" for failure in self.failures)
+
+    def _advice(self, sparse: bool, searched: bool) -> Iterator[str]:
+        if sparse:
+            yield "leave sparse out (for weights that were not trained for it)"
+        if self.try_next:
+            yield f"try precision: {self.try_next}"
+            yield from _OPTIONS.get(self.precision, ())
+            if not searched:
+                yield "keep layers in FP32"
+        elif not sparse:
+            yield "please report this model: the conversion is at fault, not the precision"
+        if not self._non_finite:  # for which there is no limit
+            yield self._other_limits()
+
+    def _other_limits(self) -> str:
+        failed = dict.fromkeys(failure.metric for failure in self.failures)
+        if [*failed] == ["relative_l2"]:
+            return "raise accuracy.limit"
+        return " and ".join(
+            f"{'lower' if metric in _AT_LEAST else 'raise'} accuracy.limit.{metric}"
+            for metric in failed
         )
-        return f"{pruned}{lowered}or raise accuracy.limit"
 
 
-def limits_for(precision: str, limit: float | None = None) -> Limits:
-    """The default limits of a precision, or a relative L2 limit that the user gave."""
-    return LIMITS[precision] if limit is None else Limits(relative_l2=limit)
+# By metric: how it is called and written for people.
+_SHOWN: Mapping[str, tuple[str, str]] = {
+    "relative_l2": ("relative L2", ".1e"),
+    "max_abs": ("largest difference", ".1e"),
+    "cosine": ("cosine", ".5f"),
+    "top1": ("top-1", ".1%"),
+}
+
+
+def _allowed(metric: str, limits: Limits) -> str:
+    limit = getattr(limits, metric)
+    end = "at least" if metric in _AT_LEAST else "at most"
+    return "" if limit is None else f" ({end} {limit:g})"
+
+
+def _either(ways: Iterable[str]) -> str:
+    *others, last = ways
+    return ", ".join([*others, f"or {last}"]) if others else last
 
 
 def gate(
@@ -168,12 +191,11 @@ def gate(
         name: measure([_output(r, name) for r in references], [_output(o, name) for o in outputs])
         for name in names
     }
+    allowed = {name: _limits_of(references[0][name], limits) for name in names}
     failures = tuple(
-        failure
-        for name, found in metrics.items()
-        for failure in _failures(name, found, _limits_of(references[0][name], limits))
+        failure for name in names for failure in _failures(name, metrics[name], allowed[name])
     )
-    return GateReport(precision, metrics, failures)
+    return GateReport(precision, metrics, failures, allowed)
 
 
 def _output(answers: Answers, name: str) -> Array:

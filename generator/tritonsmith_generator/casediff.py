@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tritonsmith_generator.accuracy import gate, limits_for
+from tritonsmith_generator.accuracy import Limits, gate, limits_for
 from tritonsmith_generator.cases import Case, load_cases
 from tritonsmith_generator.parts import Part
 
@@ -56,7 +56,7 @@ def _same_array(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> bool:
 
 def _beyond_limits(part: Part, have: Case, want: Case) -> str:
     precision = part.locked.precision if part.locked is not None else "fp32"
-    limits = limits_for(precision, part.locked.limit if part.locked is not None else None)
+    limits = limits_for(precision, part.locked.limit if part.locked is not None else Limits())
     texts = [name for name, array in have.outputs.items() if array.dtype.kind in "OSU"]
     for name in texts:
         if name not in want.outputs or not np.array_equal(have.outputs[name], want.outputs[name]):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tritonsmith_generator import devices
-from tritonsmith_generator.accuracy import GateReport, limits_for
+from tritonsmith_generator.accuracy import limits_for
 from tritonsmith_generator.builder_options import BuilderOptions
 from tritonsmith_generator.cases import Case
 from tritonsmith_generator.digest import sha256
@@ -171,15 +171,9 @@ def _pass_notes(reports: Sequence[PassReport]) -> Iterator[str]:
 
 
 def _gate_notes(converted: Converted) -> Iterator[str]:
-    report: GateReport = converted.gate
     if converted.kept:
         yield (
             f"kept in FP32 so that the accuracy gate passes ({converted.trials} trials): "
             f"{', '.join(converted.kept)}"
         )
-    for name, metrics in report.outputs.items():
-        yield (
-            f"accuracy of '{name}': relative L2 {metrics.relative_l2:.1e}, "
-            f"largest difference {metrics.max_abs:.1e}, cosine {metrics.cosine:.5f}, "
-            f"top-1 {metrics.top1:.1%}"
-        )
+    yield from converted.gate.lines()

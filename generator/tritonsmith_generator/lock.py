@@ -14,6 +14,7 @@ from typing import Any
 
 from tritonsmith_generator.digest import sha256
 from tritonsmith_generator.errors import InputError
+from tritonsmith_generator.limits import Limits
 
 __all__ = [
     "LOCK_NAME",
@@ -79,8 +80,8 @@ class LockedModel:
     """One model as it was published.
 
     ``key`` stands for everything that the model's files follow from, ``artifact`` for what its
-    version's files follow from. ``precision`` and ``limit`` (relative L2; None is the precision's
-    default) say how near its answers are to the original's. ``sources`` and ``files`` are by
+    version's files follow from. ``precision`` and ``limit`` (what differs from the precision's
+    defaults) say how near its answers are to the original's. ``sources`` and ``files`` are by
     path, relative to the source's folder and to the model's; ``tools`` are versions. ``spec`` is
     what the spec says of the model, defaults and the source's place left out. ``plans`` are those
     of target ``tensorrt``, by the GPUs that they run on (see ``plans``). ``stages`` has the inputs
@@ -93,7 +94,7 @@ class LockedModel:
     version: int
     source: str
     precision: str = "fp32"
-    limit: float | None = None
+    limit: Limits = Limits()
     sources: Mapping[str, FileRecord] = field(default_factory=dict)
     files: Mapping[str, FileRecord] = field(default_factory=dict)
     tools: Mapping[str, str] = field(default_factory=dict)
@@ -165,4 +166,9 @@ def _model(entry: Mapping[str, Any]) -> LockedModel:
         for key in ("sources", "files")
     }
     plans = {gpus: LockedPlan(**plan) for gpus, plan in entry.get("plans", {}).items()}
-    return LockedModel(**{**entry, **records, "plans": plans})
+    return LockedModel(**{**entry, **records, "limit": _limits(entry.get("limit")), "plans": plans})
+
+
+def _limits(given: Any) -> Limits:
+    """One number is what gen-repo wrote when there was no other limit than that of relative L2."""
+    return Limits(**given) if isinstance(given, Mapping) else Limits(relative_l2=given)

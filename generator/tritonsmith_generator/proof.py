@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from tritonsmith_client import Client, TritonError
-from tritonsmith_generator.accuracy import gate, limits_for
+from tritonsmith_generator.accuracy import Limits, gate, limits_for
 from tritonsmith_generator.cases import Case, case_path, largest_difference, load_cases
 from tritonsmith_generator.inspection import InspectedModel, inspect_model, model_folders
 from tritonsmith_generator.lock import LockedModel, read_lock
@@ -128,7 +128,7 @@ def _problem(got: Arrays, case: Case, locked: LockedModel | None) -> str | None:
         if want.dtype.kind in "OSU" and not np.array_equal(have, want):
             return f"output '{name}' holds other strings than ONNX Runtime's answer"
     precision = locked.precision if locked is not None else "fp32"
-    limits = limits_for(precision, locked.limit if locked is not None else None)
+    limits = limits_for(precision, locked.limit if locked is not None else Limits())
     numbers = {name: array for name, array in case.outputs.items() if array.dtype.kind not in "OSU"}
     if not numbers:
         return None

@@ -19,6 +19,7 @@ from pydantic import (
 
 from tritonsmith_generator.builder_options import BuilderOptions, Precision
 from tritonsmith_generator.errors import InputError
+from tritonsmith_generator.limits import Limits
 from tritonsmith_generator.quantization import Quantization
 
 __all__ = [
@@ -135,12 +136,19 @@ class Accuracy(_Strict):
 
     ``samples`` is a ``.npz`` file with one array per input (axis 0 is the sample), a folder of
     ``.npy`` files or ``package.module:function``; ``limit`` the largest allowed relative L2 error,
-    without unit; ``fallback`` whether nodes may stay in FP32 so that the limit is kept.
+    without unit, or limits by metric, each in the place of the precision's own; ``fallback``
+    whether nodes may stay in FP32 so that they are kept.
     """
 
     samples: str | None = None
-    limit: Annotated[float, Field(gt=0)] | None = None
+    limit: Limits = Limits()
     fallback: bool = True
+
+    @field_validator("limit", mode="before")
+    @classmethod
+    def _one_number_is_a_relative_error(cls, limit: Any) -> Any:
+        given = {} if limit is None else limit
+        return given if isinstance(given, dict | Limits) else {"relative_l2": given}
 
 
 class ModelSpec(_Strict):

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from tritonsmith_generator.builder_options import BuilderOptions
 from tritonsmith_generator.errors import InputError
+from tritonsmith_generator.limits import Limits
 from tritonsmith_generator.quantization import Quantization
 from tritonsmith_generator.spec import (
     Accuracy,
@@ -109,6 +110,7 @@ _SCHEMA: dict[tuple[str, ...], type[Any]] = {
     ("models", "*", "batching"): Batching,
     ("models", "*", "instances"): Instances,
     ("models", "*", "accuracy"): Accuracy,
+    ("models", "*", "accuracy", "limit"): Limits,
     ("models", "*", "shapes", "*"): Shapes,
     ("models", "*", "shapes", "*", "*"): Shapes,
     ("models", "*", "warmup"): Warmup,
@@ -123,7 +125,7 @@ def _allowed(keys: tuple[str, ...]) -> list[str]:
             want in ("*", got) for want, got in zip(pattern, keys, strict=True)
         ):
             extra = ["defaults"] if model is Spec else []
-            return extra + list(model.__annotations__)
+            return extra + [key for key in model.__annotations__ if key[0] != "_"]
     return []
 
 

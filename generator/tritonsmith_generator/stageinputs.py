@@ -21,7 +21,7 @@ __all__ = ["cases_stage", "conversion_stage", "plan_stage"]
 # The code of ours that makes a result: a release, or a change of a checkout, may make another one.
 _CODE = {
     "cases": ("cases.py", "reference.py", "passes/tidy.py"),
-    "conversion": ("accuracy.py", "conversion.py", "reference.py", "passes/*.py"),
+    "conversion": ("accuracy.py", "conversion.py", "limits.py", "reference.py", "passes/*.py"),
     "plan": ("builder_options.py", "tensorrt.py", "tensorrt_config.py"),
 }
 _QUANTIZED_BY_MODELOPT = ("fp8", "int4")

@@ -77,6 +77,33 @@ def test_each_limit_is_looked_at(limits: Limits, metric: str) -> None:
         report.raise_if_failed()
 
 
+def test_the_advice_fits_what_failed() -> None:
+    """No limit allows NaN, and a share is lowered, not raised."""
+
+    def advice(value: float, limits: Limits) -> str:
+        with pytest.raises(InputError) as caught:
+            gate([{"y": ONE}], [{"y": ONE * np.float32(value)}], limits, "fp16").raise_if_failed()
+        return str(caught.value).rpartition("; ")[2]
+
+    assert advice(1.2, Limits(relative_l2=0.1)).endswith("or raise accuracy.limit")
+    assert advice(-1, Limits(max_abs=0.1, top1=0.5)).endswith(
+        "or raise accuracy.limit.max_abs and lower accuracy.limit.top1"
+    )
+    assert advice(math.nan, Limits(top1=0.5)) == "try precision: bf16, or keep layers in FP32"
+
+
+def test_the_report_says_what_was_measured_and_allowed() -> None:
+    classes = np.arange(4)
+    limits = Limits(relative_l2=0.25, top1=0.5)
+    report = gate([{"y": ONE, "n": classes}], [{"y": ONE * 1.25, "n": classes}], limits, "int8")
+    assert [*report.lines()] == [
+        "accuracy of 'y': relative L2 2.5e-01 (at most 0.25), largest difference 5.0e-01, "
+        "cosine 1.00000, top-1 100.0% (at least 0.5)",
+        "accuracy of 'n': relative L2 0.0e+00, largest difference 0.0e+00, cosine 1.00000, "
+        "top-1 100.0% (at least 0.5)",
+    ]
+
+
 def test_integers_have_to_be_equal_enough() -> None:
     want = np.arange(100)
     close = want.copy()
@@ -104,7 +131,8 @@ def test_what_cannot_be_compared_is_refused() -> None:
 
 def test_a_given_limit_replaces_the_default() -> None:
     assert limits_for("fp16") == LIMITS["fp16"]
-    assert limits_for("fp16", 0.5) == Limits(relative_l2=0.5)
+    assert limits_for("fp16", Limits(relative_l2=0.5)) == Limits(relative_l2=0.5)
+    assert limits_for("fp16", Limits(top1=0.9)) == Limits(relative_l2=1e-2, top1=0.9)
 
 
 def test_every_chain_of_precisions_ends() -> None:

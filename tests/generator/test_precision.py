@@ -17,7 +17,9 @@ from onnx import helper, numpy_helper
 from support import bad_models as models
 from support.command import GenRepo, Outcome
 
+from tritonsmith_generator.accuracy import Limits
 from tritonsmith_generator.cases import case_path, load_cases
+from tritonsmith_generator.lock import read_lock
 
 MODELS = Path(__file__).parents[2] / "model_repository"
 
@@ -48,8 +50,9 @@ def test_plans_of_every_precision(
     notes = " ".join(model["notes"])
     assert "plan: " in notes
     if precision not in ("fp32", "tf32"):
-        measured = r"relative L2 \S+, largest difference \S+, cosine (0\.999|1\.000)\d+, top-1 \S+%"
-        assert re.search(f"accuracy of 'output': {measured}", notes), notes
+        measured = r"largest difference \S+, cosine (0\.999|1\.000)\d+, top-1 \S+%"
+        allowed = r"relative L2 \S+ \(at most \S+\)"
+        assert re.search(f"accuracy of 'output': {allowed}, {measured}", notes), notes
         assert "lowered" in notes
     assert (tmp_path / "repository/m/1/model.plan").stat().st_size > 100_000
     assert gen_repo("check", "repository").code == 0
@@ -180,6 +183,56 @@ def test_a_failed_gate_publishes_nothing_and_names_what_to_try(
     assert "fp16 is not accurate enough: output 'y'" in outcome.err
     assert "try precision: " in outcome.err
     assert not (tmp_path / "repository").exists()
+
+
+def nearly_a_tie() -> onnx.ModelProto:
+    """Of two classes the second is ahead by less than FP16 can tell."""
+    columns = np.random.default_rng(0).random((4, 1)) + 0.5
+    weights = np.concatenate([columns, columns * (1 + 1e-6)], axis=1, dtype=np.float32)
+    node = helper.make_node("MatMul", ["x", "w"], ["y"], "m")
+    tensors = [models.tensor("x")], [models.tensor("y", shape=("batch", 2))]
+    return models.model([node], *tensors, weights=[numpy_helper.from_array(weights, "w")])
+
+
+@pytest.mark.parametrize(
+    ("limit", "message"),
+    [
+        ("1e-7", r"relative_l2 is \S+, above the limit 1e-07; .*, or raise accuracy.limit\n"),
+        ("{relative_l2: 1e-7}", r"relative_l2 is \S+, above the limit 1e-07; "),
+        ("{max_abs: 1e-7}", r"max_abs is .* the limit 1e-07; .* or raise accuracy.limit.max_abs\n"),
+        ("{cosine: 1}", r"cosine is .*, below the limit 1; .*, or lower accuracy.limit.cosine\n"),
+        ("{top1: 0.9}", r"top1 is .*, below the limit 0.9; .*, or lower accuracy.limit.top1\n"),
+    ],
+)
+def test_each_limit_of_the_spec_is_kept(
+    limit: str, message: str, gen_repo: GenRepo, tmp_path: Path
+) -> None:
+    source = models.saved(nearly_a_tie())(tmp_path)
+    options = "target: onnxruntime, precision: fp16, accuracy: {fallback: false%s}"
+    spec(tmp_path, options % f", limit: {limit}", source)
+    outcome = gen_repo("models.yaml", "-o", "repository")
+    assert (outcome.code, (tmp_path / "repository").exists()) == (1, False), outcome
+    assert re.search(message, outcome.err), outcome.err
+
+    spec(tmp_path, options % "", source)  # the precision's own limit would let it pass
+    assert gen_repo("models.yaml", "-o", "repository").code == 0
+
+
+def test_the_summary_and_the_lock_say_what_was_allowed(gen_repo: GenRepo, tmp_path: Path) -> None:
+    options = "target: onnxruntime, precision: fp16, accuracy: {limit: {max_abs: 3, top1: 0.5}}"
+    spec(tmp_path, options)
+    printed = gen_repo("models.yaml", "-o", "repository").out
+    assert re.search(
+        r"m: accuracy of 'output': relative L2 \S+ \(at most 0\.01\), largest difference \S+ "
+        r"\(at most 3\), cosine \S+, top-1 \S+% \(at least 0\.5\)\n",
+        printed,
+    ), printed
+    lock = tmp_path / "repository/repository.lock.json"
+    assert read_lock(lock.parent).models["m"].limit == Limits(max_abs=3, top1=0.5)
+    old = json.loads(lock.read_text())
+    old["models"]["m"]["limit"] = 0.5  # as before there were limits of other metrics
+    lock.write_text(json.dumps(old))
+    assert read_lock(lock.parent).models["m"].limit == Limits(relative_l2=0.5)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])

@@ -9,6 +9,7 @@ import pytest
 
 from tritonsmith_generator.builder_options import BuilderOptions
 from tritonsmith_generator.errors import InputError
+from tritonsmith_generator.limits import Limits
 from tritonsmith_generator.quantization import Quantization
 from tritonsmith_generator.spec import (
     Accuracy,
@@ -40,6 +41,19 @@ MISTAKES = {
     "unknown key in the defaults": (
         "defaults:\n  targt: auto\nmodels:\n  a: {onnx: x}\n  b: {onnx: y}\n",
         ":2: defaults.targt: unknown key; did you mean 'target'?",
+    ),
+    "unknown limit": (
+        "models:\n  a:\n    onnx: x\n    accuracy:\n      limit: {top_1: 0.9}\n",
+        ":5: models.a.accuracy.limit.top_1: unknown key; did you mean 'top1'? "
+        "(allowed: relative_l2, max_abs, cosine, top1)",
+    ),
+    "a limit that nothing keeps": (
+        "models:\n  a: {onnx: x,\n    accuracy: {limit: {top1: 99}}}\n",
+        ":3: models.a.accuracy.limit.top1: Input should be less than or equal to 1 (given: 99)",
+    ),
+    "a limit that is no number": (
+        "models: {a: {onnx: x, accuracy: {limit: tight}}}\n",
+        ":1: models.a.accuracy.limit: Input should be a valid number, unable to parse",
     ),
     "missing key": (
         "models: {a: {onnx: x, shapes: {x: {min: [1], opt: [1]}}}}\n",
@@ -98,6 +112,22 @@ def test_defaults_lie_beneath_each_model(tmp_path: Path) -> None:
     assert models["c"].batching is None
 
 
+def test_a_limit_is_a_number_or_says_its_metric(tmp_path: Path) -> None:
+    path = tmp_path / "models.yaml"
+    path.write_text(
+        "defaults: {accuracy: {limit: {relative_l2: 0.02, top1: 0.99}}}\nmodels:\n"
+        "  a: {onnx: x}\n  b: {onnx: y, accuracy: {limit: {max_abs: 3, top1: 0.9}}}\n"
+        "  c: {onnx: z, accuracy: {limit: 0.5}}\n  d: {onnx: z, accuracy: {limit: null}}\n"
+    )
+    limits = {name: model.accuracy.limit for name, model in load_spec(path).models.items()}
+    assert limits == {
+        "a": Limits(relative_l2=0.02, top1=0.99),
+        "b": Limits(relative_l2=0.02, max_abs=3, top1=0.9),
+        "c": Limits(relative_l2=0.5),
+        "d": Limits(),
+    }
+
+
 def test_one_profile_needs_no_list(tmp_path: Path) -> None:
     path = tmp_path / "models.yaml"
     path.write_text("models: {a: {onnx: x, shapes: {x: {min: [1], opt: [2], max: [4]}}}}\n")
@@ -115,7 +145,7 @@ def test_the_reference_names_every_key_and_its_example_is_a_spec(tmp_path: Path)
     example = text.partition("```yaml\n")[2].partition("```")[0]
     (tmp_path / "models.yaml").write_text(example)
     assert set(load_spec(tmp_path / "models.yaml").models) == {"resnet50", "encoder"}
-    parts = (Spec, ModelSpec, Shapes, Batching, Instances, Accuracy, Warmup, Quantization)
+    parts = (Spec, ModelSpec, Shapes, Batching, Instances, Accuracy, Limits, Warmup, Quantization)
     keys = {key for part in (*parts, BuilderOptions) for key in part.__annotations__}
     named = set(re.findall(r"`([a-z0-9_]+)`", text))
     ours = {"__pydantic_config__", "timing_cache"}

@@ -131,7 +131,7 @@ def test_each_change_runs_what_follows_from_it(gen_repo: GenRepo) -> None:
     assert "cases" not in ran
 
     spec(options % ("int8", 8, 0.2))  # the same graph passes the gate: it needs no other plan
-    changed = "accuracy.limit 0.1 -> 0.2"
+    changed = "accuracy.limit.relative_l2 0.1 -> 0.2"
     assert why(built(gen_repo)) == {"conversion": changed, "config.pbtxt": changed}
 
     spec(options % ("int8", 16, 0.2))
