@@ -44,6 +44,12 @@ class Device:
         """Make it the GPU of this thread's calls."""
         _checked(rt.cudaSetDevice(self._index))
 
+    def stream(self) -> Stream:
+        return Stream()
+
+    def buffer(self) -> Buffer:
+        return Buffer()
+
 
 class Stream:
     """An order of work on the GPU, apart from the default stream."""
