@@ -161,13 +161,22 @@ def _builder(job: Job, recipe: BuilderOptions) -> BuilderOptions:
 
 
 def _pass_notes(reports: Sequence[PassReport]) -> Iterator[str]:
+    """What each pass did; nothing of one that had nothing to do or to say."""
     for report in reports:
-        counts = {"lowered": report.lowered, "Q": report.quantize, "DQ": report.dequantize}
-        found = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
-        kept = f", {len(report.kept)} nodes kept in FP32" if report.kept else ""
-        size = f"{report.bytes_before / 1e6:.2f} to {report.bytes_after / 1e6:.2f} MB"
-        yield f"{report.name}: {found or 'no node changed its type'}{kept}; {size}"
+        if report.changed and (counts := ", ".join(_counts(report))):
+            size = f"{report.bytes_before / 1e6:.2f} to {report.bytes_after / 1e6:.2f} MB"
+            yield f"{report.name}: {counts}; {size}"
         yield from (f"{report.name}: {note}" for note in report.notes)
+
+
+def _counts(report: PassReport) -> Iterator[str]:
+    counts = {
+        "lowered": report.lowered,
+        "Q": report.quantize,
+        "DQ": report.dequantize,
+        "nodes left as they were": len(report.kept),
+    }
+    yield from (f"{count} {what}" for what, count in counts.items() if count)
 
 
 def _gate_notes(converted: Converted) -> Iterator[str]:

@@ -158,12 +158,12 @@ def test_the_users_samples_become_the_cases(
     assert built(gen_repo("models.yaml", "-o", "repository", "--json"))["status"] == "built"
 
 
-def overflowing() -> onnx.ModelProto:
+def overflowing(large: float = 1e5) -> onnx.ModelProto:
     """Between the first two layers the values are beyond FP16's largest number."""
     names = ("large", "small", "plain")
     weights = [
         numpy_helper.from_array(np.full((4, 4), value, np.float32), name)
-        for name, value in zip(names, (1e5, 1e-5, 0.1), strict=True)
+        for name, value in zip(names, (large, 1 / large, 0.1), strict=True)
     ]
     tensors = ("x", "h", "g", "y")
     nodes = [
@@ -269,7 +269,22 @@ def test_layers_that_the_user_keeps_in_fp32(gen_repo: GenRepo, tmp_path: Path) -
     spec(tmp_path, f"{options}, keep: [by_large, by_small]", source)
     notes = built(gen_repo("models.yaml", "-o", "repository", "--json"))["notes"]
     assert not any(note.startswith("kept in FP32 so that") for note in notes)
-    assert any("2 nodes kept in FP32" in note for note in notes), notes
+    assert any("2 nodes left as they were" in note for note in notes), notes
+
+
+def test_a_pass_that_had_nothing_to_do_says_nothing(gen_repo: GenRepo, tmp_path: Path) -> None:
+    """Tidy and opset change nothing in this graph; in the other one a node has no name."""
+    proto = overflowing(2.0)
+    proto.opset_import[0].version = 19
+    options = "target: tensorrt_rtx, precision: int8, calibration: samples.npz"
+    np.savez(tmp_path / "samples.npz", x=np.random.default_rng(0).random((8, 4), np.float32))
+    for name, said in (("by_plain", {"int8", "fp16"}), ("", {"tidy", "int8", "fp16"})):
+        proto.graph.node[-1].name = name
+        spec(tmp_path, options, models.saved(proto)(tmp_path))
+        notes = built(gen_repo("models.yaml", "-o", "repository", "--json"))["notes"]
+        passes = [note for note in notes if not note.startswith(("accuracy", "kept", "plan"))]
+        assert {note.partition(":")[0] for note in passes} == said, notes
+        assert "nothing to do" not in " ".join(notes)
 
 
 # what is wrong: (the spec's part, the message)

@@ -44,6 +44,7 @@ class PassReport:
         bytes_before, bytes_after: size on disk, external weights included.
         seconds: wall time.
         notes: everything else that the user should know, in sentences.
+        changed: False where there was nothing to do.
     """
 
     name: str
@@ -56,6 +57,7 @@ class PassReport:
     bytes_after: int
     seconds: float
     notes: tuple[str, ...]
+    changed: bool = True
 
 
 @dataclass(frozen=True)

@@ -106,5 +106,6 @@ class Stopwatch:
             bytes_after=onnxfile.read(after).size,
             seconds=seconds,
             notes=notes,
+            changed=after != self._before,
         )
         return PassResult(after, report)

@@ -33,7 +33,7 @@ class Opset:
         work = weights.read(model)
         before = work.opset
         if before >= self.minimum:
-            return watch.result(model, (f"nothing to do: the model has opset {before}",))
+            return watch.result(model)
         try:
             work.proto = version_converter.convert_version(work.proto, self.minimum)
         except Exception as exc:  # the C++ converter raises RuntimeError and its own ConvertError

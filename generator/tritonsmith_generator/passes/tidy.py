@@ -35,9 +35,7 @@ class Tidy:
         notes = tidy_up(work)
         if weight_inputs:
             notes += (f"{weight_inputs} weights were listed as graph inputs: no longer",)
-        if not notes:
-            return watch.result(model, ("nothing to do",))
-        return watch.result(work.write(workdir / "model.onnx"), notes)
+        return watch.result(work.write(workdir / "model.onnx") if notes else model, notes)
 
 
 def _count_weight_inputs(model: Path) -> int:
