@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import os
@@ -19,6 +20,10 @@ from support.command import GenRepo
 
 from tritonsmith_generator.cases import case_path, largest_difference, load_cases
 from tritonsmith_generator.reference import run
+
+needs_rtx = pytest.mark.skipif(
+    importlib.util.find_spec("tensorrt_rtx") is None, reason="tensorrt_rtx is not installed"
+)
 
 SPEC = "models: {m: {onnx: model.onnx, target: onnxruntime, batching: {max: %s}}}\n"
 
@@ -201,6 +206,7 @@ def test_cases_are_what_onnx_runtime_answers(gen_repo: GenRepo, tmp_path: Path) 
         assert np.array_equal(case.outputs["y"], run(folder / "1/model.onnx", case.inputs)["y"])
 
 
+@needs_rtx
 def test_two_profiles_reach_the_config_of_a_plan(gen_repo: GenRepo, tmp_path: Path) -> None:
     models.saved(linear(1.0))(tmp_path)
     (tmp_path / "models.yaml").write_text(
@@ -217,6 +223,7 @@ def test_two_profiles_reach_the_config_of_a_plan(gen_repo: GenRepo, tmp_path: Pa
     assert built(gen_repo)["status"] == "unchanged"
 
 
+@needs_rtx
 def test_a_plan_is_compiled_once(gen_repo: GenRepo, source: Path, tmp_path: Path) -> None:
     """Another batching delay or another repository needs no other plan."""
     spec = "models: {m: {onnx: model.onnx, target: tensorrt_rtx, batching: {max_delay_us: %d}}}\n"
