@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from .alarm import Alarm
 from .asyncpooltransport import AsyncPoolTransport
 from .deadline import Deadline
 from .exchange import Exchange
@@ -34,6 +35,7 @@ class _Connection(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._reply: asyncio.Future[Http2Reply] | None = None
+        self._alarm = Alarm(lambda: self._fail(TimeoutError()))
 
     @property
     def usable(self) -> bool:
@@ -91,24 +93,22 @@ class _Connection(asyncio.BufferedProtocol):
 
     async def exchange(self, request: Request, deadline: Deadline) -> Http2Reply:
         """Sends a request and waits for its reply; TimeoutError when the time is over."""
-        loop = asyncio.get_running_loop()
-        reply: asyncio.Future[Http2Reply] = loop.create_future()
+        self._alarm.on(deadline)
+        reply: asyncio.Future[Http2Reply] = asyncio.get_running_loop().create_future()
         self._http2.start(request)
         self._reply = reply
-        left = deadline.left()
-        timer = None if left is None else loop.call_later(left, self._fail, TimeoutError())
         try:
             self._flush()
             return await reply
         finally:
-            if timer is not None:
-                timer.cancel()
+            self._alarm.off()
             if reply.done() and not reply.cancelled():
                 reply.exception()  # seen, even where the call was cancelled first
             self._reply = None
 
     def abort(self) -> None:
         self._lost = True
+        self._alarm.close()
         if self._transport is not None:
             self._transport.abort()
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any, TypeVar
 
+from .alarm import Alarm
 from .asyncpooltransport import AsyncPoolTransport
 from .deadline import Deadline
 from .exchange import Exchange
@@ -34,6 +35,7 @@ class _Connection(asyncio.BufferedProtocol):
         self._reply: asyncio.Future[HttpReply] | None = None
         self._writable: asyncio.Future[None] | None = None
         self._spare = bytearray(1)
+        self._alarm = Alarm(self._expire)
 
     @property
     def usable(self) -> bool:
@@ -70,6 +72,7 @@ class _Connection(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
+        self._alarm.close()
         error = exc or ConnectionResetError("the server closed the connection")
         for waiter in (self._reply, self._writable):
             if waiter is not None and not waiter.done():
@@ -87,24 +90,22 @@ class _Connection(asyncio.BufferedProtocol):
 
     async def exchange(self, buffers: Sequence[Buffer], deadline: Deadline) -> HttpReply:
         """Sends a request and waits for its reply; TimeoutError when the time is over."""
-        loop = asyncio.get_running_loop()
-        reply: asyncio.Future[HttpReply] = loop.create_future()
+        self._alarm.on(deadline)
+        reply: asyncio.Future[HttpReply] = asyncio.get_running_loop().create_future()
         self.reader.start(True)
         self._reply = reply
-        left = deadline.left()
-        timer = None if left is None else loop.call_later(left, self._expire)
         try:
             await self._write(buffers)
             return await reply
         finally:
-            if timer is not None:
-                timer.cancel()
+            self._alarm.off()
             if reply.done() and not reply.cancelled():
                 reply.exception()  # seen, even where the write failed first
             self._reply = None
 
     def abort(self) -> None:
         self.lost = True
+        self._alarm.close()
         if self._transport is not None:
             self._transport.abort()
 

@@ -165,6 +165,21 @@ def test_a_deadline_leaves_the_client_usable(run: Run) -> None:
     run(use)
 
 
+def test_deadlines_of_calls_over_one_connection_do_not_mix(run: Run) -> None:
+    """An earlier call's deadline, shorter or longer, is not a later one's."""
+
+    async def use(client: Any) -> None:
+        slow = await client.model("slow")
+        for timeout, seconds in ((30.0, 0.0), (0.4, 0.0), (30.0, 0.8), (0.6, 0.5), (20.0, 0.3)):
+            await slow.using(timeout=timeout)(np.array([[seconds]], np.float32))
+        start = time.monotonic()
+        with pytest.raises(DeadlineExceededError):
+            await slow.using(timeout=0.3)(np.array([[2.0]], np.float32))
+        assert time.monotonic() - start < 0.3 + 0.5
+
+    run(use)
+
+
 def test_futures_overlap(run: Run) -> None:
     async def use(client: Any) -> None:
         slow = await client.model("slow")
