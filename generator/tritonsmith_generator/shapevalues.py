@@ -100,5 +100,5 @@ def _missing(number: int, tensor: Tensor, node: onnx.NodeProto) -> str:
     return (
         f"the values of the input {tensor} say shapes to node '{node.name}' ({node.op_type}), and "
         f"profile {number} does not know them: give shapes.{tensor.name}.values ({{{ends}}}), or "
-        "accuracy.samples to take them from, or make them constants in the model"
+        "accuracy.samples (--samples) to take them from, or make them constants in the model"
     )

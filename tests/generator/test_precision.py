@@ -287,6 +287,34 @@ def test_a_pass_that_had_nothing_to_do_says_nothing(gen_repo: GenRepo, tmp_path:
         assert "nothing to do" not in " ".join(notes)
 
 
+@pytest.mark.parametrize("given", ["data/samples.npz", "made.py:samples", "made:samples"])
+def test_a_single_file_is_calibrated_with_the_samples_of_the_option(
+    given: str, gen_repo: GenRepo, tmp_path: Path
+) -> None:
+    """Their path starts where the command is called, not where the model lies."""
+    for folder in ("elsewhere", "data"):
+        (tmp_path / folder).mkdir()
+    source = models.saved(overflowing(2.0))(tmp_path / "elsewhere")
+    inputs = np.random.default_rng(0).random((8, 4), np.float32)
+    np.savez(tmp_path / "data/samples.npz", x=inputs)
+    code = "import numpy as np\ndef samples():\n    yield dict(np.load('data/samples.npz'))\n"
+    (tmp_path / "made.py").write_text(code)
+    command = [source, "--target", "onnxruntime", "--precision", "int8", "-o", "repository"]
+    refused = gen_repo(*command)
+    assert refused.code == 1 and "--samples for a single ONNX file" in refused.err, refused
+    gone = gen_repo(*command, "--samples", "gone.npz")
+    assert gone.code == 1 and f"samples '{tmp_path}/gone.npz': no such" in gone.err, gone
+    assert not (tmp_path / "repository").exists()
+
+    outcome = gen_repo(*command, "--samples", given)
+    assert outcome.code == 0, outcome
+    (case,) = load_cases(case_path(tmp_path / "repository/model", 1))
+    assert np.array_equal(case.inputs["x"], inputs)
+    graph = onnx.load(tmp_path / "repository/model/1/model.onnx").graph
+    assert "QuantizeLinear" in {node.op_type for node in graph.node}
+    assert "up to date" in gen_repo(*command, "--samples", given).out
+
+
 # what is wrong: (the spec's part, the message)
 REFUSED = {
     "int8 without samples": ("target: onnxruntime, precision: int8", "samples"),
@@ -294,7 +322,19 @@ REFUSED = {
     "keep without a pass": ("target: onnxruntime, keep: ['layers*']", "keep has no effect"),
     "samples that are not there": (
         "target: onnxruntime, accuracy: {samples: none.npz}",
-        "none.npz: not a readable .npz file",
+        "samples 'none.npz': no such file or folder; correct accuracy.samples or calibration in ",
+    ),
+    "calibration that is not there": (
+        "target: onnxruntime, precision: int8, calibration: 'none/'",
+        "samples 'none': no such file or folder; correct ",
+    ),
+    "samples that are a single array": (
+        "target: onnxruntime, accuracy: {samples: array.npz}",
+        "array.npz holds an array without the name of its input, as .npy files do",
+    ),
+    "samples that are something else": (
+        "target: onnxruntime, accuracy: {samples: text.npz}",
+        "text.npz: not a readable .npz file",
     ),
     "an option of another release": (
         "target: tensorrt_rtx, builder: {timing_cache: here}",
@@ -314,6 +354,9 @@ REFUSED = {
 @pytest.mark.parametrize("kind", REFUSED)
 def test_what_cannot_be(kind: str, gen_repo: GenRepo, tmp_path: Path) -> None:
     options, message = REFUSED[kind]
+    with (tmp_path / "array.npz").open("wb") as file:
+        np.save(file, np.zeros((1, 784), np.float32))
+    (tmp_path / "text.npz").write_text("no samples")
     spec(tmp_path, options)
     outcome = gen_repo("models.yaml", "-o", "repository")
     assert (outcome.code, message in outcome.err) == (1, True), outcome

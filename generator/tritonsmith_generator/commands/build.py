@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -52,6 +53,13 @@ def build(
             help="ONNX file: NAME=MIN:OPT:MAX, e.g. x=1x3x224x224:8x3x224x224:64x3x224x224"
         ),
     ] = None,
+    samples: Annotated[
+        str | None,
+        typer.Option(
+            help="ONNX file: inputs to measure ranges (int8, fp8) and to compare answers with: "
+            "a .npz file, a folder of .npy files or package.module:function"
+        ),
+    ] = None,
     sha256: Annotated[
         str | None, typer.Option(help="ONNX file: the SHA-256 that the file must have")
     ] = None,
@@ -90,6 +98,7 @@ def build(
         "precision": precision,
         "batching": _batching(batching, max_batch),
         "shapes": _shapes(shape or []),
+        "accuracy": _samples(samples, source.parent),
         "sha256": sha256,
     }
     for_one = {key: value for key, value in given.items() if value is not None}
@@ -97,8 +106,8 @@ def build(
         spec = _spec_of_one(name or source.stem, source, for_one)
     elif for_one or name:
         raise UsageError(
-            "--name, --target, --precision, --max-batch, --no-batching and --shape "
-            "are for a single ONNX file; with a spec, write them into the spec"
+            "--name, --target, --precision, --max-batch, --no-batching, --shape, --samples and "
+            "--sha256 are for a single ONNX file; with a spec, write them into the spec"
         )
     else:
         spec = load_spec(source)
@@ -168,6 +177,14 @@ def _shapes(texts: list[str]) -> dict[str, dict[str, list[int]]] | None:
             end: [int(size) for size in match[end].split("x")] for end in ("min", "opt", "max")
         }
     return shapes or None
+
+
+def _samples(given: str | None, folder: Path) -> dict[str, str] | None:
+    """For the spec, whose paths start at the model's folder; those of a command start here."""
+    if given is None:
+        return None
+    a_path = Path(given).exists() or ":" not in given or ".py:" in given
+    return {"samples": os.path.relpath(given, folder) if a_path else given}
 
 
 def _print(

@@ -14,6 +14,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from tritonsmith_generator.factory import call_factory
 from tritonsmith_generator.passes.base import Array, Arrays
 from tritonsmith_generator.signature import Signature, Tensor
 
-__all__ = ["Samples"]
+__all__ = ["Samples", "none_given"]
 
 # Samples of a dynamic batch that are run together.
 _ROWS = 8
@@ -58,6 +59,11 @@ class Samples:
 
     def _batches(self, signature: Signature) -> Iterator[Mapping[str, Any]]:
         path = Path(self.source)
+        if not path.exists() and (path.suffix == ".npz" or ":" not in self.source):
+            raise InputError(
+                f"samples '{os.path.normpath(path)}': no such file or folder; correct accuracy.samples or "
+                "calibration in the spec, whose paths start at the spec's folder, or --samples"
+            )
         if path.is_dir():
             return _from_folder(path, signature)
         if path.suffix == ".npz":
@@ -70,6 +76,15 @@ class Samples:
         )
 
 
+def none_given(precision: str) -> InputError:
+    """The error for a precision that cannot do without samples."""
+    return InputError(
+        f"{precision} needs samples to measure ranges with: name them as accuracy.samples or "
+        "calibration in the spec, or with --samples for a single ONNX file (a .npz file, a folder "
+        "of .npy files or package.module:function)"
+    )
+
+
 def _rows(signature: Signature, batch: Arrays) -> int:
     """The samples in a batch; one, where the first input has no axis for several."""
     first = signature.inputs[0]
@@ -78,7 +93,13 @@ def _rows(signature: Signature, batch: Arrays) -> int:
 
 def _from_npz(path: Path) -> Mapping[str, Array]:
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        stored = np.load(path, allow_pickle=False)
+        if isinstance(stored, np.ndarray):
+            raise InputError(
+                f"{path} holds an array without the name of its input, as .npy files do: write it "
+                "with numpy.savez(path, INPUT=array)"
+            )
+        with stored:
             return dict(stored)
     except (OSError, ValueError, zipfile.BadZipFile) as exc:
         raise InputError(f"{path}: not a readable .npz file: {exc}") from exc

@@ -25,7 +25,7 @@ from tritonsmith_generator.errors import InputError
 from tritonsmith_generator.onnxfile import signature_of
 from tritonsmith_generator.passes import conditions, weights
 from tritonsmith_generator.passes.base import Condition, PassResult
-from tritonsmith_generator.passes.calibration import Samples
+from tritonsmith_generator.passes.calibration import Samples, none_given
 from tritonsmith_generator.passes.census import Stopwatch
 from tritonsmith_generator.passes.ranges import largest_values
 from tritonsmith_generator.passes.scales import SMALLEST_SCALE, raise_tiny_scales
@@ -79,10 +79,7 @@ class Int8:
     def apply(self, model: Path, workdir: Path) -> PassResult:
         watch = Stopwatch(self.name, model)
         if self.samples is None:
-            raise InputError(
-                "int8 needs samples to measure ranges with: give accuracy.samples in the spec "
-                "(a .npz file, a folder of .npy files or package.module:function)"
-            )
+            raise none_given("int8")
         file = onnxfile.read(model)
         check_patterns(file.proto, self.keep)
         batches = self.samples.read(signature_of(file.proto), self.options.max_samples)

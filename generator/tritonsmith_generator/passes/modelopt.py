@@ -18,7 +18,7 @@ from tritonsmith_generator.errors import HostError, InputError
 from tritonsmith_generator.onnxfile import signature_of
 from tritonsmith_generator.passes import conditions, weights
 from tritonsmith_generator.passes.base import Array, Condition, PassResult
-from tritonsmith_generator.passes.calibration import Samples
+from tritonsmith_generator.passes.calibration import Samples, none_given
 from tritonsmith_generator.passes.census import Stopwatch
 from tritonsmith_generator.passes.scales import SMALLEST_SCALE, raise_tiny_scales
 from tritonsmith_generator.passes.selection import check_patterns, matches
@@ -56,10 +56,7 @@ class Fp8:
 
     def apply(self, model: Path, workdir: Path) -> PassResult:
         if self.samples is None:
-            raise InputError(
-                "fp8 needs samples to measure ranges with: give accuracy.samples in the spec "
-                "(a .npz file, a folder of .npy files or package.module:function)"
-            )
+            raise none_given("fp8")
         watch = Stopwatch(self.name, model)
         work = weights.read(model)
         check_patterns(work.proto, self.keep)
