@@ -15,7 +15,17 @@ import numpy as np
 from tritonsmith_generator.errors import InputError
 from tritonsmith_generator.limits import LIMITS, Limits, limits_for
 
-__all__ = ["LIMITS", "Failure", "GateReport", "Limits", "Metrics", "gate", "limits_for", "measure"]
+__all__ = [
+    "LIMITS",
+    "Failure",
+    "GateReport",
+    "Limits",
+    "Metrics",
+    "gate",
+    "judge",
+    "limits_for",
+    "measure",
+]
 
 Array = np.ndarray[Any, Any]
 Answers = Mapping[str, Array]
@@ -107,15 +117,16 @@ class GateReport:
             )
             yield f"accuracy of '{name}': {', '.join(measured)}"
 
-    def raise_if_failed(self, *, sparse: bool = False, trials: int = 1) -> None:
+    def raise_if_failed(self, *, what: str = "", sparse: bool = False, trials: int = 1) -> None:
         """Raises InputError that names output, value, limit and the precision to try next.
 
+        ``what`` says of what the outputs are, before all else, e.g. ``"the plan: "``;
         ``sparse`` says that weights were pruned as well, which may lose more than any precision;
         ``trials`` how many conversions were tried, each with other nodes left alone.
         """
         if self.passed:
             return
-        what = f"{self.precision} with 2:4 sparsity" if sparse else self.precision
+        precision = f"{self.precision} with 2:4 sparsity" if sparse else self.precision
         reasons = [*map(str, self.failures)]
         if trials > 1:
             reasons.append(
@@ -123,7 +134,7 @@ class GateReport:
                 f"them would leave nothing of {self.precision}"
             )
         raise InputError(
-            f"{what} is not accurate enough: {'; '.join(reasons)}; "
+            f"{what}{precision} is not accurate enough: {'; '.join(reasons)}; "
             f"{_either(self._advice(sparse, searched=trials > 1))}"
         )
 
@@ -186,14 +197,22 @@ def gate(
             f"the accuracy gate needs the same samples on both sides: {len(references)} "
             f"reference answers, {len(outputs)} answers"
         )
-    names = list(references[0])
     metrics = {
         name: measure([_output(r, name) for r in references], [_output(o, name) for o in outputs])
-        for name in names
+        for name in references[0]
     }
-    allowed = {name: _limits_of(references[0][name], limits) for name in names}
+    return judge(metrics, references[0], limits, precision)
+
+
+def judge(
+    metrics: Mapping[str, Metrics], reference: Answers, limits: Limits, precision: str
+) -> GateReport:
+    """The verdict on what was measured; ``reference`` says each output's data type."""
+    allowed = {name: _limits_of(reference[name], limits) for name in metrics}
     failures = tuple(
-        failure for name in names for failure in _failures(name, metrics[name], allowed[name])
+        failure
+        for name, found in metrics.items()
+        for failure in _failures(name, found, allowed[name])
     )
     return GateReport(precision, metrics, failures, allowed)
 

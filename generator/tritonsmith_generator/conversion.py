@@ -112,7 +112,9 @@ def convert_model(
         tell("passes", detail, None)
 
     converted = convert(search, work, spec.accuracy.fallback, on_trial)
-    converted.gate.raise_if_failed(sparse=spec.sparse, trials=converted.trials)
+    converted.gate.raise_if_failed(
+        what="the converted graph: ", sparse=spec.sparse, trials=converted.trials
+    )
     notes = [*_pass_notes(converted.passes.reports), *_gate_notes(converted)]
     result = converted.passes.model
     name = _move(result, folder) if work in result.parents else None

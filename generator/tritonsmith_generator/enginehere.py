@@ -14,8 +14,9 @@ if TYPE_CHECKING:
         Progress,
         UnsupportedNode,
     )
+    from tritonsmith_generator.plananswers import PlanAnswers, PlanQuestion
 
-__all__ = ["build_here", "prepare_here", "unsupported_here"]
+__all__ = ["ask_here", "build_here", "prepare_here", "unsupported_here"]
 
 
 def prepare_here(library: Library) -> None:
@@ -39,3 +40,10 @@ def unsupported_here(
     from tritonsmith_generator import tensorrt
 
     return tensorrt.unsupported_nodes(*request)
+
+
+def ask_here(question: PlanQuestion, emit: Callable[[Progress], None]) -> PlanAnswers:
+    """As ``tensorrt.ask``."""
+    from tritonsmith_generator import tensorrt
+
+    return tensorrt.ask(question, emit)

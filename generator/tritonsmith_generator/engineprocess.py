@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from tritonsmith_generator import worker
 from tritonsmith_generator.builder_options import Library
-from tritonsmith_generator.enginehere import build_here, prepare_here, unsupported_here
+from tritonsmith_generator.enginehere import ask_here, build_here, prepare_here, unsupported_here
 from tritonsmith_generator.toolchain import LOCAL, Toolchain
 
 if TYPE_CHECKING:  # numpy can be imported while the process starts
@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # numpy can be imported while the process starts
         Progress,
         UnsupportedNode,
     )
+    from tritonsmith_generator.plananswers import PlanAnswers, PlanQuestion
 
 __all__ = ["EngineProcess", "engine_process", "start_early"]
 
@@ -44,6 +45,9 @@ class EngineProcess(Protocol):
 
     def build(self, request: EngineRequest, on_progress: OnProgress) -> EngineReport:
         """As ``engine.build_engine``; once."""
+
+    def ask(self, question: PlanQuestion, on_progress: OnProgress) -> PlanAnswers:
+        """Run a plan on the GPU. Raises HostError if that fails."""
 
     def stop(self) -> None:
         """End it without waiting; ``build``, in another thread, then raises HostError."""
@@ -96,6 +100,9 @@ class _Here(EngineProcess):
         finally:
             request.unfinished.unlink(missing_ok=True)
 
+    def ask(self, question: PlanQuestion, on_progress: OnProgress) -> PlanAnswers:
+        return self._started().run(ask_here, question, on_progress, what="the run of the plan")
+
     def stop(self) -> None:
         if self._child is not None:
             self._child.kill()
@@ -132,6 +139,9 @@ class _Elsewhere(EngineProcess):
             return self._toolchain.build_engine(request, on_progress)
         finally:
             self._building = False
+
+    def ask(self, question: PlanQuestion, on_progress: OnProgress) -> PlanAnswers:
+        return self._toolchain.run_plan(question, on_progress)
 
     def stop(self) -> None:
         if self._building:

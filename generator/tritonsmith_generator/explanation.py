@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["StageReport", "Stages", "all_reused", "differences", "flat"]
 
 _CONFIG = "config.pbtxt"  # rendered each time: that is quick
-_ORDER = ("cases", "conversion", "plan", _CONFIG)
+_ORDER = ("cases", "conversion", "plan", "accuracy", _CONFIG)
 
 _SHOWN = 60  # characters of a value
 _DIGEST = "sha256:"
@@ -26,7 +26,7 @@ class StageReport:
     """What happened to a stage, or would happen in a dry run.
 
     Attributes:
-        stage: cases, conversion, plan or config.pbtxt.
+        stage: cases, conversion, plan, accuracy (of the plan) or config.pbtxt.
         ran: False where an earlier result was used again.
         why: what made it run, one reason after the other; empty where it did not.
         seconds: wall time; stages may overlap.

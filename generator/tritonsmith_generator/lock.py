@@ -85,7 +85,8 @@ class LockedModel:
     path, relative to the source's folder and to the model's; ``tools`` are versions. ``spec`` is
     what the spec says of the model, defaults and the source's place left out. ``plans`` are those
     of target ``tensorrt``, by the GPUs that they run on (see ``plans``). ``stages`` has the inputs
-    of each stage that took part, by its name (see ``stage``).
+    of each stage that took part, by its name (see ``stage``). ``accuracy`` is what the plan's run
+    on the GPU gave (see ``plangate.measure_plan``); empty where there was none.
     """
 
     key: str
@@ -101,6 +102,7 @@ class LockedModel:
     spec: Mapping[str, Any] = field(default_factory=dict)
     plans: Mapping[str, LockedPlan] = field(default_factory=dict)
     stages: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    accuracy: Mapping[str, Any] = field(default_factory=dict)
 
     def follows_from(self, key: str) -> bool:
         """Whether a job with this key made these files, or one of several plans among them."""

@@ -26,7 +26,7 @@ from tritonsmith_generator.passes.tidy import Tidy
 from tritonsmith_generator.plans import name_plans
 from tritonsmith_generator.precheck import Checked, precheck
 from tritonsmith_generator.profiles import Shaping, derive_shaping
-from tritonsmith_generator.publishedplan import published_plan
+from tritonsmith_generator.publishedplan import published
 from tritonsmith_generator.repository import (
     Change,
     Content,
@@ -94,7 +94,6 @@ def build_model(
         tell("precheck", str(job.source))
         source = _read(job)
         file = _tidy(source.checked, work)
-        published = partial(published_plan, job, folder, locked)
         made = ModelStages(
             job,
             file,
@@ -102,7 +101,7 @@ def build_model(
             source.shaping,
             source.samples[:_SAMPLES],
             stages,
-            published,
+            partial(published, job, folder, locked),
             process,
             tell,
         ).make(merged)
@@ -132,6 +131,7 @@ def build_model(
         spec=job.said,
         plans=plans,
         stages=stages.inputs,
+        accuracy=made.accuracy,
     )
     return Built(number, changes, warnings, made.notes, ran, entry)
 

@@ -1,4 +1,5 @@
-"""The stages of one model: its cases, its conversion and its plan, made or found in the cache.
+"""The stages of one model, made or found in the cache: its cases, its conversion, its plan and how
+accurate that is.
 
 Where no pass changes the graph, the plan is built while ONNX Runtime answers the cases.
 """
@@ -9,11 +10,12 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import get_native_id
 from typing import Any
 
+from tritonsmith_generator import plangate
 from tritonsmith_generator.artifact import (
     Artifact,
     artifact_of_graph,
@@ -21,7 +23,13 @@ from tritonsmith_generator.artifact import (
     artifact_to_come,
     compile_plan,
 )
-from tritonsmith_generator.cases import Case, load_cases, record_cases, write_cases
+from tritonsmith_generator.cases import (
+    Case,
+    load_cases,
+    record_cases,
+    served_cases,
+    write_cases,
+)
 from tritonsmith_generator.conversion import (
     Graph,
     Tell,
@@ -40,9 +48,15 @@ from tritonsmith_generator.onnxfile import OnnxFile
 from tritonsmith_generator.passes.base import Arrays
 from tritonsmith_generator.passes.recipe import Recipe
 from tritonsmith_generator.profiles import Shaping
+from tritonsmith_generator.repository import Content
 from tritonsmith_generator.signature import Signature
 from tritonsmith_generator.stage import Kept, Stage
-from tritonsmith_generator.stageinputs import cases_stage, conversion_stage, plan_stage
+from tritonsmith_generator.stageinputs import (
+    accuracy_stage,
+    cases_stage,
+    conversion_stage,
+    plan_stage,
+)
 from tritonsmith_generator.targets import release_of
 
 __all__ = ["Made", "ModelStages"]
@@ -55,17 +69,21 @@ Published = Callable[[Stage], Kept | None]
 
 @dataclass(frozen=True)
 class Made:
-    """What the stages gave; ``notes`` says what passes and builder did."""
+    """What the stages gave; ``notes`` says what passes and builder did.
+
+    ``accuracy`` is what ``plangate.measure_plan`` found; empty where no plan was run.
+    """
 
     cases: tuple[Case, ...]
     artifact: Artifact
     notes: tuple[str, ...]
+    accuracy: Mapping[str, Any] = field(default_factory=dict)
 
 
 class ModelStages:
     """One model's stages. ``make`` is called once.
 
-    ``published`` looks for a plan in the repository.
+    ``published`` looks for a stage's result in the repository.
     """
 
     def __init__(
@@ -98,16 +116,46 @@ class ModelStages:
         recipe = recipe_of(self._job)
         graph = self._converted() if recipe.passes else self._source
         if graph is None:
-            if self._job.target.compiled:
-                self._stages.follows("plan", "conversion")
-            return Made(self._recorded(), artifact_to_come(self._job), ())
+            return self._to_convert()
         if self._job.target.compiled:
-            artifact = self._plan_beside_cases(graph, recipe)
-        else:
-            artifact = artifact_of_graph(self._job, graph)
-        return Made(self._recorded(), artifact, (*graph.notes, *artifact.notes))
+            return self._compiled(graph, recipe)
+        return Made(self._recorded(), artifact_of_graph(self._job, graph), graph.notes)
 
-    def _plan_beside_cases(self, graph: Graph, recipe: Recipe) -> Artifact:
+    def _to_convert(self) -> Made:
+        """In a dry run: what follows from a conversion that was not made."""
+        if self._job.target.compiled:
+            self._stages.follows("plan", "conversion")
+        return Made(self._recorded(), artifact_to_come(self._job), ())
+
+    def _compiled(self, graph: Graph, recipe: Recipe) -> Made:
+        job, why_not = self._job, plangate.why_not(self._job, recipe.builder)
+        stage = self._plan_stage(graph, recipe)
+        kept = self._plan_beside_cases(stage, graph, recipe)
+        if kept is None:
+            if not why_not:
+                self._stages.follows("accuracy", "plan")
+            return Made(self._recorded(), artifact_to_come(job), graph.notes)
+        artifact, cases = artifact_of_plan(job, kept), self._recorded()
+        notes = (*graph.notes, *artifact.notes)
+        if why_not:
+            return Made(cases, artifact, (*notes, plangate.not_compared(why_not)))
+        asked = served_cases(cases, artifact.served(self._signature))
+        found = self._accuracy(stage, artifact.files[job.target.filename], asked)
+        judged = plangate.judge_plan(job, recipe.builder, found, asked)
+        return Made(cases, artifact, (*notes, *judged), found)
+
+    def _accuracy(self, plan: Stage, file: Content, asked: Sequence[Case]) -> Mapping[str, Any]:
+        """What the plan's run on the GPU gave; empty in a dry run that would have to run it."""
+        job = self._job
+        assert isinstance(file, Path)  # it was built
+
+        def measure_into(_: Path) -> Mapping[str, Any]:
+            return plangate.measure_plan(job, file, asked, self._process, self._tell)
+
+        kept = self._stages.result(accuracy_stage(plan, self._asks), measure_into, self._published)
+        return {} if kept is None else kept.about
+
+    def _plan_beside_cases(self, stage: Stage, graph: Graph, recipe: Recipe) -> Kept | None:
         answers: list[Future[Any]] = []
         with ThreadPoolExecutor(1) as pool:
 
@@ -117,14 +165,14 @@ class ModelStages:
                     answers[0].add_done_callback(self._stop_if_failed)
 
             try:
-                artifact = self._plan(graph, recipe, on_build)
+                kept = self._plan(stage, graph, recipe, on_build)
             except TritonsmithError:
                 for failed in answers:
                     failed.result()  # what stopped the build
                 raise
             for answer in answers:
                 answer.result()
-        return artifact
+        return kept
 
     def _recorded_meanwhile(self) -> tuple[Case, ...]:
         # Kernels are timed now: who times them goes first. ONNX Runtime's threads inherit this.
@@ -136,12 +184,18 @@ class ModelStages:
         if answer.exception() is not None:
             self._process.stop()
 
-    def _plan(self, graph: Graph, recipe: Recipe, on_build: Callable[[], None]) -> Artifact:
+    def _plan_stage(self, graph: Graph, recipe: Recipe) -> Stage:
         job, release = self._job, release_of(self._job.target, self._job.toolchain)
         assert release is not None  # or no plan is compiled
         passed = graph.model != self._source.model
         digests = {f"converted {n}" if passed else n: d for n, d in graph.digests.items()}
-        stage = plan_stage(job, digests, self._shaping, recipe.builder, release)
+        return plan_stage(job, digests, self._shaping, recipe.builder, release)
+
+    def _plan(
+        self, stage: Stage, graph: Graph, recipe: Recipe, on_build: Callable[[], None]
+    ) -> Kept | None:
+        """None in a dry run that would have to build it."""
+        job = self._job
 
         def tell(stage: str, detail: str, fraction: float | None) -> None:
             if fraction is not None:  # the graph was parsed: TensorRT can take all its nodes
@@ -153,8 +207,7 @@ class ModelStages:
                 job, graph.model, recipe.builder, self._shaping, self._process, folder, tell
             )
 
-        kept = self._stages.result(stage, compile_into, self._published)
-        return artifact_to_come(job) if kept is None else artifact_of_plan(job, kept)
+        return self._stages.result(stage, compile_into, self._published)
 
     def _converted(self) -> Graph | None:
         """None in a dry run that would have to convert."""

@@ -1,4 +1,5 @@
-"""A plan that lies in the repository is as good as one in the cache, which may be gone or new."""
+"""What is published is as good as what is in the cache, which may be gone or new: plans, and how
+accurate they were found to be."""
 
 from __future__ import annotations
 
@@ -9,13 +10,18 @@ from tritonsmith_generator.job import Job
 from tritonsmith_generator.lock import LockedModel
 from tritonsmith_generator.stage import Kept, Stage
 
-__all__ = ["published_plan"]
+__all__ = ["published"]
 
 
-def published_plan(job: Job, folder: Path, locked: LockedModel | None, stage: Stage) -> Kept | None:
-    """The plan in the model's ``folder``, if it is what ``stage`` makes and its bytes are whole."""
+def published(job: Job, folder: Path, locked: LockedModel | None, stage: Stage) -> Kept | None:
+    """What ``stage`` makes, if the model in ``folder`` was published with it."""
     if locked is None or locked.stages.get(stage.name) != stage.inputs:
         return None
+    return {"plan": _plan, "accuracy": _accuracy}[stage.name](job, folder, locked)
+
+
+def _plan(job: Job, folder: Path, locked: LockedModel) -> Kept | None:
+    """The plan in the model's folder, if its bytes are whole."""
     name, home = job.target.filename, folder / str(locked.version)
     plan = locked.files.get(f"{locked.version}/{name}")
     config = locked.files.get(CONFIG_NAME)  # it says the data types
@@ -28,3 +34,8 @@ def published_plan(job: Job, folder: Path, locked: LockedModel | None, stage: St
         "notes": [f"plan: that of version {locked.version} in the repository"],
     }
     return Kept(home, {name: f"sha256:{plan.sha256}"}, about)
+
+
+def _accuracy(job: Job, folder: Path, locked: LockedModel) -> Kept | None:
+    """How accurate the plan was, if it was run."""
+    return Kept(folder, {}, locked.accuracy) if locked.accuracy else None

@@ -16,13 +16,17 @@ from tritonsmith_generator.job import Job
 from tritonsmith_generator.profiles import Shaping
 from tritonsmith_generator.stage import Stage
 
-__all__ = ["cases_stage", "conversion_stage", "plan_stage"]
+__all__ = ["accuracy_stage", "cases_stage", "conversion_stage", "plan_stage"]
 
 # The code of ours that makes a result: a release, or a change of a checkout, may make another one.
 _CODE = {
     "cases": ("cases.py", "reference.py", "passes/tidy.py"),
     "conversion": ("accuracy.py", "conversion.py", "limits.py", "reference.py", "passes/*.py"),
     "plan": ("builder_options.py", "tensorrt.py", "tensorrt_config.py"),
+    "accuracy": (
+        *("accuracy.py", "plangate.py", "plandevice.py", "tensorrt_answers.py"),
+        "backends/common/tritonsmith_backend/plan_*.py",
+    ),
 }
 _QUANTIZED_BY_MODELOPT = ("fp8", "int4")
 
@@ -51,9 +55,10 @@ def conversion_stage(
     packages = ["onnx", "onnxruntime", "numpy", "ml_dtypes"]
     packages += ["onnxslim"] * spec.simplify
     packages += ["nvidia-modelopt"] * (spec.precision in _QUANTIZED_BY_MODELOPT)
+    said = spec.model_dump(mode="json", exclude=dict(_NOT_CONVERTING), exclude_defaults=True)
     inputs: dict[str, Any] = {
         **graph,
-        **dict(flat(spec.model_dump(mode="json", exclude=_NOT_CONVERTING, exclude_defaults=True))),
+        **dict(flat(said)),
         "precision": spec.precision,
         "executor": f"{executor} {release.partition('.')[0]}",
         "cases": f"sha256:{cases.key}",
@@ -63,9 +68,10 @@ def conversion_stage(
 
 
 # A key that is not named here makes the stage run: too often is better than not at all.
-_NOT_CONVERTING = {
-    *("onnx", "torch", "sha256", "target", "shapes", "builder", "batching", "instances"),
-    *("warmup", "cuda_graphs", "version", "config"),
+_NOT_CONVERTING: Mapping[str, Any] = {
+    **dict.fromkeys(("onnx", "torch", "sha256", "target", "shapes", "builder", "batching"), True),
+    **dict.fromkeys(("instances", "warmup", "cuda_graphs", "version", "config"), True),
+    "accuracy": {"plan"},
 }
 
 
@@ -95,6 +101,11 @@ def plan_stage(
                 text = ":".join("x".join(map(str, end)) for end in (ends.min, ends.opt, ends.max))
                 inputs[f"{kind} {number} {name}"] = text
     return _stage("plan", inputs)
+
+
+def accuracy_stage(plan: Stage, cases: Stage) -> Stage:
+    """How far the plan's answers to the cases are from those that were recorded."""
+    return _stage("accuracy", {"plan": f"sha256:{plan.key}", "cases": f"sha256:{cases.key}"})
 
 
 # The paths of plugins say nothing of their bytes; timings make a build quick, not different.

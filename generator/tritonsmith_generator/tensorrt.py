@@ -28,8 +28,10 @@ from tritonsmith_generator.engine import (
 from tritonsmith_generator.enginelayers import EngineLayers, engine_layers
 from tritonsmith_generator.errors import HostError, InputError, TritonsmithError
 from tritonsmith_generator.gputurn import gpu_turn
+from tritonsmith_generator.plananswers import PlanAnswers, PlanQuestion
 from tritonsmith_generator.profiles import check_profiles
 from tritonsmith_generator.signature import Signature, Tensor
+from tritonsmith_generator.tensorrt_answers import answers
 from tritonsmith_generator.tensorrt_config import builder_config
 from tritonsmith_generator.tensorrt_hooks import (
     ROOT_PHASE,
@@ -39,7 +41,7 @@ from tritonsmith_generator.tensorrt_hooks import (
 )
 from tritonsmith_generator.timingcache import merge_timing_cache
 
-__all__ = ["build", "prepare", "unsupported_nodes"]
+__all__ = ["ask", "build", "prepare", "unsupported_nodes"]
 
 Emit = Callable[[Progress], None]
 
@@ -130,6 +132,13 @@ def unsupported_nodes(
     if parser.parse_from_file(str(onnx)):
         return ()
     return _refused(release, parser, onnx)
+
+
+def ask(question: PlanQuestion, emit: Emit) -> PlanAnswers:
+    """Run a plan that lies on the disk. Raises HostError."""
+    trt, _ = _load(question.library)
+    logger(trt).errors.clear()  # of the build before
+    return answers(trt, question, lambda: emit(_WAITING))
 
 
 def _load(library: Library) -> tuple[Any, Release]:

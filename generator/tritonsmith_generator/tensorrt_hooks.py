@@ -22,7 +22,7 @@ _STEP_INTERVAL = 0.05  # seconds between two reports of one phase's steps; some 
 def logger(trt: Any) -> Any:
     """The logger of this process; TensorRT heeds only the first one that it sees.
 
-    ``errors`` and ``warnings`` are lists of texts.
+    ``errors`` and ``warnings`` are lists of texts, ``last_error`` is the last of them or "".
     """
 
     class Log(trt.ILogger):  # type: ignore[misc]  # NVIDIA's classes are untyped
@@ -36,6 +36,10 @@ def logger(trt: Any) -> Any:
                 self.errors.append(message)
             elif severity == trt.ILogger.WARNING:
                 self.warnings.append(message)
+
+        @property
+        def last_error(self) -> str:
+            return self.errors[-1] if self.errors else ""
 
     return Log()
 

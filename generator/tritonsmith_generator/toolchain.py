@@ -16,6 +16,7 @@ from tritonsmith_generator.errors import HostError
 
 if TYPE_CHECKING:
     from tritonsmith_generator.engine import EngineReport, EngineRequest, Progress
+    from tritonsmith_generator.plananswers import PlanAnswers, PlanQuestion
 
 __all__ = ["LOCAL", "Toolchain"]
 
@@ -47,6 +48,11 @@ class Toolchain(Protocol):
     ) -> EngineReport:
         """Build the plan. Raises InputError and HostError, as ``engine.build_engine``."""
 
+    def run_plan(
+        self, question: PlanQuestion, on_progress: Callable[[Progress], None]
+    ) -> PlanAnswers:
+        """Run a plan that was built there on the GPU. Raises HostError."""
+
 
 class _Local:
     """This environment's own libraries."""
@@ -75,6 +81,14 @@ class _Local:
         from tritonsmith_generator.engine import build_engine
 
         return build_engine(request, on_progress)
+
+    def run_plan(
+        self, question: PlanQuestion, on_progress: Callable[[Progress], None]
+    ) -> PlanAnswers:
+        from tritonsmith_generator import worker
+        from tritonsmith_generator.enginehere import ask_here
+
+        return worker.run_isolated(ask_here, question, on_progress, what="the run of the plan")
 
 
 LOCAL: Toolchain = _Local()

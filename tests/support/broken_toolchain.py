@@ -8,6 +8,7 @@ from pathlib import Path
 from tritonsmith_generator.builder_options import Library, Release
 from tritonsmith_generator.engine import EngineReport, EngineRequest, Progress
 from tritonsmith_generator.errors import HostError
+from tritonsmith_generator.plananswers import PlanAnswers, PlanQuestion
 
 __all__ = ["BROKEN"]
 
@@ -27,6 +28,11 @@ class _Broken:
     def build_engine(
         self, request: EngineRequest, on_progress: Callable[[Progress], None]
     ) -> EngineReport:
+        raise NotImplementedError
+
+    def run_plan(
+        self, question: PlanQuestion, on_progress: Callable[[Progress], None]
+    ) -> PlanAnswers:
         raise NotImplementedError
 
 

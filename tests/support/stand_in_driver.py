@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-__all__ = ["THREE_GPUS", "compile_library"]
+__all__ = ["HOST_MEMORY", "THREE_GPUS", "compile_library"]
 
 # Two of a kind, and one of another; CUDA_VISIBLE_DEVICES may name one of them, as CUDA allows.
 THREE_GPUS = """
@@ -31,6 +31,37 @@ int cuDeviceGetUuid(char *uuid, int device) {
 }
 int cuDeviceGetAttribute(int *value, int attribute, int device) {
     *value = device < 2 ? (attribute == 75 ? 8 : 9) : (attribute == 75 ? 9 : 0); return 0;
+}
+"""
+
+# The calls that tensors on a GPU need, for one GPU whose memory is the host's and ends at LIMIT.
+HOST_MEMORY = """
+#include <stdlib.h>
+#include <string.h>
+static size_t blocks, limit = 1 << 20;
+size_t live(void) { return blocks; }
+void set_limit(size_t bytes) { limit = bytes; }
+int cuInit(unsigned flags) { return 0; }
+int cuDeviceGet(int *device, int index) { *device = index; return 0; }
+int cuDevicePrimaryCtxRetain(void **context, int device) { *context = &blocks; return 0; }
+int cuCtxPushCurrent_v2(void *context) { return context == &blocks ? 0 : 201; }
+int cuCtxPopCurrent_v2(void **context) { *context = &blocks; return 0; }
+int cuCtxSynchronize(void) { return 0; }
+int cuMemAlloc_v2(unsigned long long *address, size_t bytes) {
+    if (!bytes) return 1;
+    if (bytes > limit) return 2;
+    *address = (unsigned long long)aligned_alloc(256, (bytes + 255) / 256 * 256);
+    blocks++; return 0;
+}
+int cuMemFree_v2(unsigned long long address) { free((void *)address); blocks--; return 0; }
+int cuMemcpyHtoD_v2(unsigned long long to, const void *from, size_t bytes) {
+    memcpy((void *)to, from, bytes); return 0;
+}
+int cuMemcpyDtoH_v2(void *to, unsigned long long from, size_t bytes) {
+    memcpy(to, (void *)from, bytes); return 0;
+}
+int cuGetErrorString(int status, const char **text) {
+    *text = status == 2 ? "out of memory" : "invalid"; return 0;
 }
 """
 

@@ -39,6 +39,7 @@ CLASSES = {
     "plan": "IHostMemory",
     "self._runtime": "Runtime",
     "self.engine": "ICudaEngine",
+    "opened.engine": "ICudaEngine",
     "context": "IExecutionContext",
 }
 

@@ -248,7 +248,7 @@ def test_every_tensorrt_name_that_the_backend_uses_exists() -> None:
     trt: Any = pytest.importorskip("tensorrt_rtx")
     owners = {"engine": trt.ICudaEngine, "context": trt.IExecutionContext, "trt": trt}
     used: set[tuple[str, str]] = set()
-    for file in ("plan_engine.py", "plan_model.py"):
+    for file in ("plan_engine.py", "plan_runner.py"):
         tree = ast.parse((BACKENDS / "common/tritonsmith_backend" / file).read_text())
         for node in ast.walk(tree):
             if isinstance(node, ast.Attribute):

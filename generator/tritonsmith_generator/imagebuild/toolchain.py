@@ -23,6 +23,7 @@ from tritonsmith_generator.imagebuild.contents import Contents, contents_of
 from tritonsmith_generator.imagebuild.inside import MARK
 from tritonsmith_generator.imagebuild.messages import decode_report, encode_request
 from tritonsmith_generator.imagebuild.packages import packages_for
+from tritonsmith_generator.plananswers import PlanAnswers, PlanQuestion
 from tritonsmith_generator.serve.dockerengine import Image, connect, ensure_image
 from tritonsmith_generator.serve.environment import Progress as Report
 
@@ -85,6 +86,12 @@ class ImageToolchain:
             )
         finally:
             request.unfinished.unlink(missing_ok=True)
+
+    def run_plan(
+        self, question: PlanQuestion, on_progress: Callable[[Progress], None]
+    ) -> PlanAnswers:
+        """Not done: it would take another container, and loading TensorRT once more."""
+        return PlanAnswers(skipped=f"it was built inside {self.image.name}")
 
 
 def image_toolchain(name: str, on_progress: Report) -> ImageToolchain:

@@ -30,18 +30,36 @@ DTYPES = {
 class Plan:
     """A deserialized engine. Raises RuntimeError with TensorRT's own reason if it does not load.
 
+    Args:
+        trt: the module ``tensorrt`` or ``tensorrt_rtx``.
+        path: the plan.
+        warn: called with TensorRT's warnings.
+        host_code: whether the plan may bring code for the host, which a version-compatible one
+            does; only where its origin is trusted.
+        logger: the process's own, where it has one already: TensorRT heeds no second one. It has
+            the last error's text as ``last_error``.
+
     Attributes:
         inputs, outputs: name to TensorRT's data type name.
         on_host: the inputs and outputs whose values TensorRT reads on the host.
         engine: TensorRT's own object.
     """
 
-    def __init__(self, trt: ModuleType, path: Path, warn: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        trt: ModuleType,
+        path: Path,
+        warn: Callable[[str], None],
+        *,
+        host_code: bool = False,
+        logger: Any = None,
+    ) -> None:
         self._trt = trt
-        self._logger = _logger(trt, warn)
+        self._logger = _logger(trt, warn) if logger is None else logger
         if hasattr(trt, "init_libnvinfer_plugins"):
             trt.init_libnvinfer_plugins(self._logger, "")
         self._runtime = trt.Runtime(self._logger)
+        self._runtime.engine_host_code_allowed = host_code
         self.engine: Any = self._runtime.deserialize_cuda_engine(path.read_bytes())
         if self.engine is None:
             raise RuntimeError(

@@ -57,8 +57,8 @@ class PlanRunner:
     ) -> None:
         self._trt, self._plan, self._device = trt, plan, device
         self._stream = device.stream()
-        self._ranges = {index: plan.ranges(index) for index in profiles}
-        self._contexts = {i: plan.context(i, self._stream.handle) for i in profiles}
+        self._ranges = {index: self._plan.ranges(index) for index in profiles}
+        self._contexts = {i: self._plan.context(i, self._stream.handle) for i in profiles}
         self._stream.wait()
         self._in, self._out = device.buffer(), device.buffer()
         self._growing: dict[str, Any] = {}

@@ -1,0 +1,37 @@
+"""What a plan is asked on the GPU that it was built for, and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tritonsmith_generator.builder_options import Library
+
+__all__ = ["Arrays", "PlanAnswers", "PlanQuestion"]
+
+Arrays = Mapping[str, "np.ndarray[Any, Any]"]
+
+
+@dataclass(frozen=True)
+class PlanQuestion:
+    """Inputs for a plan: full arrays by name, in the data types that the plan has."""
+
+    library: Library
+    plan: Path
+    inputs: tuple[Arrays, ...]
+
+
+@dataclass(frozen=True)
+class PlanAnswers:
+    """The outputs by name for each of the inputs.
+
+    None stands for inputs whose shapes no profile allows. ``skipped`` says why the plan could not
+    be asked at all, and is empty where it could.
+    """
+
+    outputs: tuple[Arrays | None, ...] = ()
+    skipped: str = ""

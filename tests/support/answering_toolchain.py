@@ -1,0 +1,79 @@
+"""A place with a GPU where there is none: its plans are real, and answered for by ONNX Runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tritonsmith_generator.builder_options import Library, Release
+from tritonsmith_generator.engine import EngineReport, EngineRequest, Progress
+from tritonsmith_generator.errors import HostError
+from tritonsmith_generator.plananswers import Arrays, PlanAnswers, PlanQuestion
+from tritonsmith_generator.reference import Reference
+from tritonsmith_generator.toolchain import LOCAL
+
+__all__ = ["AnsweringToolchain"]
+
+
+@dataclass(frozen=True)
+class AnsweringToolchain:
+    """Each run of a plan appends the shapes of the inputs to ``diary``, as a line.
+
+    ``factor`` is what all answers are multiplied by, ``cut`` how many rows they lack. Inputs of
+    more than ``rows`` rows are outside of all profiles. ``failure`` is what the GPU says instead.
+    """
+
+    model: Path
+    diary: Path
+    factor: float = 1.0
+    cut: int = 0
+    rows: int = 1000
+    failure: str = ""
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        return {"gpu": "8.9"}
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        return {}
+
+    @property
+    def releases(self) -> tuple[Release, ...]:
+        return LOCAL.releases
+
+    @property
+    def timings(self) -> Path:
+        return LOCAL.timings
+
+    def missing(self, library: Library) -> HostError:
+        return LOCAL.missing(library)
+
+    def build_engine(
+        self, request: EngineRequest, on_progress: Callable[[Progress], None]
+    ) -> EngineReport:
+        return LOCAL.build_engine(request, on_progress)
+
+    def run_plan(
+        self, question: PlanQuestion, on_progress: Callable[[Progress], None]
+    ) -> PlanAnswers:
+        assert question.plan.stat().st_size > 1000
+        with self.diary.open("a") as file:
+            shapes = [[*array.shape] for inputs in question.inputs for array in inputs.values()]
+            file.write(f"{shapes}\n")
+        if self.failure:
+            raise HostError(self.failure)
+        ask = Reference(self.model)
+        return PlanAnswers(tuple(self._answer(ask, inputs) for inputs in question.inputs))
+
+    def _answer(self, ask: Reference, inputs: Arrays) -> Arrays | None:
+        if any(len(array) > self.rows for array in inputs.values()):
+            return None
+        return {name: self._changed(array) for name, array in ask(dict(inputs)).items()}
+
+    def _changed(self, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        return (array * self.factor).astype(array.dtype)[self.cut :]
