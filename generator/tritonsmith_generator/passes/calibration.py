@@ -61,8 +61,9 @@ class Samples:
         path = Path(self.source)
         if not path.exists() and (path.suffix == ".npz" or ":" not in self.source):
             raise InputError(
-                f"samples '{os.path.normpath(path)}': no such file or folder; correct accuracy.samples or "
-                "calibration in the spec, whose paths start at the spec's folder, or --samples"
+                f"samples '{os.path.normpath(path)}': no such file or folder; correct "
+                "accuracy.samples or calibration in the spec, whose paths start at the spec's "
+                "folder, or --samples"
             )
         if path.is_dir():
             return _from_folder(path, signature)
