@@ -19,6 +19,7 @@ import numpy as np
 from . import Client, InputError, TritonError
 from .arguments import read_inputs, summarize
 from .loadtest import Load, Report, run_load
+from .remedies import command_message
 
 __all__ = ["main"]
 
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"tritonsmith: {error}", file=sys.stderr)
         return 2
     except TritonError as error:
-        print(f"tritonsmith: {error}", file=sys.stderr)
+        print(f"tritonsmith: {command_message(error, options.url)}", file=sys.stderr)
         return 4
     except KeyboardInterrupt:
         return _INTERRUPTED

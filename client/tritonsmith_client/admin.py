@@ -10,10 +10,21 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .errors import ResponseError
+from .errors import InputError, InvalidArgumentError, ResponseError
+from .exchange import Asked
 from .regions import RegionStatus
 
-__all__ = ["Duration", "IndexEntry", "Metric", "ModelStatistics", "Setting", "parse_metrics"]
+__all__ = [
+    "Duration",
+    "IndexEntry",
+    "Metric",
+    "ModelStatistics",
+    "Setting",
+    "check_log_settings",
+    "check_taken",
+    "parse_metrics",
+    "settings_asked",
+]
 
 Setting = bool | int | str | tuple[str, ...]
 
@@ -127,6 +138,30 @@ def settings_from(fields: Mapping[str, Any]) -> dict[str, Setting]:
         name: v if not isinstance(v, list) else v[0] if len(v) == 1 else tuple(v)
         for name, v in fields.items()
     }
+
+
+def settings_asked(kind: str, changes: Mapping[str, Any], model: str = "") -> Asked:
+    """What is asked of the trace or log settings."""
+    whose = f" of model '{model}'" if model else ""
+    return Asked(f"{'changing' if changes else 'reading'} the {kind} settings{whose}", model)
+
+
+def check_taken(what: str, changes: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raises InvalidArgumentError for a change of what the server has not: it ignores that."""
+    for name in changes:
+        if name not in now:
+            raise InvalidArgumentError(
+                f"{what} failed: the server has no setting '{name}'; it has: {', '.join(now)}"
+            )
+
+
+def check_log_settings(changes: Mapping[str, Any]) -> None:
+    """Raises InputError for a value that has no type that a log setting may have."""
+    for name, value in changes.items():
+        if not isinstance(value, (bool, int, str)):
+            raise InputError(
+                f"the log setting '{name}' is {value!r}; it must be a bool, int or str"
+            )
 
 
 _SAMPLE = re.compile(r"([A-Za-z_:][A-Za-z0-9_:]*)(?:\{(.*)\})?\s+(\S+)(?:\s+-?\d+)?")

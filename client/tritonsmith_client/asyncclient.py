@@ -149,11 +149,13 @@ class AsyncClient:
         from .httpadmin import metrics_exchange
 
         address = self._core.metrics_address(url)
-        transport = _transport(make_link(address, None, None, None))
+        runner = AsyncRunner(_transport(make_link(address, None, None, None)))
+        deadline = self._core.deadline()
+        flow = self._core.ask(metrics_exchange(address.path), deadline)
         try:
-            return await transport.send(metrics_exchange(address.path), self._core.deadline())
+            return await runner.run(flow, deadline)
         finally:
-            await transport.close()
+            await runner.close()
 
     async def close(self) -> None:
         """See `Client.close`."""

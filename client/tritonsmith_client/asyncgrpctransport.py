@@ -45,7 +45,7 @@ class AsyncGrpcTransport:
         except TimeoutError as exc:
             raise DeadlineExceededError(f"{exchange.what} failed: {deadline} exceeded") from exc
         except grpc.RpcError as exc:
-            raise mapped(exc, exchange.what) from exc
+            raise mapped(exc, exchange.what, deadline) from exc
         except asyncio.CancelledError as exc:
             if self._closed and not _is_cancelled():
                 raise ClosedError("the client was closed while it was used") from exc

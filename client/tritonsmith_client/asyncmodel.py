@@ -119,11 +119,10 @@ class AsyncModel:
         """``async for result in model.stream(prompt)``; see `Model.stream`."""
         exchange = self._core.stream(args, named, self._options)
         timeout = self._client.budget(self._options.timeout)
-        parts = self._runner.transport.stream(exchange, timeout)
+        parts = self._runner.stream(exchange, timeout)
         try:
             async for part in parts:
-                if part is not None:
-                    yield part
+                yield part
         finally:
             await parts.aclose()  # type: ignore[attr-defined]  # an async generator
 

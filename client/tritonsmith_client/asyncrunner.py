@@ -42,6 +42,21 @@ class AsyncRunner:
             result: T = done.value
             return result
 
+    async def stream(self, exchange: Exchange[T | None], timeout: float | None) -> AsyncIterator[T]:
+        """The replies to one request that have a content; the timeout is for each reply."""
+        parts = self.transport.stream(exchange, timeout)
+        try:
+            async for part in parts:
+                if part is not None:
+                    yield part
+        except TritonError as error:
+            from .remedies import completed  # for calls that failed only
+
+            completed(error, exchange.what)
+            raise
+        finally:
+            await parts.aclose()  # type: ignore[attr-defined]  # an async generator
+
     def submit(
         self, start: Callable[[Deadline], Flow[T]], budget: float | None
     ) -> asyncio.Future[T]:

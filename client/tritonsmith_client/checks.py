@@ -15,7 +15,15 @@ from .regions import RegionTensor
 from .tensors import Array
 from .values import ModelConfig, ModelMetadata, TensorMetadata
 
-__all__ = ["as_array", "bind", "check_classes", "check_outputs", "check_tensors", "converted"]
+__all__ = [
+    "as_array",
+    "bind",
+    "check_classes",
+    "check_outputs",
+    "check_tensors",
+    "converted",
+    "nearest",
+]
 
 
 def bind(
@@ -37,28 +45,34 @@ def bind(
     elif len(args) > len(metadata.inputs):
         raise InputError(
             f"model '{metadata.name}' was called with {len(args)} values and has "
-            f"{len(metadata.inputs)} inputs: {_listed(metadata.inputs)}"
+            f"{len(metadata.inputs)} inputs: {_listed(metadata.inputs)}",
+            model=metadata.name,
         )
     else:
         given.update(zip(by_name, args, strict=False))
     for name, value in named.items():
         if name in given:
-            raise InputError(f"input '{name}' of model '{metadata.name}' was given twice", name)
+            raise InputError(
+                f"input '{name}' of model '{metadata.name}' was given twice",
+                name,
+                model=metadata.name,
+            )
         given[name] = value
     for name in given:
         if name not in by_name:
             raise InputError(
-                f"model '{metadata.name}' has no input '{name}'{_nearest(name, by_name)}; "
+                f"model '{metadata.name}' has no input '{name}'{nearest(name, by_name)}; "
                 f"its inputs are: {_listed(metadata.inputs)}",
                 name,
+                model=metadata.name,
             )
     return {
-        name: value if type(value) is np.ndarray else as_array(value, by_name[name])
+        name: value if type(value) is np.ndarray else as_array(value, by_name[name], metadata.name)
         for name, value in given.items()
     }
 
 
-def as_array(value: Any, tensor: TensorMetadata) -> Array:
+def as_array(value: Any, tensor: TensorMetadata, model: str) -> Array:
     """Arrays are taken as they are; lists and numbers become arrays of the input's data type."""
     if isinstance(value, (np.ndarray, RegionTensor)):
         return value  # type: ignore[return-value]  # what is asked of both is dtype and shape
@@ -74,7 +88,10 @@ def as_array(value: Any, tensor: TensorMetadata) -> Array:
         return array
     except (TypeError, ValueError, OverflowError) as exc:
         raise InputError(
-            f"input {tensor} cannot be made of this {type(value).__name__}: {exc}", tensor.name
+            f"input {tensor} of model '{model}' cannot be made of this "
+            f"{type(value).__name__}: {exc}",
+            tensor.name,
+            model=model,
         ) from exc
 
 
@@ -122,13 +139,15 @@ def check_tensors(
             f"model '{metadata.name}' needs {_listed(missing)} too; "
             f"given: {', '.join(arrays) or 'nothing'}",
             missing[0].name,
+            model=metadata.name,
         )
     by_name = metadata.input_by_name
-    types = {name: _check_dtype(by_name[name], array) for name, array in arrays.items()}
+    model = metadata.name
+    types = {name: _check_dtype(by_name[name], a, model) for name, a in arrays.items()}
     for name, array in arrays.items():
-        _check_shape(by_name[name], array.shape, metadata.name, config)
+        _check_shape(by_name[name], array.shape, model, config)
     if config.max_batch_size:
-        _check_batch(metadata.name, limit or config.max_batch_size, arrays)
+        _check_batch(model, limit or config.max_batch_size, arrays)
     return types
 
 
@@ -138,9 +157,10 @@ def check_outputs(metadata: ModelMetadata, names: Iterable[str]) -> None:
     for name in names:
         if name not in known:
             raise InputError(
-                f"model '{metadata.name}' has no output '{name}'{_nearest(name, known)}; "
+                f"model '{metadata.name}' has no output '{name}'{nearest(name, known)}; "
                 f"its outputs are: {_listed(metadata.outputs)}",
                 name,
+                model=metadata.name,
             )
 
 
@@ -154,12 +174,14 @@ def check_classes(metadata: ModelMetadata, names: Iterable[str]) -> None:
         if tensor.dtype.wire == "BYTES" and (not wanted or tensor.name in wanted):
             raise InputError(
                 f"output {tensor} of model '{metadata.name}' holds strings, of which no "
-                "classification can be made; name other outputs with using(outputs=[...])",
+                "classification can be made",
                 tensor.name,
+                model=metadata.name,
+                remedy="name other outputs with using(outputs=[...])",
             )
 
 
-def _check_dtype(tensor: TensorMetadata, array: Array | RegionTensor) -> DataType:
+def _check_dtype(tensor: TensorMetadata, array: Array | RegionTensor, model: str) -> DataType:
     try:
         given = from_numpy(array.dtype)
     except (KeyError, TypeError):
@@ -167,9 +189,11 @@ def _check_dtype(tensor: TensorMetadata, array: Array | RegionTensor) -> DataTyp
     if given == tensor.dtype:
         return tensor.dtype
     raise InputError(
-        f"input '{tensor.name}' takes {tensor.dtype} and was given {array.dtype}; "
-        f"{_dtype_remedy(tensor.dtype)}",
+        f"input '{tensor.name}' of model '{model}' takes {tensor.dtype} and was given "
+        f"{array.dtype}",
         tensor.name,
+        model=model,
+        remedy=_dtype_remedy(tensor.dtype),
     )
 
 
@@ -190,13 +214,15 @@ def _check_shape(
         return
     remedy = "reshape it"
     if config.max_batch_size and len(shape) == len(tensor.shape) - 1:
-        remedy = f"model '{model}' takes batches: add the batch axis with array[None]"
+        remedy = "the model takes batches: add the batch axis with array[None]"
     elif len(shape) == len(tensor.shape) + 1 and shape[0] == 1 and not config.max_batch_size:
-        remedy = f"model '{model}' takes no batches: drop the first axis with array[0]"
+        remedy = "the model takes no batches: drop the first axis with array[0]"
     raise InputError(
-        f"input '{tensor.name}' takes shape {list(tensor.shape)} (-1: any length) and was given "
-        f"{list(shape)}; {remedy}",
+        f"input '{tensor.name}' of model '{model}' takes shape {list(tensor.shape)} (-1: any "
+        f"length) and was given {list(shape)}",
         tensor.name,
+        model=model,
+        remedy=remedy,
     )
 
 
@@ -209,16 +235,18 @@ def _check_batch(model: str, limit: int, arrays: Mapping[str, Array | RegionTens
                 f"the inputs of model '{model}' differ in batch size: '{first}' has {size} and "
                 f"'{name}' has {other}",
                 name,
+                model=model,
             )
     if size > limit:
         raise InputError(
-            f"input '{first}' has a batch of {size} and model '{model}' takes at most {limit}; "
-            f"send it in parts of {limit}, or raise max_batch_size in the model's config",
+            f"input '{first}' has a batch of {size} and model '{model}' takes at most {limit}",
             first,
+            model=model,
+            remedy=f"send it in parts of {limit}, or raise max_batch_size in the model's config",
         )
 
 
-def _nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: str, known: Iterable[str]) -> str:
     found = difflib.get_close_matches(name, known, n=1)
     return f" (did you mean '{found[0]}'?)" if found else ""
 

@@ -205,11 +205,12 @@ class Client:
         from .httpadmin import metrics_exchange
 
         address = self._core.metrics_address(url)
-        connection = transport(make_link(address, None, None, None))
+        runner = Runner(transport(make_link(address, None, None, None)), workers=1)
+        deadline = self._core.deadline()
         try:
-            return connection.send(metrics_exchange(address.path), self._core.deadline())
+            return runner.run(self._core.ask(metrics_exchange(address.path), deadline), deadline)
         finally:
-            connection.close()
+            runner.close()
 
     def close(self) -> None:
         """Closes the connections; a later call raises ClosedError."""

@@ -20,12 +20,21 @@
             ├── ConnectError (ConnectionError)         no connection: nothing was executed
             └── ConnectionLostError (ConnectionError)  broken later: it may have been executed
 
-The class follows from the status alone, never from the text of a message, but for one case: only
-the text of grpcio's UNAVAILABLE tells a connection that was never made from one that broke. A
-message says what failed, what was given, what was allowed and what to do next.
+The class follows from the status alone, never from the text of a message, but for UNAVAILABLE over
+gRPC: grpcio says it of a connection that was never made and of one that broke, and Triton says it
+of a restricted protocol, which is 403 over HTTP.
+
+The protocols do not say equally much. Over HTTP Triton answers 400 for ALREADY_EXISTS, CANCELLED
+and UNKNOWN too. What fails in the stream of a decoupled model is a plain StatusError: it comes
+without a status, except over HTTP where the server refuses the request at once.
+
+A message says what failed, what was given, what was allowed and what to do next.
 """
 
 from __future__ import annotations
+
+import re
+from typing import TypeVar
 
 __all__ = [
     "AlreadyExistsError",
@@ -49,29 +58,64 @@ __all__ = [
     "UnsupportedError",
     "from_grpc_status",
     "from_http_status",
+    "refused",
 ]
 
 
 class TritonError(Exception):
-    """Base of all errors of the client."""
+    """Base of all errors of the client. As text: the message, and the remedy if there is one.
+
+    Attributes:
+        message: what failed, and why.
+        model: the model that was asked, or None.
+        tensor: the input or output at fault, or None where none or several are.
+        status: what was answered, e.g. ``"INVALID_ARGUMENT"`` or ``"HTTP 400"``; empty where no
+            status came.
+        server_message: the server's own words; empty where it said none.
+        remedy: what to do next, if that is known.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        model: str | None = None,
+        tensor: str | None = None,
+        status: str = "",
+        server_message: str = "",
+        remedy: str = "",
+    ) -> None:
+        super().__init__(message)
+        self.model = model
+        self.tensor = tensor
+        self.status = status
+        self.server_message = server_message
+        self.remedy = remedy
+
+    @property
+    def message(self) -> str:
+        return str(self.args[0])
+
+    def __str__(self) -> str:
+        return f"{self.message}; {self.remedy}" if self.remedy else self.message
 
 
 class InputError(TritonError, ValueError):
-    """An argument was refused before anything was sent.
+    """An argument was refused before anything was sent."""
 
-    Attributes:
-        tensor: the input or output at fault, or None.
-    """
-
-    def __init__(self, message: str, tensor: str | None = None) -> None:
-        super().__init__(message)
-        self.tensor = tensor
+    def __init__(
+        self,
+        message: str = "",
+        tensor: str | None = None,
+        *,
+        model: str | None = None,
+        remedy: str = "",
+    ) -> None:
+        super().__init__(message, model=model, tensor=tensor, remedy=remedy)
 
 
 class UnknownOutputError(TritonError, KeyError):
     """A result has no output of that name."""
-
-    __str__ = Exception.__str__  # KeyError's would show the repr of the sentence
 
 
 class ClosedError(TritonError):
@@ -91,20 +135,7 @@ class DeadlineExceededError(TritonError, TimeoutError):
 
 
 class StatusError(TritonError):
-    """The server, or the way to it, answered with an error.
-
-    Attributes:
-        status: what was answered, e.g. ``"INVALID_ARGUMENT"`` or ``"HTTP 400"``; empty where no
-            answer came.
-        server_message: the server's own words.
-    """
-
-    remedy = ""
-
-    def __init__(self, message: str, *, status: str = "", server_message: str = "") -> None:
-        super().__init__(message)
-        self.status = status
-        self.server_message = server_message
+    """The server, or the way to it, answered with an error."""
 
 
 class InvalidArgumentError(StatusError):
@@ -114,8 +145,6 @@ class InvalidArgumentError(StatusError):
 class NotFoundError(StatusError):
     """The server has no such model, version or path."""
 
-    remedy = "client.wait_ready(models=[...]) waits for a model that is still loading"
-
 
 class AlreadyExistsError(StatusError):
     """What should be made exists already."""
@@ -123,8 +152,6 @@ class AlreadyExistsError(StatusError):
 
 class PermissionDeniedError(StatusError):
     """The server does not let this caller do that."""
-
-    remedy = "credentials go in Client(headers={...})"
 
 
 class ResourceExhaustedError(StatusError):
@@ -138,8 +165,6 @@ class UnsupportedError(StatusError):
 class InternalError(StatusError):
     """The server or the model failed while it executed the request."""
 
-    remedy = "the server's log says more"
-
 
 class RequestCancelledError(StatusError):
     """The request was cancelled."""
@@ -147,8 +172,6 @@ class RequestCancelledError(StatusError):
 
 class UnavailableError(StatusError):
     """The server cannot take the request now: not there, not ready, or its queue is full."""
-
-    remedy = "client.wait_ready() waits until it can"
 
 
 class ConnectError(UnavailableError, ConnectionError):
@@ -158,13 +181,16 @@ class ConnectError(UnavailableError, ConnectionError):
 class ConnectionLostError(UnavailableError, ConnectionError):
     """The connection broke after the request was sent: it may have been executed."""
 
-    remedy = ""
 
-
-_BY_GRPC: dict[str, type[StatusError]] = {
+E = TypeVar("E", bound=TritonError)
+_RESTRICTED = " is restricted, expecting header "
+_NO_ID = "[request id: <id_unknown>] "
+_TENSOR = re.compile(r"\b(?:input|output)(?: tensor)? '([^']+)'")
+_BY_GRPC: dict[str, type[TritonError]] = {
     "CANCELLED": RequestCancelledError,
     "UNKNOWN": InternalError,
     "INVALID_ARGUMENT": InvalidArgumentError,
+    "DEADLINE_EXCEEDED": DeadlineExceededError,
     "NOT_FOUND": NotFoundError,
     "ALREADY_EXISTS": AlreadyExistsError,
     "PERMISSION_DENIED": PermissionDeniedError,
@@ -178,12 +204,13 @@ _BY_GRPC: dict[str, type[StatusError]] = {
     "DATA_LOSS": InternalError,
     "UNAUTHENTICATED": PermissionDeniedError,
 }
-_BY_HTTP: dict[int, type[StatusError]] = {
+_BY_HTTP: dict[int, type[TritonError]] = {
     401: PermissionDeniedError,
     403: PermissionDeniedError,
     404: NotFoundError,
     405: UnsupportedError,
     407: PermissionDeniedError,
+    408: DeadlineExceededError,
     409: AlreadyExistsError,
     410: NotFoundError,
     413: ResourceExhaustedError,
@@ -192,6 +219,7 @@ _BY_HTTP: dict[int, type[StatusError]] = {
     501: UnsupportedError,
     502: UnavailableError,
     503: UnavailableError,
+    504: DeadlineExceededError,
 }
 
 
@@ -203,25 +231,21 @@ def from_grpc_status(code: str, message: str, what: str) -> TritonError:
         message: the server's words.
         what: what was asked, e.g. ``"inference with model 'resnet50'"``.
     """
-    if code == "DEADLINE_EXCEEDED":
-        return DeadlineExceededError(_sentence(what, code, message, ""))
-    return _status_error(_BY_GRPC.get(code, InternalError), what, code, message)
+    if code == "UNAVAILABLE" and _RESTRICTED in message:
+        return refused(PermissionDeniedError, what, code, message)
+    return refused(_BY_GRPC.get(code, InternalError), what, code, message)
 
 
 def from_http_status(status: int, message: str, what: str) -> TritonError:
     """The error for an HTTP status that is not 2xx; arguments as in `from_grpc_status`."""
-    shown = f"HTTP {status}"
-    if status in (408, 504):
-        return DeadlineExceededError(_sentence(what, shown, message, ""))
     default = InvalidArgumentError if 400 <= status < 500 else InternalError
-    return _status_error(_BY_HTTP.get(status, default), what, shown, message)
+    return refused(_BY_HTTP.get(status, default), what, f"HTTP {status}", message)
 
 
-def _status_error(kind: type[StatusError], what: str, status: str, message: str) -> StatusError:
-    text = _sentence(what, status, message, kind.remedy)
-    return kind(text, status=status, server_message=message)
-
-
-def _sentence(what: str, status: str, message: str, remedy: str) -> str:
-    said = message.strip() or "no message"
-    return f"{what} failed: {said} ({status})" + (f"; {remedy}" if remedy else "")
+def refused(kind: type[E], what: str, status: str, message: str) -> E:
+    """An error that stands for what the server said; the status is empty where it gave none."""
+    said = message.strip().removeprefix(_NO_ID).rstrip(";\n ") or "no message"
+    text = f"{what} failed: {said}" + (f" ({status})" if status else "")
+    named = set(_TENSOR.findall(message))
+    tensor = named.pop() if len(named) == 1 else None
+    return kind(text, tensor=tensor, status=status, server_message=message)

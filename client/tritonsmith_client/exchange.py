@@ -17,6 +17,7 @@ from .values import Parameter, Result
 
 __all__ = [
     "Action",
+    "Asked",
     "Exchange",
     "Flow",
     "Gather",
@@ -40,7 +41,26 @@ class Repeat(Enum):
 
     ALWAYS = "it only reads"
     UNEXECUTED = "when it surely was not executed"
+    UNCONNECTED = "when there was no connection: the server's own answer is final"
     NEVER = "it is part of a sequence or a stream"
+
+
+class Asked(str):
+    """What is asked of a server, as messages name it: ``"loading model 'resnet50'"``.
+
+    Attributes:
+        model: the model that it is about, if any.
+        remedy: what to do if this fails, where the kind of failure does not tell.
+    """
+
+    model: str | None
+    remedy: str
+
+    def __new__(cls, what: str, model: str = "", remedy: str = "") -> Asked:
+        asked = super().__new__(cls, what)
+        asked.model = model or None
+        asked.remedy = remedy
+        return asked
 
 
 @dataclass(slots=True, eq=False)  # made for each call, and a frozen one takes thrice as long
@@ -48,7 +68,7 @@ class Exchange(Generic[T]):
     """One request and how to read its reply.
 
     Attributes:
-        what: for messages, e.g. ``"inference with model 'resnet50'"``.
+        what: for messages.
         route: the gRPC method path, or the HTTP request line and the headers that belong to the
             request, up to but without the empty line.
         body: buffers to send one after the other.
@@ -59,7 +79,7 @@ class Exchange(Generic[T]):
         tried: the servers that it was sent to, and that the next attempt leaves out if it can.
     """
 
-    what: str
+    what: Asked
     route: str | bytes
     body: Sequence[Buffer]
     parse: Callable[[Any], T]
@@ -93,6 +113,10 @@ class Hedge:
 
     exchange: Exchange[Any]
     delay: float
+
+    @property
+    def what(self) -> Asked:
+        return self.exchange.what
 
     @property
     def repeat(self) -> Repeat:
@@ -145,7 +169,7 @@ class Prepared:
         framing: what precedes each input's bytes.
     """
 
-    what: str
+    what: Asked
     route: str | bytes
     framing: tuple[bytes, ...]
     parse: Callable[[Any], Result]

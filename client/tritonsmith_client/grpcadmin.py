@@ -12,14 +12,17 @@ from .admin import (
     IndexEntry,
     ModelStatistics,
     Setting,
+    check_log_settings,
+    check_taken,
     index_from,
     regions_from,
+    settings_asked,
     settings_from,
     statistics_from,
 )
-from .errors import InputError, ResponseError
-from .exchange import Exchange, Repeat, T
-from .protocol import called
+from .errors import ResponseError
+from .exchange import Asked, Exchange, Repeat, T
+from .protocol import asked
 from .regions import RegionStatus
 
 __all__ = ["SERVICE", "GrpcAdmin", "plain"]
@@ -30,7 +33,7 @@ SERVICE = "/inference.GRPCInferenceService/"
 class GrpcAdmin:
     def statistics(self, name: str, version: str) -> Exchange[tuple[ModelStatistics, ...]]:
         return self.ask(
-            f"reading the statistics of {called(name, version)}",
+            asked("reading the statistics of", name, version),
             "ModelStatistics",
             {"name": name, "version": version},
             lambda message: statistics_from(plain(message)),
@@ -38,7 +41,7 @@ class GrpcAdmin:
 
     def index(self, ready: bool) -> Exchange[tuple[IndexEntry, ...]]:
         return self.ask(
-            "reading the index of the model repository",
+            Asked("reading the index of the model repository"),
             "RepositoryIndex",
             {"ready": ready},
             lambda message: index_from(plain(message)["models"]),
@@ -48,21 +51,21 @@ class GrpcAdmin:
         parameters: dict[str, Any] = {"config": {"string_param": config}} if config else {}
         parameters |= {f"file:{key}": {"bytes_param": value} for key, value in files.items()}
         return self.ask(
-            f"loading model '{name}'",
+            asked("loading", name),
             "RepositoryModelLoad",
             {"model_name": name, "parameters": parameters},
             _nothing,
-            Repeat.UNEXECUTED,
+            Repeat.UNCONNECTED,
         )
 
     def unload(self, name: str, dependents: bool) -> Exchange[None]:
         parameters = {"unload_dependents": {"bool_param": dependents}}
         return self.ask(
-            f"unloading model '{name}'",
+            asked("unloading", name),
             "RepositoryModelUnload",
             {"model_name": name, "parameters": parameters},
             _nothing,
-            Repeat.UNEXECUTED,
+            Repeat.UNCONNECTED,
         )
 
     def trace_settings(
@@ -71,40 +74,46 @@ class GrpcAdmin:
         settings = {
             name: {"value": list(map(str, _listed(value)))} for name, value in changes.items()
         }
-        return self.ask(
-            "changing the trace settings" if changes else "reading the trace settings",
-            "TraceSetting",
-            {"model_name": model, "settings": settings},
-            lambda m: settings_from({k: v["value"] for k, v in plain(m)["settings"].items()}),
-        )
+        what = settings_asked("trace", changes, model)
+
+        def read(message: Any) -> dict[str, Setting]:
+            now = {k: v["value"] for k, v in plain(message)["settings"].items()}
+            check_taken(what, changes, now)
+            return settings_from(now)
+
+        return self.ask(what, "TraceSetting", {"model_name": model, "settings": settings}, read)
 
     def log_settings(self, changes: Mapping[str, Any]) -> Exchange[dict[str, Setting]]:
-        return self.ask(
-            "changing the log settings" if changes else "reading the log settings",
-            "LogSettings",
-            {"settings": {name: _log_value(name, value) for name, value in changes.items()}},
-            lambda m: {k: next(iter(v.values())) for k, v in plain(m)["settings"].items()},
-        )
+        check_log_settings(changes)
+        what = settings_asked("log", changes)
+
+        def read(message: Any) -> dict[str, Setting]:
+            now = {k: next(iter(v.values())) for k, v in plain(message)["settings"].items()}
+            check_taken(what, changes, now)
+            return now
+
+        settings = {name: _log_value(value) for name, value in changes.items()}
+        return self.ask(what, "LogSettings", {"settings": settings}, read)
 
     def register_memory(self, name: str, key: str, size: int) -> Exchange[None]:
         request = {"name": name, "key": key, "byte_size": size}
-        what = "registering shared memory"
+        what = Asked("registering shared memory")
         return self.ask(what, "SystemSharedMemoryRegister", request, _nothing, Repeat.UNEXECUTED)
 
     def register_cuda_memory(
         self, name: str, handle: bytes, device: int, size: int
     ) -> Exchange[None]:
         request = {"name": name, "raw_handle": handle, "device_id": device, "byte_size": size}
-        what = "registering CUDA shared memory"
+        what = Asked("registering CUDA shared memory")
         return self.ask(what, "CudaSharedMemoryRegister", request, _nothing, Repeat.UNEXECUTED)
 
     def unregister_memory(self, name: str, kind: str = "system") -> Exchange[None]:
         method = f"{kind.capitalize()}SharedMemoryUnregister"
-        return self.ask("unregistering shared memory", method, {"name": name}, _nothing)
+        return self.ask(Asked("unregistering shared memory"), method, {"name": name}, _nothing)
 
     def memory_status(self, kind: str) -> Exchange[tuple[RegionStatus, ...]]:
         return self.ask(
-            "reading the status of shared memory",
+            Asked("reading the status of shared memory"),
             f"{kind.capitalize()}SharedMemoryStatus",
             {},
             lambda message: regions_from(plain(message)["regions"].values(), kind),
@@ -112,7 +121,7 @@ class GrpcAdmin:
 
     def ask(
         self,
-        what: str,
+        what: Asked,
         method: str,
         request: Mapping[str, Any],
         parse: Callable[[Any], T],
@@ -170,11 +179,9 @@ def _listed(value: Any) -> list[Any]:
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
-def _log_value(name: str, value: Any) -> dict[str, Any]:
+def _log_value(value: bool | int | str) -> dict[str, Any]:
     if isinstance(value, bool):
         return {"bool_param": value}
     if isinstance(value, int):
         return {"uint32_param": value}
-    if isinstance(value, str):
-        return {"string_param": value}
-    raise InputError(f"the log setting '{name}' is {value!r}; it must be a bool, int or str")
+    return {"string_param": value}

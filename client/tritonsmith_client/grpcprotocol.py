@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from .dtypes import from_wire
-from .exchange import Exchange, InferCall, Prepared, Repeat
+from .exchange import Asked, Exchange, InferCall, Prepared, Repeat
 from .grpcadmin import SERVICE, GrpcAdmin, plain
 from .grpcwire import ResponseReader, read_stream, request_framing
-from .protocol import called
+from .protocol import asked
 from .values import ModelConfig, ModelMetadata, Result, ServerMetadata, TensorMetadata
 
 if TYPE_CHECKING:
@@ -24,14 +24,14 @@ class GrpcProtocol(GrpcAdmin):
     """Builds and reads the messages of ``inference.GRPCInferenceService``."""
 
     def live(self) -> Exchange[bool]:
-        return self.ask("the liveness check", "ServerLive", {}, lambda m: bool(m.live))
+        return self.ask(Asked("the liveness check"), "ServerLive", {}, lambda m: bool(m.live))
 
     def ready(self) -> Exchange[bool]:
-        return self.ask("the readiness check", "ServerReady", {}, lambda m: bool(m.ready))
+        return self.ask(Asked("the readiness check"), "ServerReady", {}, lambda m: bool(m.ready))
 
     def server_metadata(self) -> Exchange[ServerMetadata]:
         return self.ask(
-            "reading the server's metadata",
+            Asked("reading the server's metadata"),
             "ServerMetadata",
             {},
             lambda m: ServerMetadata(m.name, m.version, tuple(m.extensions)),
@@ -39,7 +39,7 @@ class GrpcProtocol(GrpcAdmin):
 
     def model_ready(self, name: str, version: str) -> Exchange[bool]:
         return self.ask(
-            f"the readiness check of {called(name, version)}",
+            asked("the readiness check of", name, version),
             "ModelReady",
             {"name": name, "version": version},
             lambda m: bool(m.ready),
@@ -47,7 +47,7 @@ class GrpcProtocol(GrpcAdmin):
 
     def model_metadata(self, name: str, version: str) -> Exchange[ModelMetadata]:
         return self.ask(
-            f"reading the metadata of {called(name, version)}",
+            asked("reading the metadata of", name, version),
             "ModelMetadata",
             {"name": name, "version": version},
             _metadata,
@@ -55,14 +55,14 @@ class GrpcProtocol(GrpcAdmin):
 
     def model_config(self, name: str, version: str) -> Exchange[ModelConfig]:
         return self.ask(
-            f"reading the configuration of {called(name, version)}",
+            asked("reading the configuration of", name, version),
             "ModelConfig",
             {"name": name, "version": version},
             lambda m: ModelConfig.from_fields(plain(m.config)),
         )
 
     def prepare(self, call: InferCall, repeat: Repeat) -> Prepared:
-        what = f"inference with {called(call.model, call.version)}"
+        what = asked("inference with", call.model, call.version)
         route = SERVICE + "ModelInfer"
         return Prepared(
             what, route, request_framing(call), ResponseReader(call.shared_outputs).read, repeat

@@ -65,19 +65,20 @@ def credentials(link: Link) -> Any:
     return None if link.tls is None else grpc.ssl_channel_credentials(*link.tls.pem())
 
 
-def mapped(exc: grpc.RpcError, what: str) -> TritonError:
-    """The error for a failed call, by its status.
+def mapped(exc: grpc.RpcError, what: str, deadline: Deadline | None = None) -> TritonError:
+    """The error for a failed call, by its status. Args: deadline: the call's, if it has one.
 
     UNAVAILABLE is what the server says and also what grpcio says itself, of a server that it did
     not reach and of a connection that broke. Only the words tell these apart.
     """
     status, message = exc.code().name, exc.details() or ""
     if status == "UNAVAILABLE" and message.startswith(_NOT_REACHED):
-        said = f"{what} failed: {message}; {ConnectError.remedy}"
-        return ConnectError(said, status=status)
+        return ConnectError(f"{what} failed: {message}", status=status)
     if status == "UNAVAILABLE" and _BROKEN.search(message):
         said = f"{what} failed: the connection broke ({message}); the server may have executed it"
         return ConnectionLostError(said, status=status)
+    if status == "DEADLINE_EXCEEDED" and deadline is not None and message == "Deadline Exceeded":
+        return DeadlineExceededError(f"{what} failed: {deadline} exceeded", status=status)
     return from_grpc_status(status, message, what)
 
 
@@ -112,7 +113,7 @@ class GrpcTransport:
         except grpc.FutureCancelledError as exc:
             raise from_grpc_status("CANCELLED", "the call was cancelled", exchange.what) from exc
         except grpc.RpcError as exc:
-            raise mapped(exc, exchange.what) from exc
+            raise mapped(exc, exchange.what, deadline) from exc
         except ValueError as exc:
             if self._closed:
                 raise ClosedError("the client was closed while it was used") from exc

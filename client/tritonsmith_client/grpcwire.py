@@ -10,7 +10,7 @@ import numpy as np
 
 from . import protobuf
 from .dtypes import DataType
-from .errors import ResponseError, StatusError
+from .errors import ResponseError, StatusError, refused
 from .exchange import InferCall
 from .protobuf import length_delimited, varint
 from .tensors import Array, array_at, array_from_wire, data_type
@@ -237,7 +237,7 @@ def read_stream(data: bytes, read: Callable[[bytes], Result], what: str) -> Resu
     for field, kind, start, length in protobuf.fields(data, 0, len(data)):
         if field == 1 and kind == 2 and length:
             message = data[start : start + length].decode("utf-8", "replace")
-            raise StatusError(f"{what} failed: {message}", server_message=message)
+            raise refused(StatusError, what, "", message)
         if field == 2 and kind == 2:
             result = read(data[start : start + length])
     if result is not None and not result and "triton_final_response" in result.parameters:

@@ -13,16 +13,19 @@ from .admin import (
     Metric,
     ModelStatistics,
     Setting,
+    check_log_settings,
+    check_taken,
     index_from,
     parse_metrics,
     regions_from,
+    settings_asked,
     settings_from,
     statistics_from,
 )
-from .errors import ResponseError
-from .exchange import Exchange, Repeat, T
+from .errors import InvalidArgumentError, ResponseError, refused
+from .exchange import Asked, Exchange, Repeat, T
 from .httpwire import HttpReply, json_of, route
-from .protocol import called
+from .protocol import asked
 from .regions import RegionStatus
 
 __all__ = ["HttpAdmin", "metrics_exchange", "model_path"]
@@ -41,38 +44,50 @@ class HttpAdmin:
 
     def statistics(self, name: str, version: str) -> Exchange[tuple[ModelStatistics, ...]]:
         path = (model_path(name, version) if name else "/models") + "/stats"
-        return self.read(
-            f"reading the statistics of {called(name, version)}", path, statistics_from
-        )
+        what = asked("reading the statistics of", name, version)
+        return self.read(what, path, statistics_from)
 
     def index(self, ready: bool) -> Exchange[tuple[IndexEntry, ...]]:
-        what = "reading the index of the model repository"
+        what = Asked("reading the index of the model repository")
         return self.write(what, "/repository/index", {"ready": ready}, index_from, Repeat.ALWAYS)
 
     def load(self, name: str, config: str, files: Mapping[str, bytes]) -> Exchange[None]:
         parameters: dict[str, Any] = {"config": config} if config else {}
         parameters |= {f"file:{k}": base64.b64encode(v).decode() for k, v in files.items()}
         path = f"/repository/models/{quote(name, safe='')}/load"
-        return self.write(f"loading model '{name}'", path, {"parameters": parameters}, _nothing)
+        request = {"parameters": parameters}
+        return self.write(asked("loading", name), path, request, _nothing, Repeat.UNCONNECTED)
 
     def unload(self, name: str, dependents: bool) -> Exchange[None]:
         path = f"/repository/models/{quote(name, safe='')}/unload"
         request = {"parameters": {"unload_dependents": dependents}}
-        return self.write(f"unloading model '{name}'", path, request, _nothing)
+        return self.write(asked("unloading", name), path, request, _nothing, Repeat.UNCONNECTED)
 
     def trace_settings(
         self, model: str, changes: Mapping[str, Any]
     ) -> Exchange[dict[str, Setting]]:
         path = (model_path(model, "") if model else "") + "/trace/setting"
-        return self._settings("trace", path, changes)
+        return self._settings(settings_asked("trace", changes, model), path, changes)
 
     def log_settings(self, changes: Mapping[str, Any]) -> Exchange[dict[str, Setting]]:
-        return self._settings("log", "/logging", changes)
+        check_log_settings(changes)
+        what = settings_asked("log", changes)
+        exchange = self._settings(what, "/logging", changes)
+        parse = exchange.parse
+
+        def read(reply: HttpReply) -> dict[str, Setting]:
+            if changes and reply.status == 503 and (said := reply.said()):
+                # What Triton answers here to a value that it does not take; over gRPC it says so.
+                raise refused(InvalidArgumentError, what, "HTTP 503", said)
+            return parse(reply)
+
+        exchange.parse = read
+        return exchange
 
     def register_memory(self, name: str, key: str, size: int) -> Exchange[None]:
         path = f"/systemsharedmemory/region/{quote(name, safe='')}/register"
         request = {"key": key, "offset": 0, "byte_size": size}
-        return self.write("registering shared memory", path, request, _nothing)
+        return self.write(Asked("registering shared memory"), path, request, _nothing)
 
     def register_cuda_memory(
         self, name: str, handle: bytes, device: int, size: int
@@ -80,23 +95,24 @@ class HttpAdmin:
         path = f"/cudasharedmemory/region/{quote(name, safe='')}/register"
         encoded = {"b64": base64.b64encode(handle).decode()}
         request = {"raw_handle": encoded, "device_id": device, "byte_size": size}
-        return self.write("registering CUDA shared memory", path, request, _nothing)
+        return self.write(Asked("registering CUDA shared memory"), path, request, _nothing)
 
     def memory_status(self, kind: str) -> Exchange[tuple[RegionStatus, ...]]:
-        what = "reading the status of shared memory"
+        what = Asked("reading the status of shared memory")
         return self.read(what, f"/{kind}sharedmemory/status", lambda v: regions_from(v, kind))
 
     def unregister_memory(self, name: str, kind: str = "system") -> Exchange[None]:
         path = f"/{kind}sharedmemory/region/{quote(name, safe='')}/unregister"
-        return self.write("unregistering shared memory", path, {}, _nothing, Repeat.ALWAYS)
+        what = Asked("unregistering shared memory")
+        return self.write(what, path, {}, _nothing, Repeat.ALWAYS)
 
-    def read(self, what: str, path: str, parse: Callable[[Any], T]) -> Exchange[T]:
+    def read(self, what: Asked, path: str, parse: Callable[[Any], T]) -> Exchange[T]:
         """A GET below /v2 whose reply is JSON."""
         return Exchange(what, route("GET", self._root + path), (), _json_reader(what, parse))
 
     def write(
         self,
-        what: str,
+        what: Asked,
         path: str,
         request: Mapping[str, Any],
         parse: Callable[[Any], T],
@@ -108,16 +124,24 @@ class HttpAdmin:
         return Exchange(what, line, (body,), _json_reader(what, parse), repeat)
 
     def _settings(
-        self, kind: str, path: str, changes: Mapping[str, Any]
+        self, what: Asked, path: str, changes: Mapping[str, Any]
     ) -> Exchange[dict[str, Setting]]:
-        if changes:
-            return self.write(f"changing the {kind} settings", path, changes, settings_from)
-        return self.read(f"reading the {kind} settings", path, settings_from)
+        def read(now: dict[str, Any]) -> dict[str, Setting]:
+            check_taken(what, changes, now)
+            return settings_from(now)
+
+        return self.write(what, path, changes, read) if changes else self.read(what, path, read)
+
+
+_METRICS_REMEDY = (
+    "metrics(url='http://HOST:PORT') names another address; a server may also run without "
+    "metrics (--allow-metrics=false)"
+)
 
 
 def metrics_exchange(path: str) -> Exchange[tuple[Metric, ...]]:
     """Reading the Prometheus metrics, which have an address of their own."""
-    what = "reading the metrics"
+    what = Asked("reading the metrics", remedy=_METRICS_REMEDY)
 
     def read(reply: HttpReply) -> tuple[Metric, ...]:
         error = reply.error(what)

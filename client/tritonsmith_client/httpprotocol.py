@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from .dtypes import from_wire
-from .exchange import Exchange, InferCall, Prepared, Repeat
+from .exchange import Asked, Exchange, InferCall, Prepared, Repeat
 from .httpadmin import HttpAdmin, model_path
 from .httpstream import read_event, stream_body
 from .httpwire import HttpReply, ResponseReader, infer_request, route
-from .protocol import called
+from .protocol import asked
 from .values import ModelConfig, ModelMetadata, Result, ServerMetadata, TensorMetadata
 
 if TYPE_CHECKING:
@@ -26,28 +26,28 @@ class HttpProtocol(HttpAdmin):
     """Builds requests to the paths under ``/v2`` and reads their replies."""
 
     def live(self) -> Exchange[bool]:
-        return self._check("the liveness check", "/health/live")
+        return self._check(Asked("the liveness check"), "/health/live")
 
     def ready(self) -> Exchange[bool]:
-        return self._check("the readiness check", "/health/ready")
+        return self._check(Asked("the readiness check"), "/health/ready")
 
     def server_metadata(self) -> Exchange[ServerMetadata]:
-        return self.read("reading the server's metadata", "", _server_metadata)
+        return self.read(Asked("reading the server's metadata"), "", _server_metadata)
 
     def model_ready(self, name: str, version: str) -> Exchange[bool]:
-        what = f"the readiness check of {called(name, version)}"
+        what = asked("the readiness check of", name, version)
         return self._check(what, model_path(name, version) + "/ready")
 
     def model_metadata(self, name: str, version: str) -> Exchange[ModelMetadata]:
-        what = f"reading the metadata of {called(name, version)}"
+        what = asked("reading the metadata of", name, version)
         return self.read(what, model_path(name, version), _metadata)
 
     def model_config(self, name: str, version: str) -> Exchange[ModelConfig]:
-        what = f"reading the configuration of {called(name, version)}"
+        what = asked("reading the configuration of", name, version)
         return self.read(what, model_path(name, version) + "/config", ModelConfig.from_fields)
 
     def prepare(self, call: InferCall, repeat: Repeat) -> Prepared:
-        what = f"inference with {called(call.model, call.version)}"
+        what = asked("inference with", call.model, call.version)
         path = self._root + model_path(call.model, call.version) + "/infer"
         line, head = infer_request(path, call)
         sizes = [t.size for t in call.inputs if "shared_memory_region" not in t.parameters]
@@ -74,7 +74,7 @@ class HttpProtocol(HttpAdmin):
         headers, affinity = exchange.headers, exchange.affinity
         return Exchange(what, line, (body,), read, Repeat.NEVER, headers, affinity)
 
-    def _check(self, what: str, path: str) -> Exchange[bool]:
+    def _check(self, what: Asked, path: str) -> Exchange[bool]:
         def read(reply: HttpReply) -> bool:
             if reply.status in (400, 404):  # how Triton says no
                 return False

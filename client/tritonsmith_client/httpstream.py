@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from .errors import InputError, ResponseError, StatusError
+from .errors import InputError, ResponseError, StatusError, refused
 from .httpreader import HttpResponseReader
 from .httpwire import HttpReply, array_from_json
 from .options import Options
@@ -64,15 +64,21 @@ def _texts(row: Array, name: str) -> list[str]:
 def read_event(
     reply: HttpReply, what: str, metadata: ModelMetadata, options: Options
 ) -> Result | None:
-    """The result in an event. Raises StatusError for an error, and ResponseError."""
+    """The result in an event.
+
+    Raises:
+        StatusError: it is an error. Triton gives whatever a model says first the status 400, and
+            what it says later none.
+        ResponseError: it is no event.
+    """
     error = reply.error(what)
-    if error is not None:
+    if error is not None and not is_event(reply.headers):
         raise error
     try:
         said = json.loads(bytes(reply.body))
         if "error" in said:
-            message = str(said["error"])
-            raise StatusError(f"{what} failed: {message}", server_message=message)
+            status = "" if error is None else f"HTTP {reply.status}"
+            raise refused(StatusError, what, status, str(said["error"]))
         wanted = options.outputs or [tensor.name for tensor in metadata.outputs]
         outputs = {
             tensor.name: _array(tensor, said.pop(tensor.name))
@@ -86,6 +92,11 @@ def read_event(
         return Result(given, model, version, id, said)
     except (ValueError, TypeError, AttributeError, OverflowError) as exc:
         raise ResponseError(f"{what}: no event of a stream: {reply.text()[:200]!r}") from exc
+
+
+def is_event(headers: Mapping[str, str]) -> bool:
+    """Whether a response with these headers is a stream of events."""
+    return headers.get("content-type", "").startswith("text/event-stream")
 
 
 def _array(tensor: TensorMetadata, data: Any) -> Array:
@@ -133,8 +144,7 @@ class StreamReader:
         return self._events()
 
     def _events(self) -> list[HttpReply]:
-        kind = self._http.headers.get("content-type", "")
-        if not kind.startswith("text/event-stream"):
+        if not is_event(self._http.headers):
             return [self._http.reply()] if self.done else []
         self._text += self._http.take()
         # A line may end with CR, LF or both; a CR at the end may be half of both.

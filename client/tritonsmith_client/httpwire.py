@@ -47,15 +47,16 @@ class HttpReply:
         """The error that this reply stands for, if any."""
         if 200 <= self.status < 300:
             return None
-        return from_http_status(self.status, self._message(), what)
+        # Where a proxy in between wrote something else, its start may help.
+        message = self.said() or " ".join(self.text()[:500].split())
+        return from_http_status(self.status, message, what)
 
-    def _message(self) -> str:
-        """Triton's ``{"error": ...}``, or the start of whatever a proxy in between wrote."""
+    def said(self) -> str:
+        """Triton's ``{"error": ...}``; empty for what is something else."""
         try:
-            message = json.loads(bytes(self.body))["error"]
+            return str(json.loads(bytes(self.body))["error"])
         except (ValueError, KeyError, TypeError):
-            message = " ".join(self.text()[:500].split())
-        return str(message)
+            return ""
 
 
 def route(method: str, path: str, headers: str = "", length: int = 0) -> bytes:

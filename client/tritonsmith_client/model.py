@@ -144,15 +144,15 @@ class Model:
         """Runs a decoupled model: yields its responses as they come, any number of them.
 
         The timeout counts for each response. Leave the loop early, or close() the iterator, and
-        the server is told to stop.
+        the server is told to stop. Of a model that is not decoupled it yields the one response.
 
-        Over HTTP (Triton's generate extension, JSON) each input is one row of numbers or text, and
-        outputs have the shapes that the metadata let expect; gRPC has no such limits.
+        Over HTTP (Triton's generate extension, JSON) each input of a decoupled model is one row of
+        numbers or text, and outputs have the shapes that the metadata let expect; gRPC has no such
+        limits.
         """
         exchange = self._core.stream(args, named, self._options)
         timeout = self._client.budget(self._options.timeout)
-        parts = self._runner.transport.stream(exchange, timeout)
-        return (part for part in parts if part is not None)
+        return self._runner.stream(exchange, timeout)
 
     def sequence(self, id: int | str | None = None) -> Sequence:
         """A sequence of requests to a model that keeps state between them.

@@ -36,6 +36,24 @@ _NOT_SHARED = (InvalidArgumentError, NotFoundError, InternalError)
 def read_signature(
     protocol: WireProtocol, name: str, version: str, retry: Retry, deadline: Deadline
 ) -> Flow[Signature]:
+    """What the server says about a model. A NotFoundError says what there is instead."""
+    try:
+        return (yield from _read_signature(protocol, name, version, retry, deadline))
+    except NotFoundError as error:
+        yield from _explain(error, protocol, name, version)
+        raise
+
+
+def _explain(error: NotFoundError, protocol: WireProtocol, name: str, version: str) -> Flow[None]:
+    from .absence import explain  # for calls that failed only
+
+    if error.server_message:  # otherwise it is not the server that does not find it
+        yield from explain(error, protocol, name, version)
+
+
+def _read_signature(
+    protocol: WireProtocol, name: str, version: str, retry: Retry, deadline: Deadline
+) -> Flow[Signature]:
     metadata = yield from attempts(protocol.model_metadata(name, version), retry, deadline)
     config = yield from attempts(protocol.model_config(name, version), retry, deadline)
     return Signature(metadata, config)
@@ -95,6 +113,9 @@ class ModelCore:
         """What `infer` would do after the first attempt at a direct request failed."""
         try:
             return (yield from attempts(exchange, self._retry, deadline, failure))
+        except NotFoundError as error:
+            yield from _explain(error, self._protocol, self.name, self.version)
+            raise
         except InvalidArgumentError:
             if not (yield from self._refresh(deadline)):
                 raise
@@ -106,6 +127,9 @@ class ModelCore:
         """One request and its result; once more if the model turns out to have been reloaded."""
         try:
             result = yield from self._once(args, named, options, deadline)
+        except NotFoundError as error:
+            yield from _explain(error, self._protocol, self.name, self.version)
+            raise
         except (InputError, InvalidArgumentError):
             if options.sequence is not None or not (yield from self._refresh(deadline)):
                 raise
@@ -117,6 +141,9 @@ class ModelCore:
     ) -> Exchange[Result | None]:
         """A request whose responses are read one by one; None for a response without content.
 
+        A model that is not decoupled is asked as ever: an ordinary inference takes every tensor
+        over both protocols, and its failures have a status.
+
         Raises:
             InputError: something does not fit, or the protocol cannot carry it in a stream.
         """
@@ -126,13 +153,15 @@ class ModelCore:
         if is_placed(arrays, options.out):
             raise InputError("a stream takes no tensors in shared memory: give arrays")
         arrays = converted(metadata, arrays) if options.convert else arrays
-        exchange = builder.inline(builder.ready(arrays, options), options)
+        exchange: Exchange[Any] = builder.inline(builder.ready(arrays, options), options)
+        if not builder.signature.config.decoupled:
+            return exchange
         return self._protocol.streamed(self.version, builder.signature, arrays, exchange, options)
 
     def _refresh(self, deadline: Deadline) -> Flow[bool]:
         """Reads the signature again; True if it has changed, False too if that is not to be had."""
         try:
-            now = yield from read_signature(
+            now = yield from _read_signature(
                 self._protocol, self.name, self.version, self._retry, deadline
             )
         except TritonError:  # what the caller did wrong says more

@@ -122,7 +122,9 @@ class PoolTransport(ABC, Generic[Request, Reply]):
         except OSError as exc:
             connection.socket.close()
             if isinstance(deadline, CancellableDeadline) and deadline.cancelled:
-                raise from_grpc_status("CANCELLED", "it was cancelled", exchange.what) from exc
+                raise from_grpc_status(
+                    "CANCELLED", "the call was cancelled", exchange.what
+                ) from exc
             harmless = not complete or exchange.repeat is Repeat.ALWAYS
             if reused and harmless and connection.silent:
                 return None
@@ -174,10 +176,7 @@ class PoolTransport(ABC, Generic[Request, Reply]):
 
 
 def no_connection(what: str, address: Address, exc: OSError) -> TritonError:
-    return ConnectError(
-        f"{what} failed: no connection to {address}: {exc}; "
-        "check the address, or wait with client.wait_ready()"
-    )
+    return ConnectError(f"{what} failed: no connection to {address}: {exc}")
 
 
 def server_name(link: Link) -> str | None:

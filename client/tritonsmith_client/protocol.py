@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .exchange import Exchange, InferCall, Prepared, Repeat
+from .exchange import Asked, Exchange, InferCall, Prepared, Repeat
 from .values import ModelConfig, ModelMetadata, Result, ServerMetadata
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .requests import Signature
     from .tensors import Array
 
-__all__ = ["WireProtocol", "called"]
+__all__ = ["WireProtocol", "asked", "called"]
 
 
 class WireProtocol(Protocol):
@@ -50,6 +50,11 @@ class WireProtocol(Protocol):
         options: Options,
     ) -> Exchange[Result | None]: ...
     def prepare(self, call: InferCall, repeat: Repeat) -> Prepared: ...
+
+
+def asked(what: str, name: str, version: str = "") -> Asked:
+    """What is asked of a model; of all of them if the name is empty."""
+    return Asked(f"{what} {called(name, version)}", name)
 
 
 def called(name: str, version: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .deadline import Deadline
-from .errors import ConnectionLostError, TritonError, UnavailableError
+from .errors import ConnectError, ConnectionLostError, TritonError, UnavailableError
 from .exchange import Exchange, Flow, Hedge, Repeat, Sleep, T
 
 __all__ = ["Retry", "attempts"]
@@ -40,6 +40,8 @@ class Retry:
             return False
         if isinstance(error, ConnectionLostError):
             return repeat is Repeat.ALWAYS
+        if repeat is Repeat.UNCONNECTED:
+            return isinstance(error, ConnectError)
         return repeat is not Repeat.NEVER
 
 
@@ -63,6 +65,9 @@ def attempts(
             reply: T = yield exchange
             return reply
         except TritonError as error:
+            from .remedies import completed  # for calls that failed only
+
+            completed(error, exchange.what)
             if not policy.again(error, exchange.repeat, attempt):
                 raise
             wait = policy.wait(attempt)

@@ -60,6 +60,18 @@ class Runner:
             result: T = done.value
             return result
 
+    def stream(self, exchange: Exchange[T | None], timeout: float | None) -> Iterator[T]:
+        """The replies to one request that have a content; the timeout is for each reply."""
+        try:
+            for part in self.transport.stream(exchange, timeout):
+                if part is not None:
+                    yield part
+        except TritonError as error:
+            from .remedies import completed  # for calls that failed only
+
+            completed(error, exchange.what)
+            raise
+
     def submit(self, start: Callable[[Deadline], Flow[T]], budget: float | None) -> Future[T]:
         """Runs a flow in another thread; its time counts from now."""
         deadline = CancellableDeadline(budget)

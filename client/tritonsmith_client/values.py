@@ -142,7 +142,9 @@ class Result(Mapping[str, "np.ndarray[Any, Any]"]):
         except KeyError:
             given = ", ".join(f"'{n}'" for n in self._outputs) or "none"
             raise UnknownOutputError(
-                f"the result of model '{self.model_name}' has no output '{name}'; it has: {given}"
+                f"the result of model '{self.model_name}' has no output '{name}'; it has: {given}",
+                model=self.model_name,
+                tensor=name,
             ) from None
 
     def holding(self, outputs: Mapping[str, np.ndarray[Any, Any]]) -> Result:
@@ -163,8 +165,10 @@ class Result(Mapping[str, "np.ndarray[Any, Any]"]):
             return [[_class(entry) for entry in row] for row in rows]
         except (ValueError, AttributeError, IndexError) as exc:
             raise ResponseError(
-                f"output '{name}' of model '{self.model_name}' is no classification; "
-                "ask for one with using(classes=3)"
+                f"output '{name}' of model '{self.model_name}' is no classification",
+                model=self.model_name,
+                tensor=name,
+                remedy="ask for one with using(classes=3)",
             ) from exc
 
     def torch(self) -> dict[str, Any]:

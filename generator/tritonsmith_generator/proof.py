@@ -105,7 +105,9 @@ def _prove_model(
             try:
                 answer = handle(case.inputs)
             except TritonError as exc:
-                return Proven(model, len(cases), problem=f"case {number} over {protocol}: {exc}")
+                return Proven(
+                    model, len(cases), problem=f"case {number} over {protocol}: {exc.message}"
+                )
             got = {name: np.asarray(answer[name]) for name in case.outputs}
             worst = max(worst, largest_difference(got, case.outputs))
             problem = _problem(got, case, locked)

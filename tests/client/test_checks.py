@@ -34,19 +34,19 @@ WRONG = {
     ),
     "another data type": (
         {**GOOD, "image": GOOD["image"].astype(np.float64)},
-        r"input 'image' takes FP32 and was given float64; convert it with \.astype\(np\.float32\)",
+        r"of model 'm' takes FP32 and was given float64; convert it with \.astype\(np\.float32\)",
     ),
     "a data type that Triton has not": (
         {**GOOD, "image": GOOD["image"].astype(np.complex64)},
-        r"input 'image' takes FP32 and was given complex64",
+        r"input 'image' of model 'm' takes FP32 and was given complex64",
     ),
     "another length": (
         {**GOOD, "image": np.zeros((2, 3, 5), np.float32)},
-        r"input 'image' takes shape \[-1, 3, 4\] \(-1: any length\) and was given \[2, 3, 5\]",
+        r"of model 'm' takes shape \[-1, 3, 4\] \(-1: any length\) and was given \[2, 3, 5\]",
     ),
     "no batch axis": (
         {**GOOD, "image": np.zeros((3, 4), np.float32)},
-        r"was given \[3, 4\]; model 'm' takes batches: add the batch axis with array\[None\]",
+        r"was given \[3, 4\]; the model takes batches: add the batch axis with array\[None\]",
     ),
     "two batch sizes": (
         {**GOOD, "mask": np.zeros((3, 3), bool)},
@@ -58,7 +58,7 @@ WRONG = {
     ),
     "a list that is no array": (
         {**GOOD, "image": [["a"]]},
-        r"input 'image' \(FP32 \[-1, 3, 4\]\) cannot be made of this list",
+        r"input 'image' \(FP32 \[-1, 3, 4\]\) of model 'm' cannot be made of this list",
     ),
 }
 
@@ -102,11 +102,16 @@ def test_an_unknown_output() -> None:
         check_outputs(metadata, ["logit"])
 
 
-def test_the_error_carries_the_tensor() -> None:
+def test_the_error_carries_model_tensor_and_remedy() -> None:
     metadata, config = model(IMAGE)
     with pytest.raises(InputError) as caught:
         check_tensors(metadata, config, {"image": GOOD["image"]})
-    assert caught.value.tensor == "mask"
+    assert (caught.value.model, caught.value.tensor) == ("m", "mask")
+    with pytest.raises(InputError) as caught:
+        check_tensors(metadata, config, {**GOOD, "image": np.zeros((3, 4), np.float32)})
+    assert (caught.value.model, caught.value.tensor) == ("m", "image")
+    assert caught.value.remedy == "the model takes batches: add the batch axis with array[None]"
+    assert caught.value.remedy not in caught.value.message
 
 
 URLS = {

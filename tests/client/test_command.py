@@ -85,9 +85,24 @@ def test_watch(url: str, capsys: Capture) -> None:
 
 
 MISTAKES = {
-    "an unknown model": (["infer", "nope"], 4, "'nope'"),
+    "an unknown model": (["infer", "nope"], 4, "to see what is ready: tritonsmith models --url"),
+    "a misspelt model": (["bench", "add_sup"], 4, "(did you mean 'add_sub'?)"),
+    "an unknown version": (
+        ["infer", "text", "--version", "9"],
+        4,
+        "its ready versions are: 1; to see",
+    ),
+    "a decoupled model": (["infer", "repeat"], 4, "which this command cannot call"),
+    "a model of sequences": (
+        ["infer", "accumulate", "--input", "VALUE=random:1x1"],
+        4,
+        "which this command cannot send",
+    ),
+    "too little time": (["infer", "text", "--timeout", "1e-4"], 4, "a larger --timeout gives it"),
+    "a model that does not come": (["health", "nope", "--wait", "0.2"], 4, "(health: --wait)"),
     "an unknown input": (["infer", "text", "--input", "x=random"], 2, "no input 'x'"),
     "no server": (["models", "--url", "http://127.0.0.1:9"], 4, "no connection"),
+    "no gRPC server": (["models", "--url", "127.0.0.1:9"], 4, "check --url, or wait with: triton"),
     "no concurrency": (["bench", "plain", "--concurrency", "0"], 2, "at least 1"),
     "no pause": (["watch", "--every", "0"], 2, "above 0"),
 }
@@ -97,7 +112,10 @@ MISTAKES = {
 def test_mistakes(url: str, capsys: Capture, arguments: list[str], code: int, message: str) -> None:
     with_url = arguments if "--url" in arguments else [*arguments, "--url", url]
     assert main(with_url) == code
-    assert message in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert message in told
+    if code == 4:
+        assert "client." not in told, "it is no API that they use"
 
 
 def test_percentiles() -> None:

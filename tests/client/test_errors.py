@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from http import HTTPStatus
 
 import grpc
@@ -69,6 +70,17 @@ def test_the_tree_is_drawn_as_it_is() -> None:
         assert kind.__name__ in tritonsmith_client.__all__
 
 
+@pytest.mark.parametrize("name", [n for n in errors.__all__ if n.endswith("Error")])
+def test_every_error_survives_pickling(name: str) -> None:
+    bare = getattr(errors, name)("why")
+    assert str(bare) == bare.message == "why"
+    assert (bare.model, bare.tensor, bare.status) == (None, None, "")
+    full = getattr(errors, name)("why", model="m", tensor="t", remedy="do this")
+    copy = pickle.loads(pickle.dumps(full))
+    assert type(copy) is type(full) and str(copy) == "why; do this"
+    assert (copy.model, copy.tensor, copy.remedy) == ("m", "t", "do this")
+
+
 def test_the_door_offers_what_it_lists() -> None:
     for name in tritonsmith_client.__all__:
         assert getattr(tritonsmith_client, name).__module__.startswith("tritonsmith_client.")
@@ -90,7 +102,9 @@ def test_an_exception_in_a_model(client: Client) -> None:
 
 
 def test_an_unknown_model_and_version(client: Client) -> None:
-    with pytest.raises(NotFoundError, match=r"model 'nope'.*wait_ready"):
+    with pytest.raises(
+        NotFoundError, match=r"model 'nope'.*the repository has 'accumulate', 'add_sub'"
+    ):
         client.model("nope")
     with pytest.raises(NotFoundError, match=r"model 'add_sub' version 9"):
         client.model("add_sub", version="9")

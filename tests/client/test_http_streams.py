@@ -6,6 +6,7 @@ import asyncio
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import ml_dtypes
@@ -22,14 +23,24 @@ from tritonsmith_client import (
     ConnectionLostError,
     DeadlineExceededError,
     InputError,
-    InvalidArgumentError,
     NotFoundError,
     ResponseError,
     StatusError,
     TritonError,
 )
 from tritonsmith_client.httpstream import StreamReader
+from tritonsmith_client.model import Model
+from tritonsmith_client.requests import RequestBuilder
 from tritonsmith_generator.serve import Server
+
+
+def evented(client: Client, name: str) -> Model:
+    """A model that is asked as decoupled ones are; the server does that for every model."""
+    model = client.model(name)
+    known = model._core.signature
+    decoupled = replace(known, config=replace(known.config, decoupled=True))
+    model._core._builder = RequestBuilder(model._core._protocol, name, "", decoupled)
+    return model
 
 
 @pytest.fixture
@@ -39,7 +50,7 @@ def http(server: Server) -> Iterator[Client]:
 
 
 def test_numbers_and_text_keep_their_values_and_shapes(http: Client) -> None:
-    plain, text = http.model("plain"), http.model("text")
+    plain, text = evented(http, "plain"), evented(http, "text")
     row = np.array([[0.1, np.nan, np.inf, -np.inf, 1e-45, 3.4028235e38]], np.float32)
     (result,) = plain.stream(row)
     assert result["Y"].dtype == np.float32 and result["Y"].shape == (1, 6)
@@ -55,19 +66,21 @@ def test_numbers_and_text_keep_their_values_and_shapes(http: Client) -> None:
 
 
 def test_options_reach_the_model(http: Client) -> None:
-    model = http.model("wishes").using(id="q7", parameters={"z": 1, "f": 1.5, "b": True, "s": "x"})
+    model = evented(http, "wishes").using(
+        id="q7", parameters={"z": 1, "f": 1.5, "b": True, "s": "x"}
+    )
     (result,) = model.stream(np.ones(1, np.float32))
     assert b'"id": "q7"' in result["SAID"].item() and b'"z": 1' in result["SAID"].item()
     assert b'"s": "x"' in result["SAID"].item() and result.id == "q7"
 
 
 def test_an_output_that_is_not_as_declared(http: Client) -> None:
-    (result,) = http.model("surprise").stream(np.array([False]))
+    (result,) = evented(http, "surprise").stream(np.array([False]))
     assert result["OUT"].tolist() == [0, 1, 2, 3, 4, 5]
 
 
 def test_what_json_cannot_carry_is_refused(http: Client) -> None:
-    identity, plain = http.model("identity"), http.model("plain")
+    identity, plain = evented(http, "identity"), evented(http, "plain")
     for name, array in (
         ("IN_FP16", np.ones((1, 1), np.float16)),
         ("IN_BF16", np.ones((1, 1), ml_dtypes.bfloat16)),
@@ -78,7 +91,7 @@ def test_what_json_cannot_carry_is_refused(http: Client) -> None:
     with pytest.raises(InputError, match=r"'X' is FP32 \[2, 3\]; over HTTP a stream takes one row"):
         next(plain.stream(np.ones((2, 3), np.float32)))
     with pytest.raises(InputError, match="holds what is no text"):
-        next(http.model("text").stream([[b"\xff"]]))
+        next(evented(http, "text").stream([[b"\xff"]]))
     for options in ({"priority": 1}, {"queue_timeout": 1.0}, {"classes": 1}):
         with pytest.raises(InputError, match="a stream over HTTP takes no"):
             next(plain.using(**options).stream(np.ones((1, 1), np.float32)))
@@ -87,9 +100,10 @@ def test_what_json_cannot_carry_is_refused(http: Client) -> None:
 def test_errors_before_the_first_event(http: Client) -> None:
     repeat = http.model("repeat")
     count = {"COUNT": np.array([0], np.int32), "DELAY": np.zeros(1, np.float32)}
-    with pytest.raises(InvalidArgumentError, match="told to fail in the middle"):
+    with pytest.raises(StatusError, match="told to fail in the middle") as caught:
         next(repeat.stream({**count, "FAIL": np.array([True])}))
-    model = http.model("plain", "1")
+    assert type(caught.value) is StatusError, "Triton says 400 whatever the model says"
+    model = evented(http, "plain")
     assert len([*model.stream(np.ones((1, 1), np.float32))]) == 1
     http.close()
     with pytest.raises(ClosedError):
@@ -103,7 +117,7 @@ METADATA = (
     b'{"name":"m","versions":["1"],"platform":"p","inputs":[{"name":"x","datatype":"FP32",'
     b'"shape":[-1]}],"outputs":[{"name":"y","datatype":"FP32","shape":[-1]}]}'
 )
-
+CONFIG = b'{"name":"m","model_transaction_policy":{"decoupled":true}}'
 
 X = np.ones(1, np.float32)
 Ask = Callable[..., list[Any]]
@@ -122,7 +136,7 @@ def ask(request: pytest.FixtureRequest) -> Ask:
 
         def script(connection: socket.socket) -> None:
             while not (path := read_request(connection).split(b" ")[1]).endswith(b"_stream"):
-                body = b'{"name":"m"}' if path.endswith(b"config") else METADATA
+                body = CONFIG if path.endswith(b"config") else METADATA
                 length = b"Content-Length: %d\r\n\r\n" % len(body)
                 connection.sendall(b"HTTP/1.1 200 OK\r\n" + length + body)
             connection.sendall(reply)

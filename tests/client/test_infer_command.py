@@ -66,7 +66,7 @@ def test_strings_are_shown_and_written(infer: Infer) -> None:
 
 
 WRONG: dict[str, tuple[list[str], int, str]] = {
-    "an unknown model": (["nope"], 4, "'nope'"),
+    "an unknown model": (["nope"], 4, "to see what is ready: tritonsmith models --url"),
     "an unknown input": (["text", "-i", "TXT=random"], 2, "no input 'TXT'; its inputs are: 'TEXT'"),
     "no value": (["text", "-i", "TEXT"], 2, "write NAME=FILE.npy or NAME=random"),
     "no file": (["text", "-i", "TEXT=none.npy"], 2, "cannot be read from none.npy"),

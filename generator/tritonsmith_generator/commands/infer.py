@@ -47,7 +47,7 @@ def infer(
     from tritonsmith_client import Client
     from tritonsmith_client.arguments import read_inputs, summarize
 
-    with _client_errors(), Client(url, timeout=timeout) as client:
+    with _client_errors(url), Client(url, timeout=timeout) as client:
         called = client.model(model, version)
         arrays = read_inputs(called.metadata, inputs or [], seed)
         start = time.perf_counter()
@@ -62,17 +62,18 @@ def infer(
 
 
 @contextmanager
-def _client_errors() -> Iterator[None]:
+def _client_errors(url: str) -> Iterator[None]:
     """The client's errors as the generator's, with their exit codes."""
     from tritonsmith_client import InputError as ClientInputError
     from tritonsmith_client import TritonError
+    from tritonsmith_client.remedies import command_message
 
     try:
         yield
     except ClientInputError as exc:
         raise UsageError(str(exc)) from exc
     except TritonError as exc:
-        raise ServerError(str(exc)) from exc
+        raise ServerError(command_message(exc, url)) from exc
 
 
 def _write(result: Result, folder: Path) -> dict[str, str]:
