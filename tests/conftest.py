@@ -6,12 +6,13 @@ import os
 import signal
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
+from tritonsmith_generator.errors import ServerError
 from tritonsmith_generator.serve import Server
 from tritonsmith_generator.serve.base import ServerBase
 
@@ -28,6 +29,11 @@ _OLD_REGIONS = {region.name for region in Path("/dev/shm").glob("tritonsmith_*")
 
 _DOCKER = pytest.mark.docker
 
+# Servers that tests share.
+_SHARED: list[ServerBase] = []
+
+_Made = TypeVar("_Made", bound=ServerBase)
+
 StartServer = Callable[..., Server]
 StartAnyServer = Callable[..., ServerBase]
 
@@ -41,6 +47,21 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     """Where tests run side by side: a file's in one process, and in one those of the engine."""
     group = "docker" if item.get_closest_marker("docker") else item.path.stem
     item.add_marker(pytest.mark.xdist_group(group))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A failure also tells of a shared server that has ended, without which tests mean nothing."""
+    report = yield
+    for server in _SHARED if report.failed else ():
+        if not server.is_running:
+            try:
+                server.wait()
+            except ServerError as exc:
+                report.sections.append(("a shared server has ended", str(exc)))
+    return report
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -65,16 +86,7 @@ def wait_until_gone() -> Callable[[], None]:
 @pytest.fixture(scope="session")
 def start_server() -> Iterator[StartServer]:
     """``start_server(repository, **options)``: a ready ``Server`` that ends with the test run."""
-    started: list[Server] = []
-
-    def start(repository: Path, **options: Any) -> Server:
-        server = Server(repository, **options)
-        started.append(server)
-        return server.start().wait_ready()
-
-    yield start
-    for server in started:
-        server.stop()
+    yield from _starting(Server, {})
 
 
 @pytest.fixture(scope="session")
@@ -105,15 +117,23 @@ def start_any_server(request: pytest.FixtureRequest) -> Iterator[StartAnyServer]
         from tritonsmith_generator.serve.docker import DockerServer
 
         make, options = DockerServer, request.getfixturevalue("docker_options")
-    started: list[ServerBase] = []
+    yield from _starting(make, options)
 
-    def start(repository: Path, **more: Any) -> ServerBase:
+
+def _starting(
+    make: Callable[..., _Made], options: dict[str, Any]
+) -> Iterator[Callable[..., _Made]]:
+    started: list[_Made] = []
+
+    def start(repository: Path, **more: Any) -> _Made:
         server = make(repository, **options, **more)
         started.append(server)
+        _SHARED.append(server)
         return server.start().wait_ready()
 
     yield start
     for server in started:
+        _SHARED.remove(server)
         server.stop()
 
 
