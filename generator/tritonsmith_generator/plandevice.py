@@ -15,6 +15,7 @@ from tritonsmith_client.cudadriver import Driver, driver
 __all__ = ["Device"]
 
 _DEFAULT_STREAM = 0
+_ALIGNMENT = 256  # bytes; TensorRT wants it of all tensors, and of those on the host as well
 
 
 class Device:
@@ -68,7 +69,7 @@ class _Buffer:
         if size > self._memory.size:
             self.close()
             self.device = self._driver.allocate(self._index, size)
-            self._memory = np.empty(size, np.uint8)
+            self._memory = _aligned(size)
             self.host = int(self._memory.ctypes.data)
 
     def view(self, offset: int, dtype: Any, count: int) -> np.ndarray[Any, Any]:
@@ -80,3 +81,9 @@ class _Buffer:
         self._memory = np.empty(0, np.uint8)
         if device:
             self._driver.free(self._index, device)
+
+
+def _aligned(size: int) -> np.ndarray[Any, Any]:
+    memory = np.empty(size + _ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % _ALIGNMENT
+    return memory[start : start + size]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-__all__ = ["HOST_MEMORY", "THREE_GPUS", "compile_library"]
+__all__ = ["HOST_MEMORY", "ON_DEVICE", "THREE_GPUS", "compile_library"]
 
 # Two of a kind, and one of another; CUDA_VISIBLE_DEVICES may name one of them, as CUDA allows.
 THREE_GPUS = """
@@ -34,10 +34,14 @@ int cuDeviceGetAttribute(int *value, int attribute, int device) {
 }
 """
 
-# The calls that tensors on a GPU need, for one GPU whose memory is the host's and ends at LIMIT.
+# In the addresses of the memory below, so that who takes one for the host's crashes.
+ON_DEVICE = 1 << 62
+
+# The calls that tensors on a GPU need, for one GPU whose memory is the host's and has a limit.
 HOST_MEMORY = """
 #include <stdlib.h>
 #include <string.h>
+#define ON_DEVICE (1ULL << 62)
 static size_t blocks, limit = 1 << 20;
 size_t live(void) { return blocks; }
 void set_limit(size_t bytes) { limit = bytes; }
@@ -50,15 +54,19 @@ int cuCtxSynchronize(void) { return 0; }
 int cuMemAlloc_v2(unsigned long long *address, size_t bytes) {
     if (!bytes) return 1;
     if (bytes > limit) return 2;
-    *address = (unsigned long long)aligned_alloc(256, (bytes + 255) / 256 * 256);
+    *address = (unsigned long long)aligned_alloc(256, (bytes + 255) / 256 * 256) | ON_DEVICE;
     blocks++; return 0;
 }
-int cuMemFree_v2(unsigned long long address) { free((void *)address); blocks--; return 0; }
+static void *in_host(unsigned long long address) {
+    if (!(address & ON_DEVICE)) abort();
+    return (void *)(address & ~ON_DEVICE);
+}
+int cuMemFree_v2(unsigned long long address) { free(in_host(address)); blocks--; return 0; }
 int cuMemcpyHtoD_v2(unsigned long long to, const void *from, size_t bytes) {
-    memcpy((void *)to, from, bytes); return 0;
+    memcpy(in_host(to), from, bytes); return 0;
 }
 int cuMemcpyDtoH_v2(void *to, unsigned long long from, size_t bytes) {
-    memcpy(to, (void *)from, bytes); return 0;
+    memcpy(to, in_host(from), bytes); return 0;
 }
 int cuGetErrorString(int status, const char **text) {
     *text = status == 2 ? "out of memory" : "invalid"; return 0;

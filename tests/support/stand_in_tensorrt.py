@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from support.stand_in_driver import ON_DEVICE
 
 from tritonsmith_client.dtypes import from_onnx
 from tritonsmith_generator.reference import Reference
@@ -162,8 +163,9 @@ class Context:
         return True
 
     def set_tensor_address(self, name: str, address: int) -> bool:
-        assert address % 16 == 0 and address > 0, (name, address)
-        self._addresses[name] = address
+        on_device = self._engine.get_tensor_location(name) == TensorLocation["DEVICE"]
+        assert bool(address & ON_DEVICE) == on_device and address % 256 == 0, (name, address)
+        self._addresses[name] = address & ~ON_DEVICE
         return True
 
     def set_output_allocator(self, name: str, allocator: Any) -> bool:
@@ -189,7 +191,9 @@ class Context:
             if name in note.growing:
                 size = array.nbytes
                 allocator = self._allocators[name]
-                address = allocator.reallocate_output_async(name, 0, size, 256, stream)
+                given = allocator.reallocate_output_async(name, 0, size, 256, stream)
+                assert given & ON_DEVICE
+                address = given & ~ON_DEVICE
                 allocator.notify_shape(name, array.shape)
             else:
                 address = self._addresses[name]
