@@ -59,7 +59,7 @@ class Artifact:
 def artifact_of_plan(job: Job, kept: Kept) -> Artifact:
     """The files of a version that holds the result of the plan stage."""
     about = kept.about
-    files = {job.target.filename: kept.folder / job.target.filename}
+    files = {job.target.filename: kept.folder / job.target.filename, **job.plugins}
     return Artifact(files, about["types"], tuple(about["notes"]), about["compute_capability"])
 
 
@@ -112,10 +112,17 @@ def compile_plan(
 def _notes(report: EngineReport) -> tuple[str, ...]:
     size = f"{report.plan_bytes / 1e6:.2f} MB"
     built = f"plan: {size} by {report.library} {report.version} in {report.seconds:.1f} s"
-    if report.engine_layers is None:
-        return (built,)
-    counts = ", ".join(f"{n} in {name}" for name, n in report.engine_layers.precisions.items())
-    return (built, f"plan: layers by precision: {counts}")
+    notes = [built]
+    if report.engine_layers is not None:
+        counts = ", ".join(f"{n} in {name}" for name, n in report.engine_layers.precisions.items())
+        notes.append(f"plan: layers by precision: {counts}")
+    if report.deferred_plugins and report.library == "tensorrt":
+        notes.append(
+            f"plan: {', '.join(report.deferred_plugins)} registers nothing when it is opened, and "
+            "NVIDIA's tritonserver does no more than that: use REGISTER_TENSORRT_PLUGIN in it, or "
+            "serve with the embedded server, which asks it for its creators"
+        )
+    return tuple(notes)
 
 
 class _Fraction:

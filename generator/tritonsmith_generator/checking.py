@@ -26,6 +26,7 @@ from tritonsmith_generator.inspection import (
     version_numbers,
 )
 from tritonsmith_generator.lock import LockedModel, read_lock
+from tritonsmith_generator.planneeds import STRIPPED, plugin_names
 from tritonsmith_generator.plans import is_capability
 from tritonsmith_generator.precheck import precheck
 from tritonsmith_generator.settings import served_signature
@@ -112,7 +113,7 @@ def _version_files(model: _Model) -> Iterator[Finding]:
     if not version_numbers(model.folder):
         yield _error(model, "", "there is no version directory (1, 2, ...)")
     for number in served_versions(model.folder, model.config):
-        for name in sorted(filenames(model.config)):
+        for name in (*sorted(filenames(model.config)), *plugin_names(model.config)):
             if not (model.folder / str(number) / name).exists():
                 yield _error(model, f"{number}/{name}", "the file that the config names is missing")
 
@@ -135,6 +136,12 @@ def _plans(model: _Model) -> Iterator[Finding]:
                 where = str(path.relative_to(model.folder.parent))
                 message = f"no GPU opens this plan: the config names {', '.join(sorted(named))}"
                 yield Finding("warning", where, message)
+
+
+def _stripped(model: _Model) -> Iterator[Finding]:
+    if model.locked is not None and model.locked.spec.get("builder", {}).get("strip_plan"):
+        home = PurePosixPath(model.name, str(model.locked.version))
+        yield Finding("warning", str(home), STRIPPED)
 
 
 def _batch_sizes(model: _Model) -> Iterator[Finding]:
@@ -266,6 +273,7 @@ _CHECKS: tuple[Callable[[_Model], Iterator[Finding]], ...] = (
     _tensors,
     _version_files,
     _plans,
+    _stripped,
     _batch_sizes,
     _instances,
     _side_files,

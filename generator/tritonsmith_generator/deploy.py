@@ -16,6 +16,7 @@ from tritonsmith_generator.errors import HostError, InputError
 from tritonsmith_generator.pinning import pin
 from tritonsmith_generator.serve.base import RESTRICTED, SAFE_FLAGS
 from tritonsmith_generator.serve.environment import PACKAGES, WHEEL
+from tritonsmith_generator.serve.planflags import plan_flags
 from tritonsmith_generator.serve.selection import (
     ServedModel,
     container_reason,
@@ -34,7 +35,8 @@ __all__ = [
     "write_files",
 ]
 
-SERVER_COMMAND = ("tritonserver", "--model-repository=/models", *SAFE_FLAGS)
+_MODELS = "/models"
+SERVER_COMMAND = ("tritonserver", f"--model-repository={_MODELS}", *SAFE_FLAGS)
 # The Python of Debian 12, the base of Dockerfile.embedded.
 _PYTHON = "3.11"
 _MAX_BODY_MB = 64  # tritonserver's own limit for HTTP requests
@@ -97,6 +99,12 @@ class Deployment:
                 )
         return names
 
+    @property
+    def command(self) -> list[str]:
+        """The server's command line. Raises InputError for a plugin library that is missing."""
+        models = read_models(self.repository, self.models)
+        return [*SERVER_COMMAND, *plan_flags(models.values(), _MODELS)]
+
 
 @dataclass(frozen=True)
 class Change:
@@ -121,7 +129,8 @@ def docker_files(deployment: Deployment) -> dict[str, str]:
         "repository": str(deployment.repository),
         "models": deployment.models,
         "base": deployment.image,
-        "command": list(SERVER_COMMAND),
+        "command": deployment.command,
+        "embedded_command": list(SERVER_COMMAND),
         "wheel": WHEEL,
         "python": _PYTHON,
         "packages": PACKAGES[_PYTHON],
@@ -162,7 +171,7 @@ def compose_files(
         "image": deployment.image,
         "gpus": deployment.gpus,
         "shm_size": deployment.shm_size,
-        "command": list(SERVER_COMMAND),
+        "command": deployment.command,
         "max_body_mb": _MAX_BODY_MB,
         "secrets": "/run/secrets",
         "scratch": "/tmp",

@@ -92,6 +92,8 @@ class EngineReport:
         compute_capability: of the GPU that the plan was tuned on; None without a GPU.
         engine_layers: what TensorRT made of the network; None where no GPU can open the plan.
         parts: wall seconds by part: parse, build, write, inspect; the last two overlap.
+        deferred_plugins: libraries that register nothing by being opened, which is all that
+            NVIDIA's tritonserver does; TensorRT has to ask them for their creators.
     """
 
     library: Library
@@ -105,6 +107,7 @@ class EngineReport:
     compute_capability: str | None
     engine_layers: EngineLayers | None
     parts: Mapping[str, float] = field(default_factory=dict)
+    deferred_plugins: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

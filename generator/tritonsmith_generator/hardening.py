@@ -14,6 +14,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from tritonsmith_generator.advisories import advice_on
 from tritonsmith_generator.finding import Finding
+from tritonsmith_generator.planneeds import plugin_names
 from tritonsmith_generator.serve.names import NVIDIA_IMAGE
 from tritonsmith_generator.serve.release import made_for
 
@@ -78,6 +79,7 @@ def _names(folder: Path, config: ModelConfig) -> Iterator[Finding]:
         "cc_model_filenames": config.cc_model_filenames.values(),
         "runtime": [config.runtime],
         "label_filename": [output.label_filename for output in config.output],
+        "plugins": plugin_names(config),
         "op_library_filename": config.model_operations.op_library_filename,
         "input_data_file": [
             tensor.input_data_file

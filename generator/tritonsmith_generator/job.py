@@ -17,6 +17,7 @@ from tritonsmith_generator.cachefolder import cache_folder
 from tritonsmith_generator.errors import InputError
 from tritonsmith_generator.factory import file_of_factory
 from tritonsmith_generator.lock import FileRecord, LockedModel
+from tritonsmith_generator.planneeds import plugin_files
 from tritonsmith_generator.spec import ModelSpec, resolve_source
 from tritonsmith_generator.targets import TargetKind, release_of, resolve
 from tritonsmith_generator.toolchain import Toolchain
@@ -53,6 +54,11 @@ class Job:
     def said(self) -> Mapping[str, Any]:
         """What the spec says of the model, as JSON: defaults and the source's place left out."""
         return self.spec.model_dump(mode="json", exclude={"onnx", "torch"}, exclude_defaults=True)
+
+    @property
+    def plugins(self) -> Mapping[str, Path]:
+        """The plugin libraries of a plan, by their names beside it."""
+        return plugin_files(self.spec.builder.plugins, self.folder) if self.target.compiled else {}
 
     def sample_digests(self, source: str | None) -> Mapping[str, str]:
         """The SHA-256 of each file that these samples are read from."""
@@ -102,8 +108,8 @@ def make_job(
         for given in (spec.calibration, spec.accuracy.samples)
         for path in _sample_files(given, folder)
     }
-    plugins = {folder / path for path in spec.builder.plugins if target.compiled}
-    sources = _sources(source, tuple(sorted(samples | plugins)), locked)
+    plugins = plugin_files(spec.builder.plugins, folder) if target.compiled else {}
+    sources = _sources(source, tuple(sorted(samples | {*plugins.values()})), locked)
     _refuse_other_bytes(spec, source, sources)
     release = release_of(target, toolchain)
     tools = {package: _version(package) for package in ("tritonsmith", "onnx", "onnxruntime")}

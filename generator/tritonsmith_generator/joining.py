@@ -12,6 +12,7 @@ from tritonsmith_generator.errors import InputError
 from tritonsmith_generator.inspection import CONFIG_NAME
 from tritonsmith_generator.lock import LockedModel, LockedPlan
 from tritonsmith_generator.parts import Part
+from tritonsmith_generator.planneeds import plugin_names
 from tritonsmith_generator.plans import PORTABLE, name_plans, order, plan_filename
 from tritonsmith_generator.repository import Content
 
@@ -59,12 +60,15 @@ def join(parts: tuple[Part, ...]) -> Joined:
     text = (first.folder / CONFIG_NAME).read_text(encoding="utf-8")
     header, notes = read_notes(text)
     files = {gpus: plan_filename(gpus) for gpus in plans}
+    plugins = {
+        name: first.folder / str(first.version) / name for name in plugin_names(first.config)
+    }
     config, notes = name_plans(first.config, notes, files)
     header = tuple(dict.fromkeys((*header, _HEADER)))
     assert first.locked is not None  # two plans for different GPUs are known from locks only
     return Joined(
         parts,
-        {files[gpus]: path for gpus, (_, path) in plans.items()},
+        {**plugins, **{files[gpus]: path for gpus, (_, path) in plans.items()}},
         {**_side_files(parts), CONFIG_NAME: render_config(config, notes, header).encode()},
         next((part.cases for part in parts if part.cases is not None), None),
         replace(
@@ -119,7 +123,7 @@ def _side_files(parts: Sequence[Part]) -> dict[str, Content]:
 def _refuse_what_is_lost(parts: Sequence[Part]) -> None:
     for part in parts:
         assert part.locked is not None
-        known = {plan.file for plan in part.locked.plans.values()}
+        known = {*plugin_names(part.config), *(p.file for p in part.locked.plans.values())}
         for name in part.files(part.version).keys() - known:
             raise InputError(
                 f"{part.folder / str(part.version) / name}: gen-repo did not write this file, and "

@@ -46,6 +46,7 @@ def kept_plans(job: Job, folder: Path, locked: LockedModel | None) -> Artifact |
                 f"{path} is gone or was changed, and this machine cannot build all plans of "
                 "this model: merge it again from the repositories of each GPU"
             )
+    files |= job.plugins
     return Artifact(files, {tensor.name: tensor.dtype.wire for tensor in tensors})
 
 

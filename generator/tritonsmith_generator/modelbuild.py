@@ -23,6 +23,7 @@ from tritonsmith_generator.modelstages import Made, ModelStages
 from tritonsmith_generator.onnxfile import OnnxFile, read
 from tritonsmith_generator.passes.base import Arrays
 from tritonsmith_generator.passes.tidy import Tidy
+from tritonsmith_generator.planneeds import STRIPPED
 from tritonsmith_generator.plans import name_plans
 from tritonsmith_generator.precheck import Checked, precheck
 from tritonsmith_generator.profiles import Shaping, derive_shaping
@@ -112,7 +113,7 @@ def build_model(
         files = _files(job, source, made, number, {gpu: plan.file for gpu, plan in named.items()})
         changes = compare(repository, job.name, files, locked.files if locked else {})
         refuse_conflicts(changes, force)
-        warnings, ran = source.checked.warnings, stages.reports()
+        warnings, ran = (*source.checked.warnings, *_lacks(job)), stages.reports()
         if dry_run:
             return Built(number, changes, warnings, made.notes, ran, None)
         tell("publish", f"version {number}")
@@ -174,6 +175,11 @@ def _files(
         **{f"{WARMUP_FOLDER}/{name}": content for name, content in warmup.files.items()},
         CONFIG_NAME: render_config(config, notes, _header(job)).encode(),
     }
+
+
+def _lacks(job: Job) -> tuple[str, ...]:
+    """What the plan lacks to be served."""
+    return (STRIPPED,) if job.target.compiled and job.spec.builder.strip_plan else ()
 
 
 def _likely_to_compile(job: Job, locked: LockedModel | None) -> bool:

@@ -228,8 +228,7 @@ class ModelStages:
         if release is None:
             return
         self._tell("precheck", f"asking {release}", None)
-        plugins = tuple(job.folder / path for path in job.spec.builder.plugins)
-        nodes = self._process.unsupported(self._source.model, plugins)
+        nodes = self._process.unsupported(self._source.model, tuple(job.plugins.values()))
         if nodes:
             raise refusal(str(release), job.source, nodes)
 

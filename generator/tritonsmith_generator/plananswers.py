@@ -18,11 +18,15 @@ Arrays = Mapping[str, "np.ndarray[Any, Any]"]
 
 @dataclass(frozen=True)
 class PlanQuestion:
-    """Inputs for a plan: full arrays by name, in the data types that the plan has."""
+    """Inputs for a plan: full arrays by name, in the data types that the plan has.
+
+    ``plugins`` are the libraries that it needs.
+    """
 
     library: Library
     plan: Path
     inputs: tuple[Arrays, ...]
+    plugins: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,8 @@ def measure_plan(
 def _ask(
     job: Job, plan: Path, cases: Sequence[Case], process: EngineProcess, tell: Tell
 ) -> PlanAnswers:
-    question = PlanQuestion(job.target.library, plan, tuple(case.inputs for case in cases))
+    inputs, plugins = tuple(case.inputs for case in cases), tuple(job.plugins.values())
+    question = PlanQuestion(job.target.library, plan, inputs, plugins)
     try:
         return process.ask(question, lambda progress: tell("accuracy", progress.phase, None))
     except HostError as exc:

@@ -11,6 +11,7 @@ from tritonsmith_client import dtypes
 from tritonsmith_generator.config import Notes, message_from
 from tritonsmith_generator.cudagraphs import cuda_graphs
 from tritonsmith_generator.errors import InputError
+from tritonsmith_generator.planneeds import NOTE, parameters_for
 from tritonsmith_generator.profiles import Shaping
 from tritonsmith_generator.signature import Signature, Tensor
 from tritonsmith_generator.spec import Instances, ModelSpec, merge
@@ -75,6 +76,9 @@ def config_for(
     if graphs := cuda_graphs(target, shaping, spec):
         values["optimization"] = graphs
         notes["optimization",] = "cuda_graphs in the spec; recorded while the model loads"
+    if target.compiled and (parameters := parameters_for(spec.builder)):
+        values["parameters"] = parameters
+        notes["parameters",] = NOTE
     if warmup:
         values["model_warmup"] = [dict(entry) for entry in warmup]
         notes["model_warmup",] = _WARMUP_NOTE

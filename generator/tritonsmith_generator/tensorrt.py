@@ -39,6 +39,7 @@ from tritonsmith_generator.tensorrt_hooks import (
     logger,
     progress_monitor,
 )
+from tritonsmith_generator.tensorrt_plugins import load_plugins
 from tritonsmith_generator.timingcache import merge_timing_cache
 
 __all__ = ["ask", "build", "prepare", "unsupported_nodes"]
@@ -70,7 +71,7 @@ def build(request: EngineRequest, emit: Emit) -> EngineReport:
     began = time.monotonic()
     builder = _prepared.pop(request.library, None) or _builder(trt, release)
     with _timed(parts, "parse"):
-        _load_plugins(trt, builder, request.options.plugins)
+        deferred = load_plugins(trt, request.options.plugins)
         network, parser = _parse(trt, release, builder, request.onnx)
     signature, layers = _signature(network), network.num_layers
     check_profiles(signature, request.profiles)
@@ -110,6 +111,7 @@ def build(request: EngineRequest, emit: Emit) -> EngineReport:
         compute_capability=gpus[0].compute_capability if gpus else None,
         engine_layers=inspected,
         parts={part: round(took, 3) for part, took in parts.items()},
+        deferred_plugins=tuple(plugin.name for plugin in deferred),
     )
 
 
@@ -126,7 +128,7 @@ def unsupported_nodes(
     """The nodes that the installed TensorRT cannot take. Raises InputError and HostError."""
     trt, release = _load(library)
     builder = _prepared.get(library) or _builder(trt, release)
-    _load_plugins(trt, builder, plugins)
+    load_plugins(trt, plugins)
     network = _network(trt, release, builder)
     parser = trt.OnnxParser(network, logger(trt))
     if parser.parse_from_file(str(onnx)):
@@ -138,6 +140,7 @@ def ask(question: PlanQuestion, emit: Emit) -> PlanAnswers:
     """Run a plan that lies on the disk. Raises HostError."""
     trt, _ = _load(question.library)
     logger(trt).errors.clear()  # of the build before
+    load_plugins(trt, question.plugins)  # where the plan is an earlier build's
     return answers(trt, question, lambda: emit(_WAITING))
 
 
@@ -231,15 +234,6 @@ def _tensor(tensor: Any) -> Tensor:
         for axis, size in enumerate(tuple(tensor.shape))
     )
     return Tensor(tensor.name, _DTYPES[dtype], shape)
-
-
-def _load_plugins(trt: Any, builder: Any, plugins: tuple[Path, ...]) -> None:
-    registry = builder.get_plugin_registry()
-    for plugin in plugins:
-        # An absolute path: for a bare name the loader looks elsewhere.
-        if registry.load_library(str(plugin.resolve())) is None:
-            said = (logger(trt).errors or ["it is no TensorRT plugin library"])[0]
-            raise InputError(f"plugin library {plugin} does not load: {said}")
 
 
 def _add_profiles(builder: Any, network: Any, config: Any, request: EngineRequest) -> None:

@@ -1,69 +1,51 @@
-"""Plugin libraries of a model: a plan follows from their bytes, and none is built without them."""
+"""What a plan needs to be served: its plugin libraries, leave to bring a runtime, its weights."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
-from support.command import GenRepo
+from support.command import GenRepo, Outcome
+from support.gpu_repositories import as_tensorrt
+from support.plugin_library import compile_plugin, needs_compiler
+
+from tritonsmith_generator.inspection import read_config
 
 SIMPLENET = Path(__file__).parents[2] / "model_repository/simplenet.onnx"
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("tensorrt_rtx") is None or shutil.which("g++") is None,
-    reason="tensorrt_rtx or a C++ compiler is not installed",
-)
-
-# What TensorRT wants of a library: creators with the virtual functions of IPluginCreatorV3One.
-LIBRARY = """
-#include <cstdint>
-struct Info { char const* kind; int32_t major, minor; };
-struct Fields { int32_t count; void const* fields; };
-struct Creator {
-    virtual int32_t language() const noexcept { return 0; }
-    virtual Info info() const noexcept { return {"PLUGIN CREATOR_V3ONE", 1, 0}; }
-    virtual ~Creator() = default;
-    virtual void* create(char const*, Fields const*, int32_t) noexcept { return nullptr; }
-    virtual Fields const* fields() noexcept { return &none; }
-    virtual char const* name() const noexcept { return "Mine"; }
-    virtual char const* version() const noexcept { return VERSION; }
-    virtual char const* space() const noexcept { return ""; }
-    Fields none{0, nullptr};
-} creator;
-Creator* creators[] = {&creator};
-extern "C" void setLoggerFinder(void*) {}
-extern "C" void* getCreators(int32_t& count) { count = 1; return creators; }
-extern "C" void* getPluginCreators(int32_t& count) { count = 0; return nullptr; }
-"""
+pytestmark = needs_compiler
 
 
-def compile_library(version: int) -> None:
-    Path("mine.cpp").write_text(LIBRARY)
-    define = f'-DVERSION="{version}"'
-    command = ["g++", "-shared", "-fPIC", define, "-o", "libmine.so", "mine.cpp"]
-    subprocess.run(command, check=True)
+def compile_library(version: int = 1) -> None:
+    compile_plugin(Path("libmine.so"), version=version)
 
 
-def spec(builder: str) -> None:
+def spec(builder: str, more: str = "") -> None:
     Path("models.yaml").write_text(
-        f"models: {{m: {{onnx: '{SIMPLENET}', target: tensorrt_rtx, builder: {builder}}}}}\n"
+        f"models: {{m: {{onnx: '{SIMPLENET}', target: tensorrt_rtx, builder: {builder}{more}}}}}\n"
     )
+
+
+def build(gen_repo: GenRepo, repository: str = "repository") -> Outcome:
+    outcome = gen_repo("models.yaml", "-o", repository)
+    assert outcome.code == 0, outcome
+    return outcome
 
 
 def test_a_plan_follows_from_its_plugins(gen_repo: GenRepo) -> None:
     spec("{plugins: [libmine.so]}")
     compile_library(1)
-    assert gen_repo("models.yaml", "-o", "repository").code == 0
-    assert "up to date" in gen_repo("models.yaml", "-o", "repository").out
+    build(gen_repo)
+    assert "up to date" in build(gen_repo).out
+    first = Path("libmine.so").read_bytes()
     compile_library(2)
     outcome = gen_repo("models.yaml", "-o", "repository", "--json")
     (model,) = json.loads(outcome.out)
     (plan,) = [stage for stage in model["stages"] if stage["stage"] == "plan"]
     assert (plan["ran"], plan["why"]) == (True, ["libmine.so: other bytes"])
+    libraries = [Path(f"repository/m/{number}/libmine.so") for number in (1, 2)]
+    assert [path.read_bytes() for path in libraries] == [first, Path("libmine.so").read_bytes()]
 
 
 def test_a_missing_plugin_is_told_although_the_plan_without_it_is_known(gen_repo: GenRepo) -> None:
@@ -78,3 +60,82 @@ def test_a_missing_plugin_is_told_although_the_plan_without_it_is_known(gen_repo
     Path("libmine.so").unlink()
     outcome = gen_repo("models.yaml", "-o", "repository")
     assert (outcome.code, "there is no plugin library" in outcome.err) == (1, True), outcome
+
+
+def test_a_repository_brings_the_libraries_that_its_plans_need(gen_repo: GenRepo) -> None:
+    spec("{plugins: [libmine.so]}")
+    compile_library()
+    build(gen_repo)
+    copied = Path("repository/m/1/libmine.so")
+    assert copied.read_bytes() == Path("libmine.so").read_bytes()
+    parameters = read_config(Path("repository/m")).parameters
+    assert parameters["plugins"].string_value == "libmine.so"
+    assert gen_repo("check", "repository").code == 0
+    copied.write_bytes(b"other")
+    found = gen_repo("check", "repository")
+    assert (found.code, "m/1/libmine.so: the file is not what gen-repo" in found.out) == (1, True)
+    copied.unlink()
+    found = gen_repo("check", "repository")
+    assert (found.code, "m/1/libmine.so: the file that the config names" in found.out) == (1, True)
+
+
+def test_a_model_that_is_checked_before_it_is_converted(gen_repo: GenRepo) -> None:
+    """One process loads the library for the check and for the build; TensorRT takes it once."""
+    spec("{plugins: [libmine.so]}", ", precision: fp16")
+    compile_library()
+    build(gen_repo)
+
+
+def test_a_library_that_registers_its_plugins_when_it_is_opened(gen_repo: GenRepo) -> None:
+    spec("{plugins: [libmine.so]}")
+    compile_plugin(Path("libmine.so"), when_opened=True)
+    build(gen_repo)
+
+
+@pytest.mark.parametrize(
+    ("plugins", "message"),
+    [
+        ("['a;b.so']", "plugin library a;b.so: its name goes onto the server's command line"),
+        ("[model.plan]", "end it with .so"),
+        ("[a/x.so, b/x.so]", "a/x.so and b/x.so have one name"),
+    ],
+)
+def test_names_that_cannot_lie_beside_the_plan(
+    gen_repo: GenRepo, plugins: str, message: str
+) -> None:
+    spec(f"{{plugins: {plugins}}}")
+    outcome = gen_repo("models.yaml", "-o", "repository")
+    assert outcome.code == 1
+    assert message in " ".join(outcome.err.split())
+
+
+def test_merged_plans_keep_their_libraries(gen_repo: GenRepo) -> None:
+    spec("{plugins: [libmine.so]}")
+    compile_library()
+    for gpu in ("8.0", "9.0"):
+        build(gen_repo, gpu)
+        as_tensorrt(Path(gpu), gpu)
+    assert gen_repo("merge", "8.0", "9.0", "-o", "merged").code == 0
+    files = {path.name for path in Path("merged/m/1").iterdir()}
+    assert files == {"model_8_0.plan", "model_9_0.plan", "libmine.so"}
+    assert gen_repo("check", "merged").code == 0
+
+
+def test_a_plan_with_a_runtime_of_its_own_is_marked(gen_repo: GenRepo) -> None:
+    spec("{version_compatible: true, exclude_lean_runtime: true}")
+    build(gen_repo)
+    parameters = read_config(Path("repository/m")).parameters
+    assert parameters["version-compatible"].string_value == "true"
+
+
+def test_a_plan_without_its_weights_is_warned_of(gen_repo: GenRepo) -> None:
+    """TensorRT for RTX leaves them out on a machine with a GPU only."""
+    spec("{strip_plan: true}")
+    planned = gen_repo("models.yaml", "-o", "repository", "--dry-run")
+    assert (planned.code, "strip_plan leaves the weights out" in planned.out) == (0, True)
+    spec("{}")
+    assert "strip_plan" not in gen_repo("models.yaml", "-o", "repository", "--dry-run").out
+    build(gen_repo)
+    as_tensorrt(Path("repository"), "9.0", builder={"strip_plan": True})
+    found = gen_repo("check", "repository")
+    assert (found.code, "m/1: strip_plan leaves the weights out" in found.out) == (0, True), found

@@ -56,6 +56,7 @@ def decode_report(given: Mapping[str, Any], request: EngineRequest) -> EngineRep
         "profiles": request.profiles,
         "signature": Signature(**ends),
         "warnings": tuple(given["warnings"]),
+        "deferred_plugins": tuple(given["deferred_plugins"]),
         "engine_layers": None if layers is None else EngineLayers(**layers),
     }
     return EngineReport(**{**given, **known})

@@ -25,6 +25,7 @@ from tritonsmith_generator.serve.dockerengine import Image, connect, ensure_imag
 from tritonsmith_generator.serve.environment import Progress
 from tritonsmith_generator.serve.isolation import PROTECTION, gpu_requests
 from tritonsmith_generator.serve.log import LogLine
+from tritonsmith_generator.serve.planflags import plan_flags
 from tritonsmith_generator.serve.ports import pick_ports
 from tritonsmith_generator.serve.release import choose_image
 from tritonsmith_generator.serve.selection import (
@@ -104,6 +105,7 @@ class DockerServer(ServerBase):
         self._how = Container(chosen, network, shm_size, client_shm)
         self._extra_args = tuple(extra_args)
         self.image: Image | None = None
+        self._plan_flags: list[str] = []
 
     @property
     def container(self) -> str:
@@ -118,6 +120,7 @@ class DockerServer(ServerBase):
         gpus = devices.gpus() if self._how.gpus == "all" else ()
         reason = container_reason(self._how.gpus != "none", gpus)
         self._serve_or_skip(models, leave_out(models, reason))
+        self._plan_flags = plan_flags(self._served.values(), _MODELS)
         with contextlib.closing(connect()) as client:
             self.image = ensure_image(client, self.chosen.name, self._on_progress)
 
@@ -136,7 +139,7 @@ class DockerServer(ServerBase):
         arguments["command"] += self._restrictions(
             "shared-memory" if self._how.client_shm else None
         )
-        arguments["command"] += self._extra_args
+        arguments["command"] += [*self._plan_flags, *self._extra_args]
         if not on_host:
             arguments["ports"] = {
                 f"{port}/tcp": (self._host, wanted[name]) for name, port in inside.items()

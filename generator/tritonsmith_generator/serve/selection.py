@@ -11,6 +11,8 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from tritonsmith_generator.devices import Gpu
 from tritonsmith_generator.errors import InputError
+from tritonsmith_generator.inspection import served_versions
+from tritonsmith_generator.planneeds import is_version_compatible, plugin_names
 
 __all__ = [
     "PLAN_BACKENDS",
@@ -41,6 +43,8 @@ class ServedModel:
         members: the names of an ensemble's models.
         gpus: the numbers of the GPUs that it is to run on; empty for all.
         capabilities: of the GPUs that its plans are for; empty where any GPU may do.
+        plugins: libraries that its plans need, in each version that is served.
+        version_compatible: whether its plan brings a runtime of its own.
     """
 
     path: Path
@@ -48,6 +52,8 @@ class ServedModel:
     members: tuple[str, ...] = ()
     gpus: frozenset[int] = frozenset()
     capabilities: frozenset[str] = frozenset()
+    plugins: tuple[Path, ...] = ()
+    version_compatible: bool = False
 
     @property
     def name(self) -> str:
@@ -171,4 +177,13 @@ def _read(path: Path) -> ServedModel:
     portable = config.default_model_filename not in plans.values()
     capabilities = frozenset[str]() if portable else frozenset(plans)
     gpus = frozenset(gpu for group in config.instance_group for gpu in group.gpus)
-    return ServedModel(path, backend, members, gpus, capabilities)
+    names = plugin_names(config)
+    return ServedModel(
+        path,
+        backend,
+        members,
+        gpus,
+        capabilities,
+        tuple(path / str(v) / n for v in served_versions(path, config) for n in names),
+        is_version_compatible(config),
+    )

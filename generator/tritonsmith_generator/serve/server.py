@@ -19,6 +19,7 @@ from tritonsmith_generator.serve import environment
 from tritonsmith_generator.serve.base import SAFE_FLAGS, Running, ServerBase
 from tritonsmith_generator.serve.environment import Environment, Progress
 from tritonsmith_generator.serve.log import LogLine
+from tritonsmith_generator.serve.planflags import refuse_missing_plugins
 from tritonsmith_generator.serve.ports import pick_ports
 from tritonsmith_generator.serve.process import ServerProcess
 from tritonsmith_generator.serve.selection import (
@@ -89,6 +90,7 @@ class Server(ServerBase):
         modules = ("numpy", "onnxruntime") if ours else tuple(environment.modules(prepared))
         reason = embedded_reason(gpus, modules)
         self._serve_or_skip(models, leave_out(models, reason))
+        refuse_missing_plugins(self._served.values())
         self._environment = prepared
 
     def _launch(self) -> Running:

@@ -15,6 +15,7 @@ __all__ = [
     "check_shapes",
     "integer",
     "model_filename",
+    "plugin_paths",
     "read_config",
 ]
 
@@ -95,6 +96,12 @@ def model_filename(
     configured = values.get("default_model_filename", "")
     by_gpu = values.get("cc_model_filenames", {})
     return str(by_gpu.get(compute_capability, configured) or default_filename)
+
+
+def plugin_paths(config: ModelConfig) -> tuple[Path, ...]:
+    """The plugin libraries that the config names; they lie beside the plan, in its version."""
+    names = config.parameters.get("plugins", "").split(";")
+    return tuple(config.path.parent / name for name in names if name)
 
 
 def _tensor(entry: Mapping[str, Any], batched: bool) -> TensorConfig:

@@ -5,11 +5,12 @@ The module is an argument: ``tensorrt`` (8.6 to 11) and ``tensorrt_rtx`` name th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from tritonsmith_backend.plan_plugins import load_plugins
 from tritonsmith_backend.plan_shapes import Ranges, Shape
 
 __all__ = ["DTYPES", "Plan"]
@@ -34,6 +35,7 @@ class Plan:
         trt: the module ``tensorrt`` or ``tensorrt_rtx``.
         path: the plan.
         warn: called with TensorRT's warnings.
+        plugins: libraries that are loaded before it.
         host_code: whether the plan may bring code for the host, which a version-compatible one
             does; only where its origin is trusted.
         logger: the process's own, where it has one already: TensorRT heeds no second one. It has
@@ -50,7 +52,7 @@ class Plan:
         trt: ModuleType,
         path: Path,
         warn: Callable[[str], None],
-        *,
+        plugins: Sequence[Path] = (),
         host_code: bool = False,
         logger: Any = None,
     ) -> None:
@@ -58,6 +60,7 @@ class Plan:
         self._logger = _logger(trt, warn) if logger is None else logger
         if hasattr(trt, "init_libnvinfer_plugins"):
             trt.init_libnvinfer_plugins(self._logger, "")
+        load_plugins(trt, plugins)
         self._runtime = trt.Runtime(self._logger)
         self._runtime.engine_host_code_allowed = host_code
         self.engine: Any = self._runtime.deserialize_cuda_engine(path.read_bytes())

@@ -7,7 +7,7 @@ from types import ModuleType
 
 from tritonsmith_backend.batching import Arrays, Parts
 from tritonsmith_backend.cuda import Device
-from tritonsmith_backend.model_config import check_shapes, read_config
+from tritonsmith_backend.model_config import boolean, check_shapes, plugin_paths, read_config
 from tritonsmith_backend.plan_engine import Plan
 from tritonsmith_backend.plan_runner import PlanRunner
 
@@ -33,7 +33,13 @@ class PlanModel:
             )
         self._device = Device(int(args["model_instance_device_id"]))
         self.config = read_config(args, "model.plan", self._device.compute_capability)
-        self._plan = Plan(trt, self.config.path, warn)
+        self._plan = Plan(
+            trt,
+            self.config.path,
+            warn,
+            plugin_paths(self.config),
+            boolean("version-compatible", self.config.parameters.get("version-compatible", "0")),
+        )
         self._check()
         self._runner = PlanRunner(trt, self._plan, self._device, self.config.profiles or (0,))
         self._runner.reserve()
