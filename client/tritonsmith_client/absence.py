@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .admin import IndexEntry
     from .protocol import WireProtocol
 
-__all__ = ["explain"]
+__all__ = ["explain", "why"]
 
 _SHOWN = 8
 _LOAD = "client.load('{}') loads it, on a server with --model-control-mode=explicit"
@@ -24,15 +24,20 @@ _LIST = "client.index() lists all of them"
 
 def explain(error: NotFoundError, protocol: WireProtocol, name: str, version: str) -> Flow[None]:
     """Adds to an error what there is instead, as far as the server tells that."""
-    try:
-        entries: Sequence[IndexEntry] = yield protocol.index(False)
-        reason, remedy = _reason(entries, name, version)
-    except TritonError:  # the index may be restricted; other servers than Triton have none
-        reason, remedy = (yield from _versions(protocol, name)) if version else ("", ASK_INDEX)
+    reason, remedy = yield from why(protocol, name, version)
     if error.remedy == ASK_INDEX:  # the server's words do not say more
         error.remedy = remedy
     if reason:
         error.args = (f"{error.message}: {reason}",)
+
+
+def why(protocol: WireProtocol, name: str, version: str) -> Flow[tuple[str, str]]:
+    """Why a model is not ready, and what to do about it; empty where the server does not tell."""
+    try:
+        entries: Sequence[IndexEntry] = yield protocol.index(False)
+    except TritonError:  # the index may be restricted; other servers than Triton have none
+        return (yield from _versions(protocol, name)) if version else ("", ASK_INDEX)
+    return _reason(entries, name, version)
 
 
 def _versions(protocol: WireProtocol, name: str) -> Flow[tuple[str, str]]:
@@ -44,7 +49,6 @@ def _versions(protocol: WireProtocol, name: str) -> Flow[tuple[str, str]]:
 
 
 def _reason(entries: Sequence[IndexEntry], name: str, version: str) -> tuple[str, str]:
-    """What is so, and what to do about it."""
     own = {entry.version: entry for entry in entries if entry.name == name}
     if not own:
         names = sorted({entry.name for entry in entries})
@@ -61,10 +65,11 @@ def _reason(entries: Sequence[IndexEntry], name: str, version: str) -> tuple[str
     entry = own.get(version) or next(iter(own.values()))
     if entry.state == "LOADING":
         return "it is still loading", _WAIT.format(name)
-    if entry.reason in ("", "unloaded"):
+    reason = entry.reason.strip()
+    if reason in ("", "unloaded"):
         return "it is in the repository, but not loaded", _LOAD.format(name)
-    reason = entry.reason.strip().splitlines()[0]  # often with a traceback
-    return f"it could not be loaded: {reason}", "the server's log says more"
+    first = reason.splitlines()[0]  # of a traceback, often
+    return f"it could not be loaded: {first}", "the server's log says more"
 
 
 def _ready(versions: Iterable[str]) -> str:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ClientCore"]
 
+_ONCE = Retry(attempts=1)
+
 
 class ClientCore:
     """Everything about a client except its connection.
@@ -70,8 +72,7 @@ class ClientCore:
     def check(self, exchange: Exchange[bool]) -> Flow[bool]:
         """The answer to a health check; a server that cannot be reached is not well."""
         try:
-            answer: bool = yield exchange
-            return answer
+            return (yield from attempts(exchange, _ONCE, Deadline(None)))
         except (UnavailableError, DeadlineExceededError):
             return False
 
@@ -143,20 +144,25 @@ class ClientCore:
         ] or [("the server", self.protocol.ready())]
         pause = 0.05
         while True:
-            reason = "it says that it is not ready"
+            reason = ""
             try:
-                while waiting and (yield waiting[0][1]):
+                while waiting and (yield from attempts(waiting[0][1], _ONCE, deadline)):
                     waiting.pop(0)
             except (UnavailableError, DeadlineExceededError) as error:
-                reason = str(error)
+                reason = error.message
             if not waiting:
                 return
             left = deadline.remaining()
             if left is not None and left <= pause:
-                names = ", ".join(what for what, _ in waiting)
-                raise DeadlineExceededError(
-                    f"not ready within {deadline.budget:g} s at {self.name}: {names}: {reason}"
-                )
+                still = ", ".join(what for what, _ in waiting)
+                text = f"not ready within {deadline.budget:g} s at {self.name}: {still}: "
+                model, remedy = waiting[0][1].what.model, ""
+                if model is not None and not reason:
+                    from .absence import why  # for calls that failed only
+
+                    reason, remedy = yield from why(self.protocol, model, "")
+                text += reason or "it says that it is not ready"
+                raise DeadlineExceededError(text, model=model, remedy=remedy)
             yield Sleep(pause)
             pause = min(1.0, pause * 1.5)
 

@@ -184,6 +184,9 @@ ROWS = {
         client_does("statistics", "nope"), InvalidArgumentError, "nope", "not available", INDEX),
     "traces of an unknown model": Row(
         client_does("trace_settings", "nope"), InvalidArgumentError, "nope", "unknown", INDEX),
+    "waiting for an unknown model": Row(
+        client_does("wait_ready", 0.5, models=["add_sup"]), DeadlineExceededError, "add_sup",
+        remedy=INDEX, told=r"model 'add_sup': the repository has .* \(did you mean 'add_sub'\?\)$"),
     "loading where that is off": Row(
         client_does("load", "text"), UnavailableError, "text", "not allowed", CONTROL),
     "unloading where that is off": Row(
@@ -262,6 +265,10 @@ ROWS = {
     "a model that cannot be loaded": Row(
         not_loadable, NotFoundError, "broken", "no available versions", "the server's log",
         told="could not be loaded: .*broken on purpose$", server="controlled"),
+    "waiting for a model that is not loaded": Row(
+        client_does("wait_ready", 0.5, models=["text", "nope"]), DeadlineExceededError, "text",
+        remedy=r"client\.load\('text'\)", server="controlled",
+        told="within 0.5 s at .*: model 'text', model 'nope': it is .* not loaded$"),
     "loading an unknown model": Row(
         client_does("load", "nope"), InternalError, "nope", "failed to poll",
         "not in the server's repository", server="controlled"),

@@ -13,6 +13,7 @@ from tritonsmith_client import (
     InputError,
     InternalError,
     NotFoundError,
+    PermissionDeniedError,
     Retry,
     UnavailableError,
     UnsupportedError,
@@ -105,6 +106,15 @@ def test_a_mistake_is_told_even_where_the_server_is_gone(server: FakeServer) -> 
         server.fail(InternalError("gone"))
         with pytest.raises(InputError, match="takes FP32"):
             model(ROWS.astype(int))
+
+
+def test_a_health_check_that_is_refused_says_what_to_do(server: FakeServer) -> None:
+    with server.client() as client:
+        for ask in (client.model_ready, lambda name: client.wait_ready(1.0, models=[name])):
+            server.fail(PermissionDeniedError("closed"))
+            with pytest.raises(PermissionDeniedError, match="closed; credentials go in") as caught:
+                ask("double")
+            assert caught.value.model == "double"
 
 
 def test_the_async_client(server: FakeServer) -> None:
