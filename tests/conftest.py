@@ -163,10 +163,10 @@ def _server_processes() -> list[str]:
 
 
 def _shared_memory() -> list[str]:
-    """Regions whose owner, named in them, has ended or is this very process."""
+    """Servers' regions whose owner, named in them, has ended or is this very process."""
     return [
         region.name
-        for region in Path("/dev/shm").glob("tritonsmith_*")
+        for region in Path("/dev/shm").glob("tritonsmith_[0-9]*")
         if region.name not in _OLD_REGIONS
         if int(region.name.split("_")[1]) == os.getpid()
         or not Path("/proc", region.name.split("_")[1]).exists()
