@@ -151,7 +151,7 @@ class GateReport:
             if not searched:
                 yield "keep layers in FP32"
         elif not sparse:
-            yield "please report this model: the conversion is at fault, not the precision"
+            yield "please report this model: the precision is not at fault"
         if not self._non_finite:  # for which there is no limit
             yield self._other_limits()
 
