@@ -167,7 +167,7 @@ def test_who_does_not_want_it_gets_the_plan_all_the_same(world: World) -> None:
 def test_tf32_that_was_asked_for_is_judged_as_such(world: World) -> None:
     error = str(world.build({}, factor=1.001).error)
     assert "fp32 is not accurate enough" in error
-    assert "please report this model: the precision is not at fault, or raise accuracy.limit" in error
+    assert "report this model: the precision is not at fault, or raise accuracy.limit" in error
     shutil.rmtree(cache_folder("stages"))
     result = world.build({"builder": {"tf32": True}}, factor=1.001)
     assert result.status == "built", result.error
