@@ -22,6 +22,7 @@ from typing import Any
 from tritonsmith_generator.cachefolder import cache_folder, make_once, prune, used
 from tritonsmith_generator.digest import sha256
 from tritonsmith_generator.errors import HostError
+from tritonsmith_generator.filetrouble import file_trouble_in_words
 
 __all__ = ["Inputs", "Kept", "Make", "Stage"]
 
@@ -74,12 +75,14 @@ class Stage:
     def made(self, make: Make) -> Kept:
         """Make the result. Another process that makes the same is waited for and shares it.
 
-        Raises HostError if the cache cannot be written, and what ``make`` raises.
+        Raises HostError if the cache cannot be written, and what ``make`` raises; InputError or
+        HostError, by what happened, in the place of its OSError about any other file.
         """
         limit, ours = _limit(), list[Kept]()
 
         def fill(folder: Path) -> None:
-            about = make(folder)
+            with file_trouble_in_words(f"the stage {self.name}", folder):
+                about = make(folder)
             files = {
                 str(path.relative_to(folder)): _digest(path)
                 for path in sorted(folder.rglob("*"))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tritonsmith_generator.cachefolder import cache_folder
 from tritonsmith_generator.errors import HostError
+from tritonsmith_generator.filetrouble import file_trouble_in_words
 
 __all__ = ["remove_abandoned", "work_folder"]
 
@@ -21,7 +22,8 @@ def work_folder() -> Iterator[Path]:
     """A new folder in the user's cache, removed at the end of the block.
 
     Its process holds a lock on it. Folders without one were left by processes that were killed:
-    they are removed, too. Raises HostError where the folder or a file in it cannot be written.
+    they are removed, too. Raises HostError where the folder or a file in it cannot be written, and
+    InputError or HostError in the place of an OSError in the block about any other file.
     """
     home = cache_folder("work")
     try:
@@ -32,7 +34,8 @@ def work_folder() -> Iterator[Path]:
             handle = os.open(folder, os.O_RDONLY)
             fcntl.flock(handle, fcntl.LOCK_EX)
         try:
-            yield folder
+            with file_trouble_in_words("the build", folder):
+                yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
             os.close(handle)

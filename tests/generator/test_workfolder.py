@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tritonsmith_generator.errors import HostError
+from tritonsmith_generator.errors import HostError, InputError
 from tritonsmith_generator.workfolder import remove_abandoned, work_folder
 
 STAY = """
@@ -52,6 +52,14 @@ def test_what_a_killed_process_left_is_removed(home: Path, by: str) -> None:
     living.communicate("\n")
     assert living.returncode == 0
     assert list(home.iterdir()) == []
+
+
+def test_another_file_is_not_put_down_to_the_folder(home: Path, tmp_path: Path) -> None:
+    lost = tmp_path / "lost"
+    with pytest.raises(InputError, match=f"^the build: {lost}: No such file"), work_folder():
+        lost.read_bytes()
+    with pytest.raises(HostError, match=f"^cannot work in {home}"), work_folder() as folder:
+        (folder / "lost").read_bytes()
 
 
 def test_gone_after_an_error(home: Path) -> None:

@@ -85,6 +85,8 @@ class Int8:
         batches = self.samples.read(signature_of(file.proto), self.options.max_samples)
         large = file.size > weights.INLINE_LIMIT
         folded, quantized = workdir / "folded.onnx", workdir / "quantized.onnx"
+        if file.external and not large:  # ONNX Runtime would look for them beside its own copy
+            model = weights.read(model).write(workdir / "whole.onnx")
         with _quiet(), _in_words():
             quant_pre_process(model, folded, skip_symbolic_shape=True, save_as_external_data=large)
             kept = _left_alone(file.proto.graph, folded, self.keep)
@@ -102,7 +104,7 @@ class Int8:
         )
         if not result.report.dequantize:
             raise InputError(_nothing(file.proto, kept))
-        for stem in ("folded", "quantized"):
+        for stem in ("whole", "folded", "quantized"):
             for intermediate in workdir.glob(f"{stem}.*"):
                 intermediate.unlink()
         return result

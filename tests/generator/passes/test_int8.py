@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto, numpy_helper
 
@@ -59,6 +60,34 @@ MODELS = {
 def save(path: Path, **arrays: Array) -> Samples:
     np.savez(path, allow_pickle=False, **arrays)
     return Samples(str(path))
+
+
+@pytest.mark.parametrize("size", [8, 64])
+def test_weights_in_a_file_of_their_own(
+    size: int, write: Write, apply: Apply, tmp_path: Path
+) -> None:
+    """Large ones and small ones; the result is that of a model in one file."""
+    graph = f"g (float[b,{size}] x) => (float[b,{size}] y) <float[{size},{size}] w> {{"
+    w = rng.standard_normal((size, size)).astype(np.float32)
+    x = rng.standard_normal((16, size)).astype(np.float32)
+    whole = write(graph + " y = MatMul(x, w) }", {"w": w}, opset=19)
+    proto = onnx.load(whole)
+    proto.graph.node[0].name = "m"
+    onnx.save(proto, whole)
+    onnx.save(
+        proto,
+        tmp_path / "apart.onnx",
+        save_as_external_data=True,
+        location="weights.bin",
+        size_threshold=0,
+    )
+    step = Int8(save(tmp_path / "s.npz", x=x))
+    one, other = (apply(step, path) for path in (whole, tmp_path / "apart.onnx"))
+    assert (tmp_path / "weights.bin").stat().st_size == w.nbytes
+    assert [p.name for p in other.model.parent.iterdir()] == ["model.onnx"]
+    assert other.report.dequantize == one.report.dequantize > 0
+    want, got = (reference.run(result.model, {"x": x})["y"] for result in (one, other))
+    assert np.array_equal(want, got)
 
 
 @pytest.mark.parametrize("name", MODELS)
