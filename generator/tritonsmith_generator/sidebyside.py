@@ -15,6 +15,7 @@ from tritonsmith_generator.lock import LockedModel
 from tritonsmith_generator.parallel import Ended, Limits, run_side_by_side
 from tritonsmith_generator.schedule import Task, same_gpus
 from tritonsmith_generator.spec import ModelSpec
+from tritonsmith_generator.stage import cache_limit, prune_stages
 from tritonsmith_generator.targets import resolve
 from tritonsmith_generator.update import ModelResult, Update, update
 from tritonsmith_generator.workfolder import remove_abandoned
@@ -30,8 +31,9 @@ def update_side_by_side(
     Args:
         jobs: how many models at once; None is one for each core.
         held: the descriptor of the repository's lock: it is locked until the last process ended,
-            even if this one is killed.
+            even if this one is killed. None for a dry run.
     """
+    limit = None if held is None else cache_limit()  # a wrong one is told before anything is built
     tasks = [_task(model) for model in asked]
     # A single model takes the first GPU anyhow; to ask the driver takes part of a second.
     several = sum(task.on_gpu for task in tasks) > 1
@@ -42,6 +44,8 @@ def update_side_by_side(
         with closing(run_side_by_side(update, tasks, limits, on_event, locks)) as run:
             for ended in run:
                 yield _outcome(ended)
+        if limit is not None:
+            prune_stages(limit)
     finally:
         remove_abandoned()  # of a process that crashed or was stopped
 

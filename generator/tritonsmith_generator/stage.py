@@ -24,7 +24,7 @@ from tritonsmith_generator.digest import sha256
 from tritonsmith_generator.errors import HostError
 from tritonsmith_generator.filetrouble import file_trouble_in_words
 
-__all__ = ["Inputs", "Kept", "Make", "Stage"]
+__all__ = ["Inputs", "Kept", "Make", "Stage", "cache_limit", "prune_stages"]
 
 # By name: a value as the user knows it, a version, or "sha256:..." for the bytes of a file.
 Inputs = Mapping[str, str]
@@ -78,7 +78,7 @@ class Stage:
         Raises HostError if the cache cannot be written, and what ``make`` raises; InputError or
         HostError, by what happened, in the place of its OSError about any other file.
         """
-        limit, ours = _limit(), list[Kept]()
+        ours = list[Kept]()
 
         def fill(folder: Path) -> None:
             with file_trouble_in_words(f"the stage {self.name}", folder):
@@ -93,13 +93,32 @@ class Stage:
             ours.append(Kept(self.folder, files, about, fresh=True))
 
         make_once(self.folder, fill, lambda folder: _verified(folder) is not None)
-        prune(cache_folder("stages"), limit)
         if ours:  # what was just written needs no second look
             return ours[0]
         kept = _verified(self.folder)
         if kept is None:
             raise HostError(f"{self.folder} was changed while it was made: build again")
         return kept
+
+
+def cache_limit() -> int:
+    """The bytes that all results may take. Raises HostError for a limit that is no number."""
+    given = os.environ.get(_LIMIT_NAME, "")
+    try:
+        limit = float(given) if given else _LIMIT_GB
+    except ValueError:
+        limit = -1.0
+    if not limit >= 0:  # NaN is no limit either
+        raise HostError(f"{_LIMIT_NAME} is '{given}': set it to a number of gigabytes, or unset it")
+    return int(min(limit, 1e9) * 1e9)
+
+
+def prune_stages(limit: int) -> None:
+    """Remove what was not used for the longest time, until the rest takes ``limit`` bytes.
+
+    It looks at all that is kept, so once for all models of a run is enough.
+    """
+    prune(cache_folder("stages"), limit)
 
 
 def _verified(folder: Path) -> Kept | None:
@@ -120,14 +139,3 @@ def _digest(path: Path) -> str:
 
 def _hash(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-def _limit() -> int:
-    given = os.environ.get(_LIMIT_NAME, "")
-    try:
-        limit = float(given) if given else _LIMIT_GB
-    except ValueError:
-        limit = -1.0
-    if not limit >= 0:  # NaN is no limit either
-        raise HostError(f"{_LIMIT_NAME} is '{given}': set it to a number of gigabytes, or unset it")
-    return int(min(limit, 1e9) * 1e9)
