@@ -59,6 +59,7 @@ __all__ = [
     "from_grpc_status",
     "from_http_status",
     "refused",
+    "tensor_in",
 ]
 
 
@@ -246,6 +247,10 @@ def refused(kind: type[E], what: str, status: str, message: str) -> E:
     """An error that stands for what the server said; the status is empty where it gave none."""
     said = message.strip().removeprefix(_NO_ID).rstrip(";\n ") or "no message"
     text = f"{what} failed: {said}" + (f" ({status})" if status else "")
-    named = set(_TENSOR.findall(message))
-    tensor = named.pop() if len(named) == 1 else None
-    return kind(text, tensor=tensor, status=status, server_message=message)
+    return kind(text, tensor=tensor_in(message), status=status, server_message=message)
+
+
+def tensor_in(text: str) -> str | None:
+    """The input or output that a text names; None where it names none, or several."""
+    named = set(_TENSOR.findall(text))
+    return named.pop() if len(named) == 1 else None

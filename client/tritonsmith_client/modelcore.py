@@ -14,6 +14,7 @@ from .errors import (
     InternalError,
     InvalidArgumentError,
     NotFoundError,
+    ResponseError,
     TritonError,
 )
 from .exchange import Exchange, Flow, Gather, Hedge
@@ -130,7 +131,11 @@ class ModelCore:
         except NotFoundError as error:
             yield from _explain(error, self._protocol, self.name, self.version)
             raise
-        except (InputError, InvalidArgumentError):
+        except ResponseError as error:  # parts of a batch that cannot be joined
+            error.model = error.model or self.name
+            raise
+        except (InputError, InvalidArgumentError) as error:
+            error.model = error.model or self.name
             if options.sequence is not None or not (yield from self._refresh(deadline)):
                 raise
             result = yield from self._once(args, named, options, deadline)

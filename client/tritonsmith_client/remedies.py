@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from . import errors
-from .errors import TritonError
+from .errors import TritonError, tensor_in
 from .exchange import Asked
 
 __all__ = ["ASK_INDEX", "command_message", "completed"]
@@ -151,7 +151,11 @@ _REMEDIES = (
 
 
 def completed(error: TritonError, asked: Asked) -> None:
-    """Gives an error its model and a remedy, which the place where it was made does not know."""
+    """Gives an error what the place where it was made does not know: what was asked, of which
+    model, and what to do next."""
+    if not error.message.startswith(asked):
+        error.args = (f"{asked} failed: {error.message}",)
+    error.tensor = error.tensor or tensor_in(error.message)
     error.model = error.model or asked.model
     if not error.remedy:
         remedy, words = _found(error)

@@ -15,6 +15,7 @@ What a real server would check is checked by the client itself, so the fake only
 from __future__ import annotations
 
 import asyncio
+import copy
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -108,7 +109,7 @@ class FakeServer:
     def answer(self, exchange: Exchange[Any]) -> Iterator[bytes]:
         """The messages that a server would answer with. Raises TritonError."""
         if self._failures:
-            raise self._failures.popleft()
+            raise copy.copy(self._failures.popleft())  # what it is told of differs each time
         assert isinstance(exchange.route, str)
         method = exchange.route.rpartition("/")[2]
         kind, memory, verb = method.partition("SharedMemory")
@@ -151,7 +152,7 @@ class FakeServer:
         yield json_format.ParseDict({"config": fields}, service_pb2.ModelConfigResponse())
 
     def _ModelInfer(self, request: Any) -> Iterator[Any]:  # noqa: N802
-        yield next(self._run(request))
+        return self._run(request)  # a call takes the first one, a stream all of them
 
     def _ModelStreamInfer(self, request: Any) -> Iterator[Any]:  # noqa: N802
         for response in self._run(request):

@@ -68,7 +68,10 @@ class _Handlers(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in
         metadata = service_pb2.ModelMetadataResponse(name="m", versions=["1"], platform="p")
         metadata.inputs.add(name="x", datatype="FP32", shape=[-1])
         metadata.outputs.add(name="y", datatype="FP32", shape=[-1])
-        config = service_pb2.ModelConfigResponse(config=model_config_pb2.ModelConfig(name="m"))
+        policy = model_config_pb2.ModelTransactionPolicy(decoupled=True)  # asked by stream()
+        config = service_pb2.ModelConfigResponse(
+            config=model_config_pb2.ModelConfig(name="m", model_transaction_policy=policy)
+        )
         self._metadata = metadata.SerializeToString()
         self._config = config.SerializeToString()
         self._server = server
@@ -124,8 +127,9 @@ MALFORMED: dict[str, bytes] = {
 @pytest.mark.parametrize("answer", MALFORMED.values(), ids=MALFORMED)
 def test_a_malformed_reply(call: Call, server: RawServer, answer: bytes) -> None:
     server.answers = [answer]
-    with pytest.raises(ResponseError):
+    with pytest.raises(ResponseError, match="^inference with model 'm' failed: ") as caught:
         call("m", X, DEADLINE)
+    assert caught.value.model == "m"
     assert np.array_equal(call("m", X, DEADLINE)["y"], X)  # and the next one is right
     assert server.calls == 2
 

@@ -247,6 +247,8 @@ ROWS = {
     "a wrong element": Row(
         infer("add_sub", ONES, [[1.5] * 16]), InputError, "add_sub", tensor="INPUT1",
         told="of model 'add_sub' cannot be made of this list"),
+    "no text": Row(
+        infer("text", [[1]]), InputError, "text", tensor="TEXT", told="input 'TEXT'"),
     "too large a batch": Row(
         stream("add_sub", np.ones((9, 16), np.int32), np.ones((9, 16), np.int32)), InputError,
         "add_sub", tensor="INPUT0", remedy="in parts of 8"),
