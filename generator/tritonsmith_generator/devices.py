@@ -10,10 +10,8 @@ import importlib.util
 import re
 from dataclasses import dataclass
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 from tritonsmith_generator.builder_options import Library, Release
 
@@ -66,6 +64,8 @@ def tensorrt_releases() -> tuple[Release, ...]:
 
 
 def _version(library: str) -> str | None:
+    from importlib import metadata  # it takes time, and not each process asks
+
     # The distribution's name may carry the CUDA version (tensorrt-cu12); Debian's has none.
     for name in (library, f"{library}_cu13", f"{library}_cu12", f"{library}_bindings"):
         try:
@@ -84,6 +84,8 @@ def _ask_driver(cuda: Any) -> tuple[Gpu, ...]:
 
 
 def _gpu(cuda: Any, index: int, driver: str) -> Gpu:
+    from uuid import UUID
+
     device, number = ctypes.c_int(), ctypes.c_int()
     name, memory = ctypes.create_string_buffer(256), ctypes.c_size_t()
     cuda.cuDeviceGet(ctypes.byref(device), index)

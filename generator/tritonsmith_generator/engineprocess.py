@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from tritonsmith_generator import worker
-from tritonsmith_generator.builder_options import Library
 from tritonsmith_generator.enginehere import ask_here, build_here, prepare_here, unsupported_here
-from tritonsmith_generator.toolchain import LOCAL, Toolchain
 
-if TYPE_CHECKING:  # numpy can be imported while the process starts
+if TYPE_CHECKING:  # whatever takes time to import can be imported while the process starts
+    from tritonsmith_generator.builder_options import Library
     from tritonsmith_generator.engine import (
         EngineReport,
         EngineRequest,
@@ -25,10 +24,13 @@ if TYPE_CHECKING:  # numpy can be imported while the process starts
         UnsupportedNode,
     )
     from tritonsmith_generator.plananswers import PlanAnswers, PlanQuestion
+    from tritonsmith_generator.toolchain import Toolchain
 
 __all__ = ["EngineProcess", "engine_process", "start_early"]
 
 OnProgress = Callable[["Progress"], None]
+# The threads of numpy's linear algebra, which has nothing to do there, begin by spinning.
+_ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
 
 
 class EngineProcess(Protocol):
@@ -58,6 +60,8 @@ class EngineProcess(Protocol):
 
 def engine_process(toolchain: Toolchain, library: Library) -> EngineProcess:
     """Nothing is started yet, unless ``start_early`` has."""
+    from tritonsmith_generator.toolchain import LOCAL
+
     if isinstance(toolchain, type(LOCAL)):
         return _early.pop(library, None) or _Here(library)
     return _Elsewhere(toolchain)
@@ -116,7 +120,7 @@ class _Here(EngineProcess):
 
     def _started(self) -> worker.Child:
         if self._child is None:
-            self._child = worker.Child()
+            self._child = worker.Child(_ONE_THREAD)
         return self._child
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from tritonsmith_generator.builder_options import Library
+
+if TYPE_CHECKING:  # numpy is loaded where there are arrays
+    import numpy as np
 
 __all__ = ["Arrays", "PlanAnswers", "PlanQuestion"]
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from tritonsmith_client.dtypes import DataType
+if TYPE_CHECKING:  # the process that builds an engine needs no numpy until TensorRT is loaded
+    from tritonsmith_client.dtypes import DataType
 
 __all__ = ["Dim", "Signature", "Tensor"]
 

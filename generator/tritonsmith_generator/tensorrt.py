@@ -13,9 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
-from tritonsmith_client.dtypes import DATA_TYPES
 from tritonsmith_generator import builder_options, devices
 from tritonsmith_generator.builder_options import Library, Release
 from tritonsmith_generator.engine import (
@@ -31,7 +31,6 @@ from tritonsmith_generator.gputurn import gpu_turn
 from tritonsmith_generator.plananswers import PlanAnswers, PlanQuestion
 from tritonsmith_generator.profiles import check_profiles
 from tritonsmith_generator.signature import Signature, Tensor
-from tritonsmith_generator.tensorrt_answers import answers
 from tritonsmith_generator.tensorrt_config import builder_config
 from tritonsmith_generator.tensorrt_hooks import (
     ROOT_PHASE,
@@ -53,7 +52,6 @@ _HOST_CODES = frozenset(
 )
 _prepared: dict[Library, Any] = {}  # builders that were made before they were needed
 _WAITING = Progress("waiting for another build on the GPU", None, 0, None, "start")
-_DTYPES = {row.tensorrt: row for row in DATA_TYPES if row.tensorrt is not None}
 
 
 def prepare(library: Library) -> None:
@@ -70,6 +68,7 @@ def build(request: EngineRequest, emit: Emit) -> EngineReport:
     parts: dict[str, float] = {}
     began = time.monotonic()
     builder = _prepared.pop(request.library, None) or _builder(trt, release)
+    Thread(target=_load_meanwhile, daemon=True).start()
     with _timed(parts, "parse"):
         deferred = load_plugins(trt, request.options.plugins)
         network, parser = _parse(trt, release, builder, request.onnx)
@@ -115,6 +114,12 @@ def build(request: EngineRequest, emit: Emit) -> EngineReport:
     )
 
 
+def _load_meanwhile() -> None:
+    """What is needed later and takes time, while TensorRT parses and holds no lock of Python's."""
+    devices.gpus()
+    importlib.import_module("tritonsmith_generator.tensorrt_answers")  # with numpy
+
+
 @contextmanager
 def _timed(parts: dict[str, float], part: str) -> Iterator[None]:
     began = time.monotonic()
@@ -138,6 +143,8 @@ def unsupported_nodes(
 
 def ask(question: PlanQuestion, emit: Emit) -> PlanAnswers:
     """Run a plan that lies on the disk. Raises HostError."""
+    from tritonsmith_generator.tensorrt_answers import answers
+
     trt, _ = _load(question.library)
     logger(trt).errors.clear()  # of the build before
     load_plugins(trt, question.plugins)  # where the plan is an earlier build's
@@ -226,14 +233,17 @@ def _signature(network: Any) -> Signature:
 
 
 def _tensor(tensor: Any) -> Tensor:
-    dtype = tensor.dtype.name
-    if dtype not in _DTYPES:
-        raise InputError(f"'{tensor.name}' has data type {dtype}, which Triton cannot serve")
+    from tritonsmith_client.dtypes import DATA_TYPES
+
+    kind = tensor.dtype.name
+    dtype = next((row for row in DATA_TYPES if row.tensorrt == kind), None)
+    if dtype is None:
+        raise InputError(f"'{tensor.name}' has data type {kind}, which Triton cannot serve")
     shape = tuple(
         size if size >= 0 else tensor.get_dimension_name(axis) or "?"
         for axis, size in enumerate(tuple(tensor.shape))
     )
-    return Tensor(tensor.name, _DTYPES[dtype], shape)
+    return Tensor(tensor.name, dtype, shape)
 
 
 def _add_profiles(builder: Any, network: Any, config: Any, request: EngineRequest) -> None:
