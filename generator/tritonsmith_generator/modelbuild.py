@@ -18,7 +18,7 @@ from tritonsmith_generator.explanation import StageReport, Stages
 from tritonsmith_generator.inspection import CONFIG_NAME
 from tritonsmith_generator.job import Job
 from tritonsmith_generator.keptplans import kept_plans, locked_plans
-from tritonsmith_generator.lock import FileRecord, LockedModel
+from tritonsmith_generator.lock import LockedModel
 from tritonsmith_generator.modelstages import Made, ModelStages
 from tritonsmith_generator.onnxfile import OnnxFile, read
 from tritonsmith_generator.passes.base import Arrays
@@ -117,7 +117,7 @@ def build_model(
         if dry_run:
             return Built(number, changes, warnings, made.notes, ran, None)
         tell("publish", f"version {number}")
-        publish(repository, job.name, files)
+        records = publish(repository, job.name, files)
     entry = LockedModel(
         key=job.key,
         artifact=job.artifact_key,
@@ -127,7 +127,7 @@ def build_model(
         limit=job.spec.accuracy.limit,
         source=job.spec.onnx or job.spec.torch or "",
         sources=job.sources,
-        files={name: FileRecord.of(folder / name) for name in files},
+        files=records,
         tools={**job.tools, **(job.toolchain.facts if job.target.compiled else {})},
         spec=job.said,
         plans=plans,

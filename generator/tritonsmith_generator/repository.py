@@ -136,12 +136,14 @@ def exclusive(repository: Path) -> Iterator[int]:
             repository.rmdir()  # leave the disk as it was found
 
 
-def publish(repository: Path, name: str, files: Mapping[str, Content]) -> None:
+def publish(repository: Path, name: str, files: Mapping[str, Content]) -> Mapping[str, FileRecord]:
     """Put the files into the model's folder, all at once; other files in it are kept.
 
-    Everything is on the disk (fsync) before it is put in place. Raises HostError when the disk is
-    full or not writable; the repository is then as it was.
+    Everything is on the disk (fsync) before it is put in place. Returns each file's record. Raises
+    HostError when the disk is full or not writable; the repository is then as it was.
     """
+    from concurrent.futures import ThreadPoolExecutor  # not for a run with nothing to do
+
     with _host_errors(repository), _staging(repository) as staging:
         new, current = staging / name, repository / name
         if current.exists():
@@ -154,11 +156,15 @@ def publish(repository: Path, name: str, files: Mapping[str, Content]) -> None:
                 target.write_bytes(content)
             else:
                 shutil.copyfile(content, target)
-            _sync(target)
-        for folder in {new, *(p for p in new.rglob("*") if p.is_dir() and not p.is_symlink())}:
-            _sync(folder)
+        with ThreadPoolExecutor(1) as pool:  # hashed while they travel to the disk
+            records = pool.submit(lambda: {path: FileRecord.of(new / path) for path in files})
+            for path in files:
+                _sync(new / path)
+            for folder in {new, *(p for p in new.rglob("*") if p.is_dir() and not p.is_symlink())}:
+                _sync(folder)
         _put_in_place(new, current)
         _sync(repository)
+        return records.result()
 
 
 def _same(target: Path, content: Content) -> bool:
