@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 
 
@@ -16,7 +17,10 @@ def main() -> None:
             f"gen-repo: '{exc.name}' is not installed. "
             "The generator needs: pip install 'tritonsmith[generator]'"
         )
-    run()
+    try:
+        run()
+    finally:
+        gc.freeze()  # the system takes it all back: the interpreter need not search it for garbage
 
 
 if __name__ == "__main__":

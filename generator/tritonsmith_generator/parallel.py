@@ -105,6 +105,7 @@ class _Crew:
         self._looked = 0.0
         self._active: dict[Child, _Work] = {}
         self._spare: list[Child] = []
+        self._dying: list[Child] = []
         self._threads = _threads(min(limits.jobs, len(self._waiting)))
 
     def work(self) -> Iterator[Ended]:
@@ -120,7 +121,7 @@ class _Crew:
             yield from ended
 
     def close(self) -> None:
-        left = [*self._active, *self._spare]
+        left = [*self._active, *self._spare, *self._dying]
         for child in left:
             child.kill()
         for child in left:
@@ -129,6 +130,8 @@ class _Crew:
     def _fill(self) -> list[Ended]:
         """Start what may start now; what could not be started has ended."""
         self._looked = perf_counter()
+        while self._waiting and self._dying:  # what waits needs their memory
+            self._dying.pop().close()
         ended = []
         while (task := self._next()) is not None and self._may_start(task):
             self._waiting.remove(task)
@@ -137,7 +140,7 @@ class _Crew:
             except HostError as exc:
                 ended.append(Ended(task, 0.0, error=exc))
         while self._spare:
-            self._spare.pop().close()
+            self._end(self._spare.pop())
         return ended
 
     def _next(self) -> Task | None:
@@ -174,6 +177,11 @@ class _Crew:
             return self._threads
         return {**self._threads, "CUDA_VISIBLE_DEVICES": gpu.uuid}
 
+    def _end(self, child: Child) -> None:
+        """The system takes part of a second to free its memory: nobody waits for that yet."""
+        child.kill()
+        self._dying.append(child)
+
     def _hear(self, child: Child) -> list[Ended]:
         """Pass an event on; the end of a task is the one thing to return."""
         try:
@@ -187,7 +195,7 @@ class _Crew:
             return []
         work = self._active.pop(child)
         if work.task.spoils or work.gpu is not None or child.memory() > _SLIM:
-            child.close()
+            self._end(child)
         else:
             self._spare.append(child)
         took = perf_counter() - work.began
