@@ -2,7 +2,8 @@
 
     export("package.module:factory", Path("model.onnx"))
 
-The factory returns a ``torch.nn.Module``, a pair of module and example inputs, or an ``Export``.
+The factory returns a ``torch.nn.Module``, or a tuple of it with example inputs and perhaps the
+dynamic axes, or an ``Export``.
 """
 
 from __future__ import annotations
@@ -137,15 +138,20 @@ def _wanted(factory: str | Export) -> Export:
     from torch.nn import Module
 
     made = call_factory(factory) if isinstance(factory, str) else factory
-    if isinstance(made, tuple) and len(made) == 2:
-        made = Export(made[0], made[1])
+    given = made
+    if isinstance(made, tuple) and len(made) in (2, 3):
+        made = Export(*made)
     elif isinstance(made, Module):
         made = Export(made)
     if isinstance(made, Export) and isinstance(made.module, Module):
         return made
+    found = type(given).__name__
+    if isinstance(given, tuple):
+        found = f"({', '.join(type(part).__name__ for part in given)})"
     raise InputError(
-        f"{factory} returned {type(made).__name__}; a factory returns a torch.nn.Module, "
-        "(module, example inputs) or tritonsmith_generator.torchexport.Export"
+        f"{factory} returned {found}; a factory returns a torch.nn.Module, (module, example "
+        "inputs), (module, example inputs, dynamic axes), or "
+        "tritonsmith_generator.torchexport.Export, which also names outputs"
     )
 
 
@@ -166,6 +172,7 @@ def _named_inputs(wanted: Export) -> dict[str, Any]:
             raise InputError(f"{len(given)} example inputs for forward({', '.join(names)})")
         given = dict(zip(names, given, strict=False))
     _check_names("an example input", given, names)
+    _check_dynamic(wanted.dynamic)
     _check_names("a dynamic axis", wanted.dynamic, given)
     given = {name: _tensor(name, given[name]) for name in names if name in given}
     for name, axes in wanted.dynamic.items():
@@ -201,6 +208,20 @@ def _tensor(name: str, value: Any) -> Any:
     if kind.is_floating_point:
         return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(kind)
     return torch.ones(shape, dtype=kind)
+
+
+def _check_dynamic(dynamic: Any) -> None:
+    """What a factory returns is typed by nobody."""
+    good = isinstance(dynamic, Mapping) and all(
+        isinstance(axes, Mapping)
+        and all(isinstance(axis, int) and isinstance(name, str) for axis, name in axes.items())
+        for axes in dynamic.values()
+    )
+    if not good:
+        raise InputError(
+            f"dynamic axes are {dynamic!r:.60}; they are given by input, each with a number and a "
+            "name: {'image': {0: 'batch'}}"
+        )
 
 
 def _check_names(

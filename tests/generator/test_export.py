@@ -63,6 +63,11 @@ class Wrapped(nn.Module):
 
 def alone(): return Doubled()
 def pair(): return Doubled(), torch.ones(2, 3)
+def dynamic(): return Doubled(), [torch.ones(2, 3)], {"image": {0: "batch"}}
+def unnamed(): return Doubled(), [torch.ones(2, 3)], {"image": [0]}
+def by_place(): return Doubled(), [torch.ones(2, 3)], [{0: "batch"}]
+def reversed(): return [torch.ones(2, 3)], Doubled(), {"image": {0: "batch"}}
+def four(): return Doubled(), [torch.ones(2, 3)], {"image": {0: "batch"}}, ["a"]
 def sized(): return Export(Sized(), [torch.ones(2, 3)], {"x": {0: "batch"}})
 def decides(): return Decides(), [torch.ones(2, 3)]
 def linear(): return nn.Linear(30, 40), torch.randn(2, 30)
@@ -165,6 +170,14 @@ def test_a_bare_module_with_a_described_input(factories: str, output: Path, lega
 
 
 @needs_torch
+def test_a_factory_says_the_dynamic_axes_too(factories: str, output: Path) -> None:
+    exported = export(f"{factories}:dynamic", output, legacy=True)
+
+    assert shapes(output)["image"] == ["batch", 3]
+    assert [dict(check.sizes) for check in exported.checks[::2]] == [{"batch": 2}, {"batch": 3}]
+
+
+@needs_torch
 def test_output_names_can_be_chosen(factories: str, output: Path) -> None:
     export(f"{factories}:pair", output, outputs=["a", "b"], legacy=True)
 
@@ -212,6 +225,10 @@ def test_a_difference_from_torch_writes_nothing(factories: str, output: Path) ->
         ("bfloat", {}, "is torch.bfloat16.*export in float32"),
         ("lowered", {"legacy": True}, "written: the exported graph: ONNX Runtime cannot load it"),
         ("number", {}, r"factories.py:number returned int; a factory returns a torch.nn.Module"),
+        ("unnamed", {}, r"dynamic axes are {'image': \[0\]}; they are given by input, each with "),
+        ("by_place", {}, r"dynamic axes are \[{0: 'batch'}\]; .* name: {'image': {0: 'batch'}}"),
+        ("reversed", {}, r"reversed returned \(list, Doubled, dict\); a factory returns .*, \(mo"),
+        ("four", {}, r"four returned \(Doubled, list, dict, list\); .*Export, which also names "),
     ],
 )
 def test_what_cannot_be_exported_says_why(
