@@ -6,7 +6,7 @@ report.raise_if_failed()
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -104,8 +104,7 @@ class GateReport:
     @property
     def try_next(self) -> str | None:
         """The precision to try after a failure; None after fp32."""
-        finite, other = _NEXT.get(self.precision, (None, None))
-        return other if self._non_finite else finite
+        return self._next(LIMITS)
 
     def lines(self) -> Iterator[str]:
         """What was measured, and what was allowed: a sentence for each output."""
@@ -117,36 +116,52 @@ class GateReport:
             )
             yield f"accuracy of '{name}': {', '.join(measured)}"
 
-    def raise_if_failed(self, *, what: str = "", sparse: bool = False, trials: int = 1) -> None:
+    def raise_if_failed(
+        self,
+        *,
+        what: str = "",
+        sparse: bool = False,
+        others: int | None = None,
+        available: Collection[str] = LIMITS,
+    ) -> None:
         """Raises InputError that names output, value, limit and the precision to try next.
 
         ``what`` says of what the outputs are, before all else, e.g. ``"the plan: "``;
         ``sparse`` says that weights were pruned as well, which may lose more than any precision;
-        ``trials`` how many conversions were tried, each with other nodes left alone.
+        ``others`` how many conversions with some nodes left alone fail as well, None if that was
+        not tried; ``available`` names the precisions of the target.
         """
         if self.passed:
             return
         precision = f"{self.precision} with 2:4 sparsity" if sparse else self.precision
         reasons = [*map(str, self.failures)]
-        if trials > 1:
-            reasons.append(
-                f"none of {trials} conversions that keep some of its nodes is, and to keep all of "
-                f"them would leave nothing of {self.precision}"
-            )
+        if others is not None:
+            tried = f"nor is any of {others} others that keep some nodes as they are, and "
+            rest = f"to keep all nodes would leave nothing of {self.precision}"
+            reasons.append(f"{tried if others else ''}{rest}")
+        advice = self._advice(sparse, others is not None, available)
         raise InputError(
-            f"{what}{precision} is not accurate enough: {'; '.join(reasons)}; "
-            f"{_either(self._advice(sparse, searched=trials > 1))}"
+            f"{what}{precision} is not accurate enough: {'; '.join(reasons)}; {_either(advice)}"
         )
 
     @property
     def _non_finite(self) -> bool:
         return any(failure.metric == "non_finite" for failure in self.failures)
 
-    def _advice(self, sparse: bool, searched: bool) -> Iterator[str]:
+    def _next(self, available: Collection[str]) -> str | None:
+        found: str | None = self.precision
+        while found is not None:
+            finite, other = _NEXT.get(found, (None, None))
+            found = other if self._non_finite else finite
+            if found in available:
+                break
+        return found
+
+    def _advice(self, sparse: bool, searched: bool, available: Collection[str]) -> Iterator[str]:
         if sparse:
             yield "leave sparse out (for weights that were not trained for it)"
-        if self.try_next:
-            yield f"try precision: {self.try_next}"
+        if better := self._next(available):
+            yield f"try precision: {better}"
             yield from _OPTIONS.get(self.precision, ())
             if not searched:
                 yield "keep layers in FP32"

@@ -17,7 +17,7 @@ from tritonsmith_generator.job import Job
 from tritonsmith_generator.onnxfile import OnnxFile, read
 from tritonsmith_generator.passes import Options, PassReport, Samples, for_precision
 from tritonsmith_generator.passes.fallback import Converted, Search, convert
-from tritonsmith_generator.passes.recipe import Executor, Recipe
+from tritonsmith_generator.passes.recipe import Executor, Recipe, precisions_of
 from tritonsmith_generator.stage import Kept
 from tritonsmith_generator.targets import release_of
 from tritonsmith_generator.timingcache import timing_cache_path
@@ -113,7 +113,10 @@ def convert_model(
 
     converted = convert(search, work, spec.accuracy.fallback, on_trial)
     converted.gate.raise_if_failed(
-        what="the converted graph: ", sparse=spec.sparse, trials=converted.trials
+        what="the converted graph: ",
+        sparse=spec.sparse,
+        others=converted.trials - 1 if converted.searched else None,
+        available=precisions_of(executor, version),
     )
     notes = [*_pass_notes(converted.passes.reports), *_gate_notes(converted)]
     result = converted.passes.model

@@ -14,10 +14,11 @@ from typing import Any
 from tritonsmith_generator.accuracy import Metrics, judge, limits_for, measure
 from tritonsmith_generator.builder_options import BuilderOptions
 from tritonsmith_generator.cases import Case
-from tritonsmith_generator.conversion import Tell
+from tritonsmith_generator.conversion import Tell, executor_of
 from tritonsmith_generator.engineprocess import EngineProcess
 from tritonsmith_generator.errors import HostError, InputError
 from tritonsmith_generator.job import Job
+from tritonsmith_generator.passes.recipe import precisions_of
 from tritonsmith_generator.plananswers import PlanAnswers, PlanQuestion
 
 __all__ = ["judge_plan", "measure_plan", "not_compared", "why_not"]
@@ -112,7 +113,10 @@ def judge_plan(
     metrics = {name: Metrics(**values) for name, values in found["metrics"].items()}
     limits = limits_for(precision, job.spec.accuracy.limit)
     report = judge(metrics, cases[0].outputs, limits, precision)
-    report.raise_if_failed(what="the plan on the GPU: ", sparse=job.spec.sparse)
+    available = precisions_of(*executor_of(job))
+    report.raise_if_failed(
+        what="the plan on the GPU: ", sparse=job.spec.sparse, available=available
+    )
     yield from (f"plan: {line}" for line in report.lines())
     if outside := found["outside"]:
         yield f"plan: {outside} of {len(cases)} cases were not compared: no profile allows them"

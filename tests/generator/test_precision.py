@@ -254,6 +254,42 @@ def test_weights_that_were_not_trained_for_sparsity(
     assert "sparse: " in notes
 
 
+@pytest.mark.parametrize(
+    ("precision", "better", "proto"),
+    [("fp16", "fp32", nearly_a_tie()), ("int8", "fp16", overflowing(2.0))],
+)
+def test_where_no_part_of_the_nodes_is_enough_the_next_precision_is_named(
+    precision: str, better: str, proto: onnx.ModelProto, gen_repo: GenRepo, tmp_path: Path
+) -> None:
+    """To keep every node would be that precision under another name."""
+    np.savez(tmp_path / "samples.npz", x=np.random.default_rng(0).random((8, 4), np.float32))
+    source = models.saved(proto)(tmp_path)
+    options = f"target: onnxruntime, precision: {precision}, accuracy: {{samples: samples.npz, "
+    spec(tmp_path, options + "limit: {max_abs: 1e-9}}", source)
+    outcome = gen_repo("models.yaml", "-o", "repository")
+    assert (outcome.code, (tmp_path / "repository").exists()) == (1, False), outcome
+    nodes = len(proto.graph.node)
+    others = r"nor is any of \d+ others that keep some nodes as they are, and " if nodes > 1 else ""
+    said = f"; {others}to keep all nodes would leave nothing of {precision}; "
+    assert re.search(rf"{said}try precision: {better}, .*or raise accuracy", outcome.err), outcome
+    assert "keep layers in FP32" not in outcome.err  # that is what was tried
+
+    spec(tmp_path, options + "limit: {max_abs: 1e-9}, fallback: false}", source)
+    refused = gen_repo("models.yaml", "-o", "repository").err
+    assert "would leave nothing" not in refused and "keep layers in FP32" in refused
+
+
+def test_infinity_asks_for_a_precision_that_the_target_has(
+    gen_repo: GenRepo, tmp_path: Path
+) -> None:
+    """BF16 has the range, but not in ONNX Runtime."""
+    source = models.saved(overflowing())(tmp_path)
+    for target, better in (("onnxruntime", "fp32"), ("tensorrt_rtx", "bf16")):
+        spec(tmp_path, f"target: {target}, precision: fp16, accuracy: {{fallback: false}}", source)
+        outcome = gen_repo("models.yaml", "-o", "repository")
+        assert f"; try precision: {better}, or keep layers in FP32\n" in outcome.err, outcome
+
+
 def test_the_fallback_keeps_what_overflows_in_fp32(gen_repo: GenRepo, tmp_path: Path) -> None:
     source = models.saved(overflowing())(tmp_path)
     spec(tmp_path, "target: onnxruntime, precision: fp16", source)

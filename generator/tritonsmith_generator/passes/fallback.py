@@ -48,14 +48,15 @@ class Converted:
 
     ``folder`` holds the converted model, unless the precision changes nothing in the graph.
     ``kept`` are the nodes that the search left alone so that the gate passes, beside those of the
-    options (see there for what they are computed in); ``trials`` is the number of conversions
-    that were tried.
+    options (see there for what they are computed in); ``searched`` says whether it was searched
+    for such nodes, ``trials`` is the number of conversions that were tried.
     """
 
     passes: PassesReport
     gate: GateReport
     folder: Path
     kept: Part = ()
+    searched: bool = False
     trials: int = 1
 
 
@@ -73,8 +74,9 @@ def convert(
 ) -> Converted:
     """Convert the model; where the gate fails, find nodes to leave alone until it passes.
 
-    The result fails the gate only where ``fallback`` is off, or where nothing but FP32 helps; and
-    where no node changes its precision, so that none can be left alone (sparse FP32).
+    The result fails the gate only where ``fallback`` is off, where no node changes its precision,
+    so that none can be left alone (sparse FP32), and where no part of the nodes is enough. To
+    leave all of them alone is not tried: nothing of the precision would be left.
     ``on_trial`` gets the number of each conversion and how many nodes it keeps.
     Raises InputError when the model cannot be converted at all.
     """
@@ -107,7 +109,7 @@ def convert(
     for one in tried:
         if one is not best:
             shutil.rmtree(one.folder)
-    return replace(best, trials=len(tried))
+    return replace(best, searched=True, trials=len(tried))
 
 
 def _recipe(search: Search, kept: Part = ()) -> Recipe:

@@ -17,7 +17,7 @@ from tritonsmith_generator.passes.calibration import Samples
 from tritonsmith_generator.passes.tidy import Tidy
 from tritonsmith_generator.quantization import BLOCK_SIZES, Quantization, check_quantization
 
-__all__ = ["Executor", "Options", "Recipe", "for_precision"]
+__all__ = ["Executor", "Options", "Recipe", "for_precision", "precisions_of"]
 
 Executor = Literal["tensorrt", "tensorrt_rtx", "onnxruntime"]
 
@@ -66,13 +66,12 @@ def for_precision(
 
     Raises InputError where the target cannot compute in that precision.
     """
-    strongly_typed = library == "tensorrt_rtx" or int(version.split(".")[0]) >= 10
-    kind = library if library == "onnxruntime" else "strong" if strongly_typed else "weak"
-    steps = _STEPS[kind].get(precision)
+    every = _steps(library, version)
+    steps = every.get(precision)
     if steps is None:
         raise InputError(
             f"{_name(library, version)} has no precision {precision}; it has: "
-            f"{', '.join(_STEPS[kind])}{_NEEDS.get(precision, '')}"
+            f"{', '.join(every)}{_NEEDS.get(precision, '')}"
         )
     check_quantization(options.quantization, precision, library)
     chosen = tuple(steps(_for_library(options, library)))
@@ -85,6 +84,17 @@ def for_precision(
     prepare = (Tidy(), *before) if before or chosen else ()
     builder = BuilderOptions(precision=precision, sparse_weights=options.sparse or None)
     return Recipe(prepare, chosen, builder)
+
+
+def precisions_of(library: Executor, version: str) -> tuple[str, ...]:
+    """What the target can compute in."""
+    return tuple(_steps(library, version))
+
+
+def _steps(library: Executor, version: str) -> Mapping[str, _Steps]:
+    strongly_typed = library == "tensorrt_rtx" or int(version.split(".")[0]) >= 10
+    kind = library if library == "onnxruntime" else "strong" if strongly_typed else "weak"
+    return _STEPS[kind]
 
 
 def _for_library(options: Options, library: Executor) -> Options:
