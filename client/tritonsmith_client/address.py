@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from typing import Any
+from urllib.parse import SplitResult, urlsplit
 
 from .errors import InputError
+from .valuechecks import shown
 
 __all__ = ["Address", "parse_url", "parse_urls"]
 
 _SCHEMES = {"grpc": ("grpc", False, 8001), "grpcs": ("grpc", True, 8001)}
 _SCHEMES |= {"http": ("http", False, 8000), "https": ("http", True, 443)}
+_UNIX = {"grpc+unix": "grpc", "http+unix": "http"}
+_FORMS = (
+    "write host:port (gRPC), or grpc://, grpcs://, http:// or https:// before it, or "
+    "grpc+unix:///path or http+unix:///path"
+)
+_CHARACTERS = re.compile("[!-~]+")
+_HOST = re.compile(r"[0-9A-Za-z._-]+|[0-9a-f:.]+(%[0-9A-Za-z._-]+)?")
 
 
 @dataclass(frozen=True)
@@ -50,7 +60,9 @@ class Address:
 
 def parse_urls(url: str | Sequence[str]) -> tuple[Address, ...]:
     """One or several servers. Raises InputError where they differ in protocol or path."""
-    addresses = tuple(parse_url(u) for u in ([url] if isinstance(url, str) else url))
+    several = isinstance(url, Sequence) and not isinstance(url, (str, bytes))
+    urls: Iterable[Any] = url if several else [url]
+    addresses = tuple(map(parse_url, urls))
     if not addresses:
         raise InputError("the list of URLs is empty")
     if len({(a.protocol, a.tls, a.path if a.host else "") for a in addresses}) > 1:
@@ -66,22 +78,50 @@ def parse_url(url: str) -> Address:
     ``grpc+unix:///path`` and ``http+unix:///path``.
 
     Raises:
-        InputError: it is none of these.
+        InputError: it is none of these, or has a part that would be dropped.
     """
-    full = url if "://" in url else f"grpc://{url}"
-    try:
-        parts = urlsplit(full)
-        port = parts.port
-    except ValueError as exc:
-        raise InputError(f"the URL {url!r} cannot be read: {exc}") from exc
-    if parts.scheme in ("grpc+unix", "http+unix"):
-        return Address(parts.scheme[:4], False, "", 0, parts.path)
-    if parts.scheme not in _SCHEMES or not parts.hostname:
-        raise InputError(
-            f"the URL {url!r} cannot be read: write host:port (gRPC), or grpc://, grpcs://, "
-            "http:// or https:// before it, or grpc+unix:///path or http+unix:///path"
+    if not isinstance(url, str):
+        raise InputError(f"the URL is {shown(url)}, which is no str; {_FORMS}")
+    if url and not _CHARACTERS.fullmatch(url):
+        raise _unusable(
+            url,
+            "has spaces or characters that are not ASCII",
+            "write a path with %20 and the like, and a host name as xn--...",
         )
+    parts = _parts(url)
+    if "@" in parts.netloc:
+        use = "give them as Client(headers={'authorization': ...})"
+        raise _unusable(url, "has credentials, which would not be sent", use)
+    if "?" in url or "#" in url:
+        raise _unusable(url, "has a query or a fragment", "leave it out")
+    if parts.scheme in _UNIX:
+        if parts.netloc or "%" in parts.path or not parts.path.strip("/"):
+            raise _unusable(url, "names no socket", f"write {parts.scheme}:///path, without %")
+        return Address(_UNIX[parts.scheme], False, "", 0, parts.path)
+    if parts.scheme not in _SCHEMES or not _HOST.fullmatch(parts.hostname or ""):
+        raise _unusable(url, "cannot be read", _FORMS)
     protocol, tls, default = _SCHEMES[parts.scheme]
     if protocol == "grpc" and parts.path.strip("/"):
-        raise InputError(f"the URL {url!r} has a path, which gRPC has not")
-    return Address(protocol, tls, parts.hostname, port or default, parts.path.rstrip("/"))
+        raise _unusable(url, "has a path, which gRPC has not", "leave it out")
+    port = default if parts.port is None else parts.port
+    return Address(protocol, tls, parts.hostname or "", port, parts.path.rstrip("/"))
+
+
+def _parts(url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url if "://" in url else f"grpc://{url}")
+    except ValueError as exc:  # of brackets
+        raise _unusable(url, "cannot be read", _FORMS) from exc
+    try:
+        port = parts.port
+    except ValueError:
+        port = 0
+    if port == 0:
+        raise _unusable(url, "has a port that is none", "write a number from 1 to 65535")
+    return parts
+
+
+def _unusable(url: str, why: str, remedy: str) -> InputError:
+    public = re.sub(r"^([a-z+]*://)?.*@", r"\1...@", url)  # a password is for no message
+    public = re.sub(r"[?#].*", "?...", public)
+    return InputError(f"the URL {shown(public)} {why}; {remedy}")

@@ -15,6 +15,7 @@ from .clientcore import ClientCore
 from .errors import TritonError
 from .exchange import Exchange, T
 from .link import KEEPALIVE, TLS, HeaderSource, Link, make_link
+from .optionchecks import checked
 from .options import Options
 from .retry import Retry
 from .values import ServerMetadata
@@ -62,14 +63,16 @@ class AsyncClient:
 
             return transport(make_link(addresses[0], headers, tls, compression, keepalive, http2))
 
-        self._core = ClientCore(addresses, resolve, timeout, retry, shared_memory, reconnect)
+        self._core = ClientCore(
+            addresses, resolve, timeout, retry, shared_memory, workers, reconnect
+        )
 
         def connect(address: Address) -> AsyncTransport:
             return _transport(make_link(address, headers, tls, compression, keepalive, http2))
 
         self._runner = AsyncRunner(_balanced(addresses, resolve, connect))
 
-    async def model(self, name: str, version: str = "") -> AsyncModel:
+    async def model(self, name: str, version: str | int = "") -> AsyncModel:
         """See `Client.model`."""
         deadline = self._core.deadline()
         core = await self._runner.run(self._core.model(name, version, deadline), deadline)
@@ -83,26 +86,28 @@ class AsyncClient:
         """See `Client.ready`."""
         return await self._check(self._core.protocol.ready())
 
-    async def model_ready(self, name: str, version: str = "") -> bool:
+    async def model_ready(self, name: str, version: str | int = "") -> bool:
         """See `Client.model_ready`."""
-        return await self._check(self._core.protocol.model_ready(name, version))
+        return await self._check(self._core.model_ready(name, version))
 
-    async def wait_ready(self, timeout: float = 60.0, models: Sequence[str] = ()) -> None:
+    async def wait_ready(self, timeout: float | None = 60.0, models: Sequence[str] = ()) -> None:
         """See `Client.wait_ready`."""
-        deadline = self._core.deadline(timeout)
+        deadline = self._core.deadline(checked("timeout", timeout, "client.wait_ready()"))
         await self._runner.run(self._core.wait_ready(models, deadline), deadline)
 
     async def metadata(self) -> ServerMetadata:
         """See `Client.metadata`."""
         return await self._ask(self._core.protocol.server_metadata())
 
-    async def statistics(self, name: str = "", version: str = "") -> tuple[ModelStatistics, ...]:
+    async def statistics(
+        self, name: str = "", version: str | int = ""
+    ) -> tuple[ModelStatistics, ...]:
         """See `Client.statistics`."""
-        return await self._ask(self._core.protocol.statistics(name, version))
+        return await self._ask(self._core.statistics(name, version))
 
     async def index(self, ready: bool = False) -> tuple[IndexEntry, ...]:
         """See `Client.index`."""
-        return await self._ask(self._core.protocol.index(ready))
+        return await self._ask(self._core.index(ready))
 
     async def load(
         self,
@@ -113,21 +118,21 @@ class AsyncClient:
     ) -> None:
         """See `Client.load`."""
         exchange = self._core.load(name, config, files)
-        await self._ask(exchange, timeout)
+        await self._ask(exchange, checked("timeout", timeout, "client.load()"))
 
     async def unload(self, name: str, dependents: bool = False) -> None:
         """See `Client.unload`."""
-        await self._ask(self._core.protocol.unload(name, dependents))
+        await self._ask(self._core.unload(name, dependents))
 
     async def trace_settings(
         self, model: str = "", changes: Mapping[str, Any] | None = None
     ) -> dict[str, Setting]:
         """See `Client.trace_settings`."""
-        return await self._ask(self._core.protocol.trace_settings(model, changes or {}))
+        return await self._ask(self._core.trace_settings(model, changes))
 
     async def log_settings(self, changes: Mapping[str, Any] | None = None) -> dict[str, Setting]:
         """See `Client.log_settings`."""
-        return await self._ask(self._core.protocol.log_settings(changes or {}))
+        return await self._ask(self._core.log_settings(changes))
 
     async def register(self, region: Region) -> None:
         """See `Client.register`."""

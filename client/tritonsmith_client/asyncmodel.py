@@ -13,9 +13,10 @@ from typing import Any
 from .asyncrunner import AsyncRunner
 from .clientcore import ClientCore
 from .deadline import Deadline
-from .errors import InputError, TritonError
+from .errors import TritonError
 from .exchange import Flow
 from .modelcore import ModelCore
+from .optionchecks import checked
 from .options import Options, changed
 from .regions import RegionTensor
 from .sequences import SequenceState, sequence_id
@@ -84,9 +85,12 @@ class AsyncModel:
         progress: Callable[[int], object] | None = None,
     ) -> AsyncIterator[Result]:
         """``async for result in model.map(items)``; see `Model.map`."""
-        if concurrency < 1:
-            raise InputError(f"concurrency is {concurrency}; it must be at least 1")
-        return self._map(_iterate(items), concurrency, progress)
+        if not isinstance(items, AsyncIterable):
+            checked("items", items, model=self.name)
+        concurrency = checked("concurrency", concurrency, model=self.name)
+        return self._map(
+            _iterate(items), concurrency, checked("progress", progress, model=self.name)
+        )
 
     async def _map(
         self,
@@ -128,7 +132,7 @@ class AsyncModel:
 
     def sequence(self, id: int | str | None = None) -> AsyncSequence:
         """``async with model.sequence() as track``; see `Model.sequence`."""
-        return AsyncSequence(self, SequenceState(sequence_id(id)))
+        return AsyncSequence(self, SequenceState(sequence_id(id, self.name)))
 
     def using(
         self,
@@ -149,7 +153,8 @@ class AsyncModel:
         """The same model with other options; see `Model.using`."""
         options = changed(
             self._options,
-            outputs=None if outputs is None else tuple(outputs),
+            self.name,
+            outputs=outputs,
             timeout=timeout,
             id=id,
             parameters=parameters,

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from .errors import InputError, ResponseError
+from .valuechecks import shown
 
 __all__ = ["decode", "encode"]
 
@@ -23,7 +24,7 @@ def encode(array: np.ndarray[Any, Any], name: str = "") -> bytes:
         name: the tensor, for messages.
 
     Raises:
-        InputError: an element is something else, such as None or a number.
+        InputError: an element is something else, such as None or a number, or no valid Unicode.
     """
     if array.dtype.kind == "S":
         return _encode_fixed(array)
@@ -97,11 +98,23 @@ def _as_bytes(item: object, name: str) -> bytes:
     if isinstance(item, bytes):
         return item
     if isinstance(item, str):
-        return item.encode()
+        try:
+            return item.encode()
+        except UnicodeEncodeError as exc:
+            raise _no_unicode(item, name, exc) from exc
     if isinstance(item, (bytearray, memoryview)):
         return bytes(item)
     raise InputError(
         f"input '{name}' is BYTES and has an element of type {type(item).__name__}; elements must "
         "be bytes, str, bytearray or memoryview: encode it yourself, e.g. str(x).encode()",
         name,
+    )
+
+
+def _no_unicode(item: str, name: str, exc: UnicodeEncodeError) -> InputError:
+    return InputError(
+        f"input '{name}' is BYTES and has the str {shown(item)}, which has no UTF-8: a lone "
+        f"surrogate at {exc.start}",
+        name,
+        remedy="give bytes, such as text.encode(errors='replace')",
     )

@@ -13,6 +13,7 @@ from .errors import InputError
 from .interop import as_numpy
 from .regions import RegionTensor
 from .tensors import Array
+from .valuechecks import shown
 from .values import ModelConfig, ModelMetadata, TensorMetadata
 
 __all__ = [
@@ -61,7 +62,7 @@ def bind(
     for name in given:
         if name not in by_name:
             raise InputError(
-                f"model '{metadata.name}' has no input '{name}'{nearest(name, by_name)}; "
+                f"model '{metadata.name}' has no input {shown(name)}{nearest(name, by_name)}; "
                 f"its inputs are: {_listed(metadata.inputs)}",
                 name,
                 model=metadata.name,
@@ -246,8 +247,8 @@ def _check_batch(model: str, limit: int, arrays: Mapping[str, Array | RegionTens
         )
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    found = difflib.get_close_matches(name, known, n=1)
+def nearest(name: object, known: Iterable[str]) -> str:
+    found = difflib.get_close_matches(str(name), known, n=1)
     return f" (did you mean '{found[0]}'?)" if found else ""
 
 

@@ -14,6 +14,7 @@ from .errors import TritonError
 from .exchange import Exchange, T
 from .link import KEEPALIVE, TLS, HeaderSource, Link, make_link
 from .model import Model
+from .optionchecks import checked
 from .options import Options
 from .retry import Retry
 from .runner import Runner, Transport
@@ -39,8 +40,9 @@ class Client:
         url: one server, or several that take turns: ``host:port`` or ``grpc://``, ``grpcs://``,
             ``http://``, ``https://``, ``grpc+unix:///path``, ``http+unix:///path``.
         timeout: seconds for a whole call, with its retries; None waits for ever.
-        headers: sent with each call, e.g. ``{"authorization": "Bearer ..."}``; a function that
-            returns them is called before each call.
+        headers: sent with each call, e.g. ``{"authorization": "Bearer ..."}``, in ASCII; a function
+            that returns them is called before each call. ``host`` is the name that the server
+            is asked for (over gRPC, the authority), ``user-agent`` what the client is called.
         tls: certificates for ``grpcs://`` and ``https://``; the system's authorities if None.
         compression: ``"gzip"`` or ``"deflate"``, both ways. Slower except over slow networks.
         keepalive: seconds of silence after which a connection is checked; None for never. gRPC
@@ -59,7 +61,7 @@ class Client:
         workers: threads for ``submit`` and ``map``, started as they are needed.
 
     Raises:
-        InputError: the URL, the timeout or a header makes no sense. Nothing is sent before the
+        InputError: one of these makes no sense, or would be dropped. Nothing is sent before the
             first call.
     """
 
@@ -83,17 +85,18 @@ class Client:
         def connect(address: Address = addresses[0]) -> Transport:
             return transport(make_link(address, headers, tls, compression, keepalive, http2))
 
-        self._core = ClientCore(addresses, resolve, timeout, retry, shared_memory, connect)
+        self._core = ClientCore(addresses, resolve, timeout, retry, shared_memory, workers, connect)
 
-        self._runner = Runner(_balanced(addresses, resolve, connect), workers)
+        self._runner = Runner(_balanced(addresses, resolve, connect), self._core.workers)
 
-    def model(self, name: str, version: str = "") -> Model:
+    def model(self, name: str, version: str | int = "") -> Model:
         """A model, called like a function. Reads its metadata and configuration.
 
         Args:
-            version: a number; empty for the newest one that the server offers.
+            version: a number, as an int or a str; empty for the newest one that the server offers.
 
         Raises:
+            InputError: the name is empty, or the version no number.
             NotFoundError: the server has no such model, or it is not loaded.
         """
         deadline = self._core.deadline()
@@ -108,35 +111,35 @@ class Client:
         """Whether the server takes requests."""
         return self._check(self._core.protocol.ready())
 
-    def model_ready(self, name: str, version: str = "") -> bool:
+    def model_ready(self, name: str, version: str | int = "") -> bool:
         """Whether a model takes requests; False too where there is none of that name."""
-        return self._check(self._core.protocol.model_ready(name, version))
+        return self._check(self._core.model_ready(name, version))
 
-    def wait_ready(self, timeout: float = 60.0, models: Sequence[str] = ()) -> None:
+    def wait_ready(self, timeout: float | None = 60.0, models: Sequence[str] = ()) -> None:
         """Waits until the server is ready or, if models are named, until each of them is.
 
         Raises:
             DeadlineExceededError: it took longer than that many seconds; says what was not ready.
         """
-        deadline = self._core.deadline(timeout)
+        deadline = self._core.deadline(checked("timeout", timeout, "client.wait_ready()"))
         self._runner.run(self._core.wait_ready(models, deadline), deadline)
 
     def metadata(self) -> ServerMetadata:
         """The server's name, version and extensions."""
         return self._ask(self._core.protocol.server_metadata())
 
-    def statistics(self, name: str = "", version: str = "") -> tuple[ModelStatistics, ...]:
+    def statistics(self, name: str = "", version: str | int = "") -> tuple[ModelStatistics, ...]:
         """What models did since they were loaded.
 
         Args:
             name: all models if empty.
             version: all versions if empty.
         """
-        return self._ask(self._core.protocol.statistics(name, version))
+        return self._ask(self._core.statistics(name, version))
 
     def index(self, ready: bool = False) -> tuple[IndexEntry, ...]:
         """The models in the server's repository. Args: ready: only those that are ready."""
-        return self._ask(self._core.protocol.index(ready))
+        return self._ask(self._core.index(ready))
 
     def load(
         self,
@@ -153,11 +156,11 @@ class Client:
             timeout: seconds until it gives up; the server goes on loading.
         """
         exchange = self._core.load(name, config, files)
-        self._ask(exchange, timeout)
+        self._ask(exchange, checked("timeout", timeout, "client.load()"))
 
     def unload(self, name: str, dependents: bool = False) -> None:
         """Unloads a model. Args: dependents: the members of an ensemble too."""
-        self._ask(self._core.protocol.unload(name, dependents))
+        self._ask(self._core.unload(name, dependents))
 
     def trace_settings(
         self, model: str = "", changes: Mapping[str, Any] | None = None
@@ -168,11 +171,11 @@ class Client:
             model: the server's own if empty.
             changes: a value of None goes back to the server's own setting.
         """
-        return self._ask(self._core.protocol.trace_settings(model, changes or {}))
+        return self._ask(self._core.trace_settings(model, changes))
 
     def log_settings(self, changes: Mapping[str, Any] | None = None) -> dict[str, Setting]:
         """The log settings of the server, after changes to them if any are given."""
-        return self._ask(self._core.protocol.log_settings(changes or {}))
+        return self._ask(self._core.log_settings(changes))
 
     def register(self, region: Region) -> None:
         """Lets the server map a region: a `SystemRegion` or a `CudaRegion`.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from types import EllipsisType
 from typing import TYPE_CHECKING, Any
@@ -12,13 +11,14 @@ from .deadline import Deadline
 from .errors import DeadlineExceededError, InputError, UnavailableError
 from .exchange import Exchange, Flow, Sleep, T
 from .modelcore import ModelCore, read_signature
-from .options import check_timeout
+from .optionchecks import checked, checked_instance
 from .protocol import WireProtocol, called
 from .regions import Region, RegionStatus
 from .retry import Retry, attempts
 from .sharing import Sharing, possible
 
 if TYPE_CHECKING:
+    from .admin import IndexEntry, ModelStatistics, Setting
     from .runner import Transport
 
 __all__ = ["ClientCore"]
@@ -40,15 +40,18 @@ class ClientCore:
         timeout: float | None,
         retry: Retry,
         shared_memory: str,
+        workers: int,
         connect: Callable[[], Transport],
     ) -> None:
-        check_timeout(timeout)
-        if shared_memory not in ("off", "auto"):
-            raise InputError(f"shared_memory is {shared_memory!r}; it must be 'auto' or 'off'")
+        where = "the client"
+        checked_instance(Retry, "retry", retry, where)
+        checked("resolve", resolve, where)
+        checked("shared_memory", shared_memory, where)
+        self.workers: int = checked("workers", workers, where)
+        self.timeout: float | None = checked("timeout", timeout, where)
         address = addresses[0]
         self._host = address.host
         self.name = ", ".join(map(str, addresses))
-        self.timeout = timeout
         self.retry = retry
         self.protocol = _protocol(address)
 
@@ -90,6 +93,7 @@ class ClientCore:
         return self.sharing is not None or bool(self._regions)
 
     def register(self, region: Region, deadline: Deadline) -> Flow[None]:
+        checked_instance(Region, "region", region, "client.register()")
         if not self._one_server:
             raise InputError(
                 f"a region is registered with one server, and this client has {self.name}; "
@@ -99,6 +103,7 @@ class ClientCore:
         self._regions[region.name] = region
 
     def unregister(self, region: Region, deadline: Deadline) -> Flow[None]:
+        checked_instance(Region, "region", region, "client.unregister()")
         exchange = self.protocol.unregister_memory(region.name, region.kind)
         yield from self.ask(exchange, deadline)
         self._regions.pop(region.name, None)
@@ -109,27 +114,58 @@ class ClientCore:
             found += yield from self.ask(self.protocol.memory_status(kind), deadline)
         return found
 
-    def model(self, name: str, version: str, deadline: Deadline) -> Flow[ModelCore]:
-        if not name:
-            raise InputError("the model's name is empty")
-        if version and not version.isdecimal():
-            raise InputError(
-                f"version {version!r} of model '{name}' is no number; '' takes the newest"
-            )
+    def model(self, name: str, version: str | int, deadline: Deadline) -> Flow[ModelCore]:
+        name, version = _model("model", name, version)
         signature = yield from read_signature(self.protocol, name, version, self.retry, deadline)
         return ModelCore(self.protocol, name, version, self.retry, signature, self.sharing)
+
+    def model_ready(self, name: str, version: str | int) -> Exchange[bool]:
+        return self.protocol.model_ready(*_model("model_ready", name, version))
+
+    def statistics(self, name: str, version: str | int) -> Exchange[tuple[ModelStatistics, ...]]:
+        if name == "" == version:  # of all models
+            return self.protocol.statistics("", "")
+        return self.protocol.statistics(*_model("statistics", name, version))
+
+    def index(self, ready: bool) -> Exchange[tuple[IndexEntry, ...]]:
+        return self.protocol.index(checked("ready", ready, "client.index()"))
 
     def load(
         self, name: str, config: Mapping[str, Any] | None, files: Mapping[str, bytes] | None
     ) -> Exchange[None]:
-        if files and config is None:
+        where = "client.load()"
+        name = checked("name", name, where)
+        json, contents = checked("config", config, where), checked("files", files, where)
+        if contents and not json:
             raise InputError(
                 f"loading model '{name}' from files needs its config too: give config={{...}}"
             )
-        return self.protocol.load(name, "" if config is None else json.dumps(config), files or {})
+        return self.protocol.load(name, json, contents)
+
+    def unload(self, name: str, dependents: bool) -> Exchange[None]:
+        where = "client.unload()"
+        return self.protocol.unload(
+            checked("name", name, where), checked("dependents", dependents, where)
+        )
+
+    def trace_settings(
+        self, model: str, changes: Mapping[str, Any] | None
+    ) -> Exchange[dict[str, Setting]]:
+        where = "client.trace_settings()"
+        return self.protocol.trace_settings(
+            checked("model", model, where), checked("trace settings", changes, where)
+        )
+
+    def log_settings(self, changes: Mapping[str, Any] | None) -> Exchange[dict[str, Setting]]:
+        return self.protocol.log_settings(checked("log settings", changes, "client.log_settings()"))
 
     def metrics_address(self, url: str | None) -> Address:
         """Where the Prometheus metrics are."""
+        if url is None and not self._host:
+            raise InputError(
+                f"the metrics of {self.name} have an address of their own: give its URL, such as "
+                "http://localhost:8002/metrics"
+            )
         if url is None:
             return Address("http", False, self._host, 8002)
         address = parse_url(url)
@@ -139,8 +175,9 @@ class ClientCore:
 
     def wait_ready(self, models: Sequence[str], deadline: Deadline) -> Flow[None]:
         """Asks until the server, or each of these models, is ready."""
+        names: tuple[str, ...] = checked("models", models, "client.wait_ready()")
         waiting: list[tuple[str, Exchange[bool]]] = [
-            (called(name, ""), self.protocol.model_ready(name, "")) for name in models
+            (called(name, ""), self.protocol.model_ready(name, "")) for name in names
         ] or [("the server", self.protocol.ready())]
         pause = 0.05
         while True:
@@ -165,6 +202,12 @@ class ClientCore:
                 raise DeadlineExceededError(text, model=model, remedy=remedy)
             yield Sleep(pause)
             pause = min(1.0, pause * 1.5)
+
+
+def _model(method: str, name: str, version: str | int) -> tuple[str, str]:
+    """Name and version of a model, for a method of the client."""
+    name = checked("name", name, f"client.{method}()")
+    return name, checked("version", version, model=name)
 
 
 def _protocol(address: Address) -> WireProtocol:

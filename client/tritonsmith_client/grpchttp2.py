@@ -61,21 +61,19 @@ class Head:
 
     def __init__(self, link: Link) -> None:
         self._link = link
-        authority = "localhost" if link.address.unix else link.address.target
         accepted = "identity" if link.compression is None else f"identity,{link.compression}"
         own = [
             (":method", "POST"),
             (":scheme", "http" if link.tls is None else "https"),
-            (":authority", authority),
+            (":authority", link.authority),
             ("te", "trailers"),
             ("content-type", "application/grpc"),
-            ("user-agent", "tritonsmith-client"),
+            ("user-agent", link.user_agent or "tritonsmith-client"),
             ("grpc-accept-encoding", accepted),
         ]
         if link.compression is not None:
             own.append(("grpc-encoding", link.compression))
-        given = {name for name, _ in link.headers}
-        self._own = tuple(field for field in own if field[0] not in given)
+        self._own = tuple(own)
         self._known: dict[tuple[str, str], tuple[Field, ...]] = {}
 
     def fields(

@@ -55,6 +55,10 @@ def channel_options(link: Link) -> list[tuple[str, Any]]:
     else:
         kinds = {"gzip": grpc.Compression.Gzip, "deflate": grpc.Compression.Deflate}
         options.append(("grpc.default_compression_algorithm", int(kinds[link.compression])))
+    if link.host:
+        options.append(("grpc.default_authority", link.host))
+    if link.user_agent:
+        options.append(("grpc.primary_user_agent", link.user_agent))  # stands before grpcio's own
     if link.tls is not None and (name := link.tls.server_name or link.address.name):
         options.append(("grpc.ssl_target_name_override", name))
     return options

@@ -26,10 +26,10 @@ def header_lines(headers: Headers) -> bytes:
 
 def fixed_headers(link: Link) -> bytes:
     """What every request carries. Triton compresses, slowly, unless it is told not to."""
-    host = "localhost" if link.address.unix else link.address.target
-    names = {name for name, _ in link.headers}
-    own = (("host", host), ("accept-encoding", link.compression or "identity"))
-    return header_lines((*(h for h in own if h[0] not in names), *link.headers))
+    own = [("host", link.authority), ("accept-encoding", link.compression or "identity")]
+    if link.user_agent:
+        own.append(("user-agent", link.user_agent))
+    return header_lines((*own, *link.headers))
 
 
 def wire_request(exchange: Exchange[T], link: Link, fixed: bytes) -> list[Buffer]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from .address import Address
 from .errors import InputError
 from .exchange import Headers
-from .options import headers_of
+from .optionchecks import checked, checked_instance
 
 if TYPE_CHECKING:
     import ssl
@@ -18,10 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["KEEPALIVE", "TLS", "HeaderSource", "Link", "make_link"]
 
 HeaderSource = Mapping[str, str] | Callable[[], Mapping[str, str]]
-_COMPRESSIONS = ("gzip", "deflate")
 # gRPC servers, Triton among them, end a connection that pings them more often than every 300 s.
 KEEPALIVE = 330.0
-_HTTP2 = ("grpcio", "own")
 
 
 @dataclass(frozen=True)
@@ -40,6 +38,8 @@ class TLS:
     server_name: str | None = None
 
     def __post_init__(self) -> None:
+        for option in ("ca", "certificate", "key", "server_name"):
+            checked(option, getattr(self, option), "TLS")
         if (self.certificate is None) != (self.key is None):
             raise InputError("TLS needs certificate and key together, or neither")
 
@@ -74,12 +74,14 @@ class TLS:
 class Link:
     """
     Attributes:
-        headers: sent with each call.
+        headers: sent with each call, besides host and user agent.
         hook: called before each call for more headers, such as a token that expires.
         tls: None for connections in the clear.
         compression: of requests, ``"gzip"`` or ``"deflate"``; responses come back likewise.
         keepalive: seconds of silence after which the other side is asked whether it is there.
         http2: who speaks HTTP/2 for gRPC, ``"grpcio"`` or ``"own"``.
+        host: what the server is asked for (over gRPC, the authority), if not the address.
+        user_agent: what the client calls itself, if not what it does by default.
     """
 
     address: Address
@@ -89,10 +91,19 @@ class Link:
     compression: str | None = None
     keepalive: float | None = KEEPALIVE
     http2: str = "grpcio"
+    host: str = ""
+    user_agent: str = ""
+
+    @property
+    def authority(self) -> str:
+        """What the Host header says, and ``:authority`` in HTTP/2."""
+        return self.host or ("localhost" if self.address.unix else self.address.target)
 
     def call_headers(self, headers: Headers) -> Headers:
         """The headers of one call, without the fixed ones."""
-        return headers if self.hook is None else (*headers, *headers_of(self.hook()))
+        if self.hook is None:
+            return headers
+        return (*headers, *checked("headers", self.hook(), "the function given as headers"))
 
     def metadata(self, headers: Headers) -> Headers:
         """All headers of one call, for gRPC."""
@@ -109,16 +120,26 @@ def make_link(
     keepalive: float | None = KEEPALIVE,
     http2: str = "grpcio",
 ) -> Link:
-    """Raises InputError for what makes no sense together."""
-    if tls is not None and not address.tls:
-        raise InputError(f"TLS was given for {address}, which has none: use grpcs:// or https://")
-    if compression is not None and compression not in _COMPRESSIONS:
-        raise InputError(f"compression is {compression!r}; it must be gzip, deflate or None")
-    if http2 not in _HTTP2:
-        raise InputError(f"http2 is {http2!r}; it must be 'grpcio' or 'own'")
-    if keepalive is not None and not keepalive > 0:
-        raise InputError(f"keepalive is {keepalive!r}; it must be seconds above 0, or None")
+    """Raises InputError for what makes no sense, alone or together."""
+    where = "the client"
+    if tls is not None:
+        checked_instance(TLS, "tls", tls, where)
+        if not address.tls:
+            message = f"TLS was given for {address}, which has none: use grpcs:// or https://"
+            raise InputError(message)
+    checked("compression", compression, where)
+    checked("http2", http2, where)
     hook = headers if callable(headers) else None
-    fixed = headers_of(None if callable(headers) else headers)
-    chosen = (tls or TLS()) if address.tls else None
-    return Link(address, fixed, hook, chosen, compression, keepalive, http2)
+    named = {} if headers is None or callable(headers) else headers
+    fixed = dict(checked("headers of all calls", named, where))
+    return Link(
+        address=address,
+        hook=hook,
+        tls=(tls or TLS()) if address.tls else None,
+        compression=compression,
+        keepalive=checked("keepalive", keepalive, where),
+        http2=http2,
+        host=fixed.pop("host", ""),
+        user_agent=fixed.pop("user-agent", ""),
+        headers=tuple(fixed.items()),
+    )

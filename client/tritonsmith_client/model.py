@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from .clientcore import ClientCore
 from .deadline import Deadline
-from .errors import InputError, TritonError
+from .errors import TritonError
 from .exchange import Flow
 from .modelcore import ModelCore
+from .optionchecks import checked
 from .options import Options, changed
 from .regions import RegionTensor
 from .runner import Runner
@@ -113,9 +114,11 @@ class Model:
             concurrency: calls at a time; no more than the client's workers.
             progress: called with the number of results so far.
         """
-        if concurrency < 1:
-            raise InputError(f"concurrency is {concurrency}; it must be at least 1")
-        return self._map(iter(items), concurrency, progress)
+        return self._map(
+            iter(checked("items", items, model=self.name)),
+            checked("concurrency", concurrency, model=self.name),
+            checked("progress", progress, model=self.name),
+        )
 
     def _map(
         self, items: Iterator[Any], concurrency: int, progress: Callable[[int], object] | None
@@ -162,9 +165,13 @@ class Model:
                     boxes = track(frame)
 
         Args:
-            id: above 0 or a text; a random number if left out.
+            id: an int from 1 to 2**63 - 1, or a text of at most 128 bytes; a random number if
+                left out.
+
+        Raises:
+            InputError: it is neither, or means "no sequence" to the server.
         """
-        return Sequence(self, SequenceState(sequence_id(id)))
+        return Sequence(self, SequenceState(sequence_id(id, self.name)))
 
     def using(
         self,
@@ -188,10 +195,11 @@ class Model:
             outputs: names of the wanted outputs; all if empty.
             timeout: seconds for the whole call, None for no deadline.
             id: comes back in the result.
-            parameters: reach the model; bool, int, float or str.
+            parameters: reach the model; bool, int of 64 bits, float or str.
             priority: 1 is the highest, 0 the model's default.
-            queue_timeout: seconds that a request may wait in the server's queue.
-            headers: HTTP headers or gRPC metadata, besides the client's.
+            queue_timeout: seconds that a request may wait in the server's queue, counted in
+                microseconds; 0 for the model's default.
+            headers: HTTP headers or gRPC metadata, besides the client's; ASCII.
             classes: asks for so many classes of each output; see `Result.classes`.
             convert: whether numbers of another data type are converted (False at first).
             split: whether a batch over max_batch_size is sent in parts (True at first).
@@ -203,11 +211,12 @@ class Model:
                 memory, into which the server then writes them.
 
         Raises:
-            InputError: a parameter or header has a name or value that cannot be sent.
+            InputError: one of them has no meaning, or could not be sent as it is.
         """
         options = changed(
             self._options,
-            outputs=None if outputs is None else tuple(outputs),
+            self.name,
+            outputs=outputs,
             timeout=timeout,
             id=id,
             parameters=parameters,

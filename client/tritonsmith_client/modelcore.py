@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .batches import batch_size, join, parts
-from .checks import bind, check_tensors, converted
+from .checks import bind, check_outputs, check_tensors, converted
 from .deadline import Deadline
 from .errors import (
     InputError,
@@ -182,6 +182,8 @@ class ModelCore:
         builder = self._builder
         metadata, config = builder.signature.metadata, builder.signature.config
         arrays = bind(metadata, args, named)
+        if options.out:
+            check_outputs(metadata, options.out)
         if options.convert:
             arrays = converted(metadata, arrays)
         if is_placed(arrays, options.out):

@@ -10,22 +10,12 @@ from typing import Any
 
 from .errors import InputError
 from .exchange import Headers
+from .optionchecks import checked
 from .regions import RegionTensor
 from .tensors import Array
 from .values import Parameter
 
-__all__ = ["Options", "SequenceStep", "changed", "check_timeout", "headers_of"]
-
-# Words that the protocol gives a meaning of its own; Triton reserves triton_* as well.
-_RESERVED = {
-    "binary_data_output": "nothing: outputs are always binary",
-    "headers": "headers=",
-    "priority": "priority=",
-    "sequence_end": "model.sequence()",
-    "sequence_id": "model.sequence()",
-    "sequence_start": "model.sequence()",
-    "timeout": "queue_timeout=",
-}
+__all__ = ["Options", "SequenceStep", "changed"]
 
 
 @dataclass(frozen=True)
@@ -84,21 +74,12 @@ class Options:
         return not (self.convert or self.out or self.id or self.hedge or self.sequence)
 
     def wire_parameters(self) -> dict[str, Parameter]:
-        """The request's parameters on the wire. Raises InputError for what has no place there."""
-        for name, value in self.parameters.items():
-            if name in _RESERVED or name.startswith("triton_"):
-                use = _RESERVED.get(name, "another name")
-                raise InputError(f"the parameter '{name}' belongs to the protocol: use {use}")
-            if not isinstance(value, (bool, int, float, str)):
-                raise InputError(
-                    f"the parameter '{name}' is a {type(value).__name__}; "
-                    "it must be a bool, int, float or str"
-                )
+        """The request's parameters on the wire."""
         result = dict(self.parameters)
         if self.priority:
             result["priority"] = self.priority
         if self.queue_timeout is not None:
-            result["timeout"] = int(self.queue_timeout * 1e6)  # Triton counts microseconds
+            result["timeout"] = round(self.queue_timeout * 1e6)  # Triton counts microseconds
         if self.sequence is not None:
             result["sequence_id"] = self.sequence.id
             result["sequence_start"] = self.sequence.start
@@ -112,44 +93,31 @@ class Options:
         return (self.outputs, self.id, typed, self.priority, self.queue_timeout, self.classes)
 
 
-def changed(options: Options, **given: Any) -> Options:
+def changed(options: Options, model: str, **given: Any) -> Options:
     """The options with those given that are not None, and with the timeout, which may be None.
 
+    Args:
+        model: its name, for messages.
+
     Raises:
-        InputError: one of them makes no sense.
+        InputError: one of them makes no sense, or cannot be sent.
     """
     timeout = given.pop("timeout")
-    changes = {name: value for name, value in given.items() if value is not None}
+    changes = {
+        name: checked(name, value, model=model)
+        for name, value in given.items()
+        if value is not None
+    }
     if not isinstance(timeout, EllipsisType):
-        changes["timeout"] = timeout
-        check_timeout(timeout)
-    if "headers" in changes:
-        changes["headers"] = headers_of(changes["headers"])
-    for name, least in (("priority", 0), ("classes", 0), ("queue_timeout", 0), ("hedge", 0)):
-        if changes.get(name, least) < least:
-            raise InputError(f"{name} is {changes[name]!r}; it must not be below {least}")
-    if "parameters" in changes:
-        changes["parameters"] = dict(changes["parameters"])
+        changes["timeout"] = checked("timeout", timeout, model=model)
     result = replace(options, **changes)
-    result.wire_parameters()
+    for name in result.out:
+        if result.outputs and name not in result.outputs:
+            raise InputError(
+                f"model '{model}': out has the output '{name}', which is not among those asked "
+                f"for with outputs={list(result.outputs)}",
+                name,
+                model=model,
+                remedy="add it there or leave it out here",
+            )
     return result
-
-
-def check_timeout(timeout: float | None) -> None:
-    """Raises InputError for what is no length of time."""
-    if timeout is not None and not timeout > 0:
-        raise InputError(f"timeout is {timeout!r}; it must be seconds above 0, or None")
-
-
-def headers_of(headers: Mapping[str, str] | None) -> Headers:
-    """Headers in the form that both protocols take: names in lower case.
-
-    Raises:
-        InputError: a name or value that would end the line.
-    """
-    result = []
-    for name, value in (headers or {}).items():
-        if not name or any(c in name + value for c in "\r\n\0") or ":" in name or " " in name:
-            raise InputError(f"the header {name!r} has a name or a value that no header may have")
-        result.append((name.lower(), value))
-    return tuple(result)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from .deadline import Deadline
 from .errors import ConnectError, ConnectionLostError, TritonError, UnavailableError
 from .exchange import Exchange, Flow, Hedge, Repeat, Sleep, T
+from .optionchecks import checked
 
 __all__ = ["Retry", "attempts"]
 
@@ -27,6 +28,11 @@ class Retry:
     attempts: int = 3
     first: float = 0.05
     longest: float = 2.0
+
+    def __post_init__(self) -> None:
+        """Raises InputError for what is no number of attempts or seconds."""
+        for option in ("attempts", "first", "longest"):
+            checked(option, getattr(self, option), "Retry")
 
     def wait(self, attempt: int) -> float:
         """Seconds to wait after this attempt (the first is 1), with full jitter."""

@@ -7,22 +7,22 @@ from collections.abc import Mapping
 from typing import Any
 
 from .errors import InputError
+from .optionchecks import checked
 from .options import SequenceStep
 
 __all__ = ["SequenceState", "sequence_id"]
 
 
-def sequence_id(wanted: int | str | None) -> int | str:
+def sequence_id(wanted: int | str | None, model: str) -> int | str:
     """The id to use; a random one where none is given, so that processes do not collide.
 
     Raises:
-        InputError: 0 and the empty string mean "no sequence" to the server.
+        InputError: it is none, or means "no sequence" to the server, as 0 and '' do.
     """
     if wanted is None:
         return int.from_bytes(os.urandom(7), "little") + 1
-    if wanted == 0 or wanted == "" or (isinstance(wanted, int) and wanted < 0):
-        raise InputError(f"the sequence id {wanted!r} means 'no sequence'; give another one")
-    return wanted
+    found: int | str = checked("sequence id", wanted, model=model)
+    return found
 
 
 class SequenceState:

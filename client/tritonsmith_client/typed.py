@@ -95,7 +95,7 @@ class TypedModel(Generic[Outputs]):
         self.model = model
 
     @classmethod
-    def open(cls: type[Self], client: Client, version: str = "") -> Self:
+    def open(cls: type[Self], client: Client, version: str | int = "") -> Self:
         """The model of this client. Raises what `Client.model` raises, and InputError as above."""
         return cls(client.model(cls._declared.name, version))
 
@@ -149,7 +149,7 @@ class AsyncTypedModel(Generic[Outputs]):
         self.model = model
 
     @classmethod
-    async def open(cls: type[AsyncSelf], client: AsyncClient, version: str = "") -> AsyncSelf:
+    async def open(cls: type[AsyncSelf], client: AsyncClient, version: str | int = "") -> AsyncSelf:
         """See `TypedModel.open`."""
         return cls(await client.model(cls._declared.name, version))
 

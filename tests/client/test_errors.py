@@ -110,7 +110,7 @@ def test_an_unknown_model_and_version(client: Client) -> None:
         client.model("add_sub", version="9")
     with pytest.raises(NotFoundError, match="a/../b"):
         client.model("a/../b")
-    with pytest.raises(InputError, match="'newest' of model 'add_sub' is no number"):
+    with pytest.raises(InputError, match="model 'add_sub': version is 'newest'; it must be a num"):
         client.model("add_sub", version="newest")
 
 

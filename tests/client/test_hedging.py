@@ -173,5 +173,5 @@ def test_requests_of_a_sequence_are_never_sent_twice(client: Client) -> None:
 def test_a_refusal_is_an_answer(client: Client) -> None:
     with pytest.raises(InputError, match="takes FP32"):
         client.model("plain").using(hedge=0.1)(X.astype(int))
-    with pytest.raises(InputError, match="hedge is -1; it must not be below 0"):
+    with pytest.raises(InputError, match=r"hedge is -1; it must be seconds from 0 \(never\)"):
         client.model("plain").using(hedge=-1)

@@ -71,7 +71,7 @@ def test_versions(there: Client) -> None:
     with pytest.raises((NotFoundError, InvalidArgumentError)):
         there.model("versioned", "3")
     for version in ("abc", "1/2", "-1"):
-        with pytest.raises(InputError, match="is no number; '' takes the newest"):
+        with pytest.raises(InputError, match="it must be a number above 0, such as 1 or '1'"):
             there.model("versioned", version)
 
 

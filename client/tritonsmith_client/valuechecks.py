@@ -1,0 +1,145 @@
+"""Kinds of values that arguments may have. A check returns the value in the form in which it is
+used, or raises `RefusedError`; `optionchecks` says which argument has which kind.
+"""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+__all__ = [
+    "TEXT",
+    "Check",
+    "Choice",
+    "Number",
+    "RefusedError",
+    "can_be_sent",
+    "flag",
+    "is_whole",
+    "name",
+    "names",
+    "shown",
+    "text",
+    "whole",
+]
+
+Check = Callable[[Any], Any]
+TEXT = "a str without NUL characters and lone surrogates"
+_LONGEST_SHOWN = 80
+
+
+class RefusedError(Exception):
+    """Args: allowed: goes on after "it must be"; what: is wrong, if not the value as a whole."""
+
+    def __init__(self, allowed: str, what: str = "") -> None:
+        super().__init__(allowed)
+        self.allowed = allowed
+        self.what = what
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number within limits, which are allowed; perhaps 0 or None besides."""
+
+    allowed: str
+    least: float
+    most: float
+    zero: bool = False
+    none: bool = False
+
+    def __call__(self, value: Any) -> float | None:
+        if value is None and self.none:
+            return None
+        real = isinstance(value, (int, float, np.integer, np.floating))
+        if not real or isinstance(value, bool):
+            raise RefusedError(self.allowed)
+        # Compared before float(), which fails for integers that are far too large.
+        if self.least <= value <= self.most or (self.zero and value == 0):
+            return float(value)
+        raise RefusedError(self.allowed)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of a few values."""
+
+    allowed: str
+    choices: tuple[str | None, ...]
+
+    def __call__(self, value: Any) -> str | None:
+        if (value is None or isinstance(value, str)) and value in self.choices:
+            return value
+        raise RefusedError(self.allowed)
+
+
+def whole(least: int, most: int, meaning: str = "") -> Check:
+    """An int within limits, which are allowed."""
+
+    def check(value: Any) -> int:
+        if is_whole(value) and least <= value <= most:
+            return int(value)
+        raise RefusedError(f"an int from {least} to {most}{meaning}")
+
+    return check
+
+
+def is_whole(value: object) -> bool:
+    """Whether a value is an integer, and not a bool, which Python takes for one."""
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def flag(value: Any) -> bool:
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    raise RefusedError("True or False")
+
+
+def text(value: Any) -> str:
+    if isinstance(value, str) and can_be_sent(value):
+        return value
+    raise RefusedError(TEXT)
+
+
+def can_be_sent(value: str) -> bool:
+    """Servers read a text up to its first NUL, and a lone surrogate has no UTF-8."""
+    try:
+        return b"\0" not in value.encode()
+    except UnicodeEncodeError:
+        return False
+
+
+def name(value: Any) -> str:
+    if isinstance(value, str) and value and can_be_sent(value):
+        return value
+    raise RefusedError(f"{TEXT}, and not empty")
+
+
+def names(value: Any) -> tuple[str, ...]:
+    """Each of them once."""
+    if isinstance(value, str):
+        raise RefusedError(f"a list of names: write [{shown(value)}]")
+    if isinstance(value, (bytes, Mapping)) or not isinstance(value, Iterable):
+        raise RefusedError("a list of names")
+    found: dict[str, None] = {}
+    for number, item in enumerate(value):
+        try:
+            found[name(item)] = None
+        except RefusedError as refused:
+            raise RefusedError(refused.allowed, f"name {number} is {shown(item)}") from None
+    return tuple(found)
+
+
+def shown(value: object) -> str:
+    """A value in few characters, all of which can be printed."""
+    try:
+        return _SHORT.repr(value)
+    except ValueError:  # Python writes no int of more than 4300 digits
+        return f"a number with too many digits ({type(value).__name__})"
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _LONGEST_SHOWN + 2
