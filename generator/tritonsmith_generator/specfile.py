@@ -31,13 +31,16 @@ from tritonsmith_generator.spec import (
 
 __all__ = ["load_spec"]
 
+# libyaml's takes a tenth of the time; not each build of PyYAML has it.
+_LOADER: type[yaml.SafeLoader | yaml.CSafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
 
 def load_spec(path: Path) -> Spec:
     """Read ``models.yaml``. ``defaults`` are merged beneath each model. Raises InputError."""
     try:
         text = path.read_text(encoding="utf-8")
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        data = yaml.safe_load(text)
+        root = yaml.compose(text, Loader=_LOADER)
+        data = yaml.load(text, Loader=_LOADER)
     except OSError as exc:
         raise InputError(f"cannot read the spec {path}: {exc.strerror}") from exc
     except (yaml.YAMLError, UnicodeDecodeError) as exc:
