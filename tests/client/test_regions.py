@@ -114,9 +114,11 @@ def test_what_does_not_fit(client: Client) -> None:
     with pytest.raises(InputError, match="a region of 0 bytes"):
         SystemRegion(0)
     identity = client.model("identity")
-    with pytest.raises(InputError, match="'IN_FP32' takes FP32 and was given int32"):
+    with pytest.raises(
+        InputError, match="'IN_FP32' of model 'identity' takes FP32 and was given int32"
+    ):
         identity(IN_FP32=region.tensor("INT32", (2, 2)))
-    with pytest.raises(InputError, match=r"'IN_FP32' takes shape \[-1, -1\] .* given \[4\]"):
+    with pytest.raises(InputError, match=r"'IN_FP32' of .* takes shape \[-1, -1\] .* given \[4\]"):
         identity(IN_FP32=region.tensor("FP32", (4,)))
     with pytest.raises(InputError, match="has no output 'OUT'"):
         identity.using(out={"OUT": region.tensor("FP32", (1, 1))})(IN_FP32=np.ones((1, 1), "f4"))
