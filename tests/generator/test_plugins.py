@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.command import GenRepo, Outcome
-from support.gpu_repositories import as_tensorrt
+from support.gpu_repositories import as_tensorrt, edit_lock
 from support.plugin_library import compile_plugin, needs_compiler
 
 from tritonsmith_generator.inspection import read_config
+from tritonsmith_generator.lock import read_lock
 
 SIMPLENET = Path(__file__).parents[2] / "model_repository/simplenet.onnx"
 
@@ -119,6 +123,46 @@ def test_merged_plans_keep_their_libraries(gen_repo: GenRepo) -> None:
     files = {path.name for path in Path("merged/m/1").iterdir()}
     assert files == {"model_8_0.plan", "model_9_0.plan", "libmine.so"}
     assert gen_repo("check", "merged").code == 0
+
+
+def test_a_build_into_merged_plans_keeps_their_libraries(gen_repo: GenRepo) -> None:
+    spec("{plugins: [libmine.so]}")
+    compile_library()
+    for gpu in ("8.0", "9.0"):
+        build(gen_repo, gpu)
+        mine = read_lock(Path(gpu)).models["m"]
+        as_tensorrt(Path(gpu), gpu)
+    assert gen_repo("merge", "8.0", "9.0", "-o", "merged").code == 0
+
+    def built_here(models: dict[str, Any]) -> None:
+        models["m"]["plans"]["9.0"].update(key=mine.key, artifact=mine.artifact)
+
+    edit_lock(Path("merged"), built_here)
+    spec("{plugins: [libmine.so]}", ", batching: {max_delay_us: 300}")
+    build(gen_repo, "merged")
+    model = read_lock(Path("merged")).models["m"]
+    assert {"1/model_8_0.plan", "1/model_9_0.plan", "1/libmine.so"} < model.files.keys()
+
+
+# The process that runs a plan may be another than the one that built it.
+_ASK = """
+from pathlib import Path
+import tensorrt_rtx
+from tritonsmith_generator import tensorrt
+from tritonsmith_generator.plananswers import PlanQuestion
+plan, library = Path("repository/m/1/model.plan"), Path("libmine.so")
+tensorrt.ask(PlanQuestion("tensorrt_rtx", plan, (), (library,)), print)
+print([creator.name for creator in tensorrt_rtx.get_plugin_registry().all_creators])
+"""
+
+
+def test_a_plan_that_is_compared_gets_its_libraries(gen_repo: GenRepo) -> None:
+    spec("{plugins: [libmine.so]}")
+    compile_library()
+    build(gen_repo)
+    command = [sys.executable, "-c", _ASK]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "'Mine'" in done.stdout.splitlines()[-1]
 
 
 def test_a_plan_with_a_runtime_of_its_own_is_marked(gen_repo: GenRepo) -> None:
