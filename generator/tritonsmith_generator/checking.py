@@ -5,7 +5,7 @@ Nothing is run: this reads files only. ``proof`` asks a live server.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -13,6 +13,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
 
 from tritonsmith_client import dtypes
 from tritonsmith_generator.cases import case_path, load_cases
+from tritonsmith_generator.digest import sha256
 from tritonsmith_generator.errors import InputError
 from tritonsmith_generator.finding import Finding
 from tritonsmith_generator.hardening import model_dangers, repository_dangers
@@ -62,15 +63,18 @@ def check_repository(repository: Path) -> tuple[Finding, ...]:
         findings.append(Finding("error", ".", "the repository holds no model"))
     for name in sorted(set(lock.models) - names):
         findings.append(Finding("error", name, "the lock lists this model, but its folder is gone"))
+    models = []
     for folder in folders:
         try:
             model = _Model(folder, read_config(folder), lock.models.get(folder.name), names)
         except InputError as exc:
             findings.append(Finding("error", f"{folder.name}/config.pbtxt", str(exc)))
             continue
+        models.append(model)
         for check in _CHECKS:
             findings.extend(check(model))
         findings.extend(model_dangers(model.folder, model.config))
+    findings.extend(_clashing_plugins(models))
     return tuple(findings)
 
 
@@ -142,6 +146,27 @@ def _stripped(model: _Model) -> Iterator[Finding]:
     if model.locked is not None and model.locked.spec.get("builder", {}).get("strip_plan"):
         home = PurePosixPath(model.name, str(model.locked.version))
         yield Finding("warning", str(home), STRIPPED)
+
+
+def _clashing_plugins(models: Sequence[_Model]) -> Iterator[Finding]:
+    """One process loads the libraries of all models, and TensorRT takes each plugin once."""
+    seen: dict[str, tuple[Path, str]] = {}
+    for model in models:
+        names = plugin_names(model.config) if model.config.backend == "tensorrt" else ()
+        for number in served_versions(model.folder, model.config):
+            for path in (model.folder / str(number) / name for name in names):
+                if not path.is_file():
+                    continue  # said above
+                digest = sha256(path)
+                first, known = seen.setdefault(path.name, (path, digest))
+                if digest != known:
+                    yield Finding(
+                        "warning",
+                        str(path.relative_to(model.folder.parent)),
+                        f"{first.relative_to(model.folder.parent)} holds other bytes, and NVIDIA's "
+                        "tritonserver loads both into one process, where TensorRT keeps the first "
+                        "one's plugins: build both models with one library",
+                    )
 
 
 def _batch_sizes(model: _Model) -> Iterator[Finding]:

@@ -83,6 +83,24 @@ def test_a_repository_brings_the_libraries_that_its_plans_need(gen_repo: GenRepo
     assert (found.code, "m/1/libmine.so: the file that the config names" in found.out) == (1, True)
 
 
+def test_two_libraries_of_one_name_are_warned_of(gen_repo: GenRepo) -> None:
+    for name, version in (("a", 1), ("b", 2)):
+        Path(name).mkdir()
+        compile_plugin(Path(name) / "libmine.so", version=version)
+    models = (
+        f"{name}: {{onnx: '{SIMPLENET}', target: tensorrt_rtx, "
+        f"builder: {{plugins: [{name}/libmine.so]}}}}"
+        for name in "ab"
+    )
+    Path("models.yaml").write_text(f"models: {{{', '.join(models)}}}\n")
+    build(gen_repo)
+    assert "0 warnings" in gen_repo("check", "repository").out  # of TensorRT for RTX
+    as_tensorrt(Path("repository"), "9.0")
+    found = gen_repo("check", "repository")
+    assert found.code == 0
+    assert "warning b/1/libmine.so: a/1/libmine.so holds other bytes" in found.out
+
+
 def test_a_model_that_is_checked_before_it_is_converted(gen_repo: GenRepo) -> None:
     """One process loads the library for the check and for the build; TensorRT takes it once."""
     spec("{plugins: [libmine.so]}", ", precision: fp16")
