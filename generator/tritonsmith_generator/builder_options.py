@@ -24,6 +24,7 @@ __all__ = [
     "Precision",
     "Release",
     "check_options",
+    "check_without_builder",
 ]
 
 Library = Literal["tensorrt", "tensorrt_rtx"]
@@ -286,6 +287,16 @@ def check_options(release: Release, options: BuilderOptions) -> None:
             require(release, OPTIONS[name].name, name)
     for pool in options.memory_pools:
         require(release, f"MemoryPoolType.{pool.upper()}", "memory_pools")
+
+
+def check_without_builder(options: BuilderOptions, target: str) -> None:
+    """Raises InputError for any option: ``target`` runs the ONNX model itself."""
+    if given := [*options.given()]:
+        raise InputError(
+            f"builder.{', builder.'.join(given)}: no effect with target {target}, which builds no "
+            "plan; leave them out (builder: null, where defaults set them), or use target auto, "
+            "which heeds them where TensorRT is"
+        )
 
 
 def check_machine(release: Release, options: BuilderOptions, has_gpu: bool) -> None:

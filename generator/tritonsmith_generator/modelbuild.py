@@ -8,7 +8,7 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
-from tritonsmith_generator.builder_options import check_options
+from tritonsmith_generator.builder_options import check_options, check_without_builder
 from tritonsmith_generator.cases import case_path, served_cases, write_cases
 from tritonsmith_generator.config import render_config
 from tritonsmith_generator.conversion import samples_of
@@ -152,6 +152,8 @@ def _read(job: Job) -> _Source:
     checked = precheck(job.source, job.target.name)
     if release := release_of(job.target, job.toolchain):
         check_options(release, job.spec.builder)
+    elif job.spec.target != "auto":  # auto: the same spec, on a machine without TensorRT
+        check_without_builder(job.spec.builder, job.target.name)
     samples = _samples(job, checked)
     shaping = derive_shaping(checked.signature, job.spec)
     shaping = with_values(shaping, checked.file.proto.graph, checked.signature, samples)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 
@@ -79,10 +79,23 @@ def _outcome(ended: Ended) -> tuple[ModelResult, LockedModel | None]:
     error = ended.error
     if error is None:
         result, entry = ended.value
-        return replace(result, seconds=ended.seconds), entry
+        warnings = (*result.warnings, *_absent_gpus(ended.task.request.spec))
+        return replace(result, seconds=ended.seconds, warnings=warnings), entry
     if not isinstance(error, TritonsmithError):
         error = _bug(error)
     return ModelResult(ended.task.name, "failed", seconds=ended.seconds, error=error), None
+
+
+def _absent_gpus(spec: ModelSpec) -> Iterator[str]:
+    """Asked here, where all GPUs are seen. No error: another machine may be the one that serves."""
+    wanted = spec.instances.gpus
+    here = {gpu.index for gpu in devices.gpus()} if wanted else set()
+    if absent := sorted(set(wanted) - here):
+        have = f"this machine has {', '.join(map(str, sorted(here)))}" if here else "none is here"
+        yield (
+            f"instances.gpus names GPU {', '.join(map(str, absent))}, and {have}: the machine that "
+            "serves the model has to have it"
+        )
 
 
 def _bug(error: Exception) -> TritonsmithError:

@@ -107,11 +107,17 @@ class Batching(_Strict):
 
 
 class Instances(_Strict):
-    """How many copies of the model run side by side, and where."""
+    """How many copies of the model run side by side, and where; ``gpus`` as CUDA counts them."""
 
     count: Annotated[int, Field(ge=1)] = 1
     kind: Literal["auto", "cpu", "gpu"] = "auto"
     gpus: tuple[Annotated[int, Field(ge=0)], ...] = ()
+
+    @model_validator(mode="after")
+    def _gpus_of_a_gpu(self) -> Instances:
+        if self.kind == "cpu" and self.gpus:
+            raise ValueError("'gpus' has no meaning with kind: cpu, and Triton refuses both")
+        return self
 
 
 class Warmup(_Strict):
@@ -208,6 +214,8 @@ class ModelSpec(_Strict):
     @field_validator("builder", mode="before")
     @classmethod
     def _sizes_in_words(cls, builder: Any) -> Any:
+        if builder is None:  # none of those in the defaults
+            return BuilderOptions()
         pools = builder.get("memory_pools") if isinstance(builder, dict) else None
         if not isinstance(pools, dict):
             return builder

@@ -9,6 +9,7 @@ import pytest
 from support import bad_models as models
 from support.command import GenRepo
 
+from tritonsmith_generator import devices
 from tritonsmith_generator.config import message_from, parse_config, render_config
 from tritonsmith_generator.errors import InputError
 
@@ -118,6 +119,32 @@ def test_every_number_says_where_it_comes_from(gen_repo: GenRepo, tmp_path: Path
     assert before["dims"] == "# [batch, 4] in the model; axis 0 is the batch and is left out here"
 
 
+@pytest.mark.skipif(bool(devices.gpus()), reason="this machine has a GPU")
+def test_builder_options_may_wait_for_a_machine_with_tensorrt(
+    gen_repo: GenRepo, tmp_path: Path
+) -> None:
+    """With target auto, or set aside, where the defaults have them for other models."""
+    models.saved(models.good())(tmp_path)
+    (tmp_path / "models.yaml").write_text(
+        "defaults: {onnx: model.onnx, builder: {optimization_level: 3}}\n"
+        "models: {a: {}, b: {target: onnxruntime, builder: null}}\n"
+    )
+    outcome = gen_repo("models.yaml", "-o", "repository")
+    assert outcome.code == 0 and "2 built" in outcome.out, outcome
+
+
+@pytest.mark.skipif(bool(devices.gpus()), reason="this machine has a GPU")
+def test_a_gpu_that_is_not_here_is_warned_of(gen_repo: GenRepo, tmp_path: Path) -> None:
+    models.saved(models.good())(tmp_path)
+    (tmp_path / "models.yaml").write_text(
+        "models: {m: {onnx: model.onnx, target: onnxruntime, instances: {gpus: [7]}}}\n"
+    )
+    outcome = gen_repo("models.yaml", "-o", "repository")
+    assert outcome.code == 0, outcome
+    assert "warning m: instances.gpus names GPU 7, and none is here: the machine " in outcome.out
+    assert "gpus: [ 7 ]" in (tmp_path / "repository/m/config.pbtxt").read_text()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -125,6 +152,11 @@ def test_every_number_says_where_it_comes_from(gen_repo: GenRepo, tmp_path: Path
         ("config: {max_batchsize: 3}", "did you mean 'max_batch_size'?"),
         ("batching: {preferred: [64]}", "preferred is 64, but the largest batch is 32"),
         ("target: tensorrt_rtx, instances: {kind: cpu}", "tensorrt_rtx runs on GPUs only"),
+        ("instances: {kind: cpu, gpus: [0]}", "m.instances: 'gpus' has no meaning with kind: cpu"),
+        (
+            "target: onnxruntime, builder: {optimization_level: 3, plugins: [a.so]}",
+            "builder.optimization_level, builder.plugins: no effect with target onnxruntime, which",
+        ),
     ],
 )
 def test_settings_that_cannot_be(
