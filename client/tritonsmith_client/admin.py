@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .errors import InputError, InvalidArgumentError, ResponseError
+from .errors import InvalidArgumentError, ResponseError
 from .exchange import Asked
 from .regions import RegionStatus
 
@@ -20,7 +20,6 @@ __all__ = [
     "Metric",
     "ModelStatistics",
     "Setting",
-    "check_log_settings",
     "check_taken",
     "parse_metrics",
     "settings_asked",
@@ -152,15 +151,6 @@ def check_taken(what: str, changes: Mapping[str, Any], now: Mapping[str, Any]) -
         if name not in now:
             raise InvalidArgumentError(
                 f"{what} failed: the server has no setting '{name}'; it has: {', '.join(now)}"
-            )
-
-
-def check_log_settings(changes: Mapping[str, Any]) -> None:
-    """Raises InputError for a value that has no type that a log setting may have."""
-    for name, value in changes.items():
-        if not isinstance(value, (bool, int, str)):
-            raise InputError(
-                f"the log setting '{name}' is {value!r}; it must be a bool, int or str"
             )
 
 

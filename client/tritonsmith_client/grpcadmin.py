@@ -12,7 +12,6 @@ from .admin import (
     IndexEntry,
     ModelStatistics,
     Setting,
-    check_log_settings,
     check_taken,
     index_from,
     regions_from,
@@ -84,7 +83,6 @@ class GrpcAdmin:
         return self.ask(what, "TraceSetting", {"model_name": model, "settings": settings}, read)
 
     def log_settings(self, changes: Mapping[str, Any]) -> Exchange[dict[str, Setting]]:
-        check_log_settings(changes)
         what = settings_asked("log", changes)
 
         def read(message: Any) -> dict[str, Setting]:

@@ -13,7 +13,6 @@ from .admin import (
     Metric,
     ModelStatistics,
     Setting,
-    check_log_settings,
     check_taken,
     index_from,
     parse_metrics,
@@ -70,7 +69,6 @@ class HttpAdmin:
         return self._settings(settings_asked("trace", changes, model), path, changes)
 
     def log_settings(self, changes: Mapping[str, Any]) -> Exchange[dict[str, Setting]]:
-        check_log_settings(changes)
         what = settings_asked("log", changes)
         exchange = self._settings(what, "/logging", changes)
         parse = exchange.parse

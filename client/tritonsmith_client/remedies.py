@@ -153,7 +153,8 @@ _REMEDIES = (
 def completed(error: TritonError, asked: Asked) -> None:
     """Gives an error what the place where it was made does not know: what was asked, of which
     model, and what to do next."""
-    if not error.message.startswith(asked):
+    at_fault = isinstance(error, (errors.InputError, errors.ClosedError))  # not what was asked
+    if not at_fault and not error.message.startswith(asked):
         error.args = (f"{asked} failed: {error.message}",)
     error.tensor = error.tensor or tensor_in(error.message)
     error.model = error.model or asked.model
