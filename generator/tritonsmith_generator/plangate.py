@@ -29,7 +29,6 @@ _SKIP = "accuracy.plan: false publishes the plan without this comparison"
 _NOT_RUN: Mapping[str, str] = {
     "strip_plan": "its weights were left out",
     "weight_streaming": "how much of its weights stay in host memory is said where it is served",
-    "plugins": "ONNX Runtime has no such plugins",
     "runtime_platform": "it is for another system",
     "dla_core": "it is for a deep-learning accelerator",
 }
