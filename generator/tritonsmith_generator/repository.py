@@ -156,15 +156,14 @@ def publish(repository: Path, name: str, files: Mapping[str, Content]) -> Mappin
                 target.write_bytes(content)
             else:
                 shutil.copyfile(content, target)
-        with ThreadPoolExecutor(1) as pool:  # hashed while they travel to the disk
-            records = pool.submit(lambda: {path: FileRecord.of(new / path) for path in files})
-            for path in files:
-                _sync(new / path)
-            for folder in {new, *(p for p in new.rglob("*") if p.is_dir() and not p.is_symlink())}:
-                _sync(folder)
+        folders = {new, *(p for p in new.rglob("*") if p.is_dir() and not p.is_symlink())}
+        with ThreadPoolExecutor() as pool:  # hashed while they travel to the disk
+            synced = pool.map(_sync, [*(new / path for path in files), *folders])
+            records = {path: FileRecord.of(new / path) for path in files}
+            list(synced)  # raises what failed
         _put_in_place(new, current)
         _sync(repository)
-        return records.result()
+        return records
 
 
 def _same(target: Path, content: Content) -> bool:

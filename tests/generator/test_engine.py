@@ -325,6 +325,18 @@ def test_profiles_that_do_not_suit(profile: Profile, text: str) -> None:
     assert text in str(caught.value)
 
 
+def test_nothing_heavy_is_imported_before_tensorrt() -> None:
+    """A build waits for it: the rest is imported while TensorRT parses."""
+    script = (
+        "import sys; from tritonsmith_generator import engineprocess, tensorrt\n"
+        "print(sys.modules.keys() & {'email', 'ml_dtypes', 'numpy', 'onnx', 'pydantic', 'uuid'})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "set()\n"
+
+
 def test_missing_files_are_named(tmp_path: Path) -> None:
     absent = tmp_path / "absent.onnx"
     assert_refused(request(absent, tmp_path), InputError, f"there is no model file {absent}")

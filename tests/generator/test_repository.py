@@ -41,6 +41,13 @@ def test_a_new_version_keeps_the_old_one_and_foreign_files(repository: Path) -> 
     assert [p.name for p in repository.parent.iterdir()] == ["repository"]
 
 
+def test_the_records_are_those_of_what_lies_there(repository: Path, tmp_path: Path) -> None:
+    (tmp_path / "source.plan").write_bytes(b"plan")
+    records = publish(repository, "m", {**NEW, "2/model.plan": tmp_path / "source.plan"})
+    assert set(records) == {*NEW, "2/model.plan"}
+    assert records == {name: FileRecord.of(repository / "m" / name) for name in records}
+
+
 def test_files_can_be_read_by_the_servers_user(repository: Path) -> None:
     modes = {p.stat().st_mode & 0o777 for p in [repository / "m", *repository.rglob("*")]}
     assert modes <= {0o755, 0o644}
