@@ -15,6 +15,7 @@ from support.callers import WAYS, Caller, caller
 from support.refusals import LONE, SECONDS, TEXT, refused
 
 from tritonsmith_client import Client
+from tritonsmith_client.options import Options, changed
 from tritonsmith_client.regions import SystemRegion
 from tritonsmith_generator.serve import Server
 
@@ -183,7 +184,10 @@ def test_numbers_of_numpy_are_numbers(there: Caller) -> None:
 def test_names_of_outputs_come_from_any_iterable_and_count_once(there: Caller) -> None:
     ones = np.ones((1, 16), np.int32)
     for names in (["SUM", "SUM"], ("SUM",), {"SUM"}, iter(["SUM"]), np.array(["SUM"])):
-        assert list(there.do(there.model("add_sub").using(outputs=names), ones, ones)) == ["SUM"]
+        model = there.model("add_sub").using(outputs=names)
+        assert list(there.do(model, ones, ones)) == ["SUM"]
+    given = changed(Options(), "add_sub", outputs=["SUM", "DIFF", "SUM"], timeout=...)
+    assert given.outputs == ("SUM", "DIFF")  # what newer servers refuse is not sent twice
 
 
 def test_as_many_classes_as_there_are(there: Caller) -> None:
