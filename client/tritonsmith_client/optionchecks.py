@@ -40,6 +40,7 @@ _MOST_KEEPALIVE = 32767  # Linux takes no more for TCP_KEEPIDLE
 _MOST_SEQUENCE_ID = 128  # bytes, for Triton
 # What both protocols carry. Above, HTTP makes a float of an int, and gRPC counts from 0 again.
 _UINT32, _INT64 = 2**32 - 1, 2**63
+_SETTING = f"a bool, a str or an int from 0 to {_UINT32}"
 # Words that the protocol gives a meaning of its own; Triton reserves triton_* as well.
 _RESERVED = {
     "binary_data_output": "left out: outputs are always binary",
@@ -124,7 +125,8 @@ def _parameter(key: str, value: Any) -> Any:
     if isinstance(given, str) and can_be_sent(given):
         return given
     raise RefusedError(
-        f"a bool, int, float or str, an int of 64 bits, {TEXT}",
+        "a bool, int, float or str; ints have 64 bits, and texts neither NUL characters nor lone "
+        "surrogates",
         f"the parameter '{key}' is {shown(value)}",
     )
 
@@ -136,7 +138,9 @@ def _out(value: Any) -> Mapping[str, Any]:
         writable = isinstance(given, np.ndarray) and given.flags.writeable
         if not isinstance(key, str) or not (writable or isinstance(given, RegionTensor)):
             what = f"out[{shown(key)}] is {shown(given)}"
-            raise RefusedError("a writable array or a RegionTensor by the name of an output", what)
+            raise RefusedError(
+                "a writable array or RegionTensor, and its key an output's name", what
+            )
     return dict(value)
 
 
@@ -188,11 +192,11 @@ def _optional_name(value: Any) -> str | None:
 
 
 def _trace_settings(value: Any) -> dict[str, Any]:
-    return _settings(value, "a bool, int or str, a list of these, or None", _is_trace_setting)
+    return _settings(value, f"{_SETTING}, a list of these, or None", _is_trace_setting)
 
 
 def _log_settings(value: Any) -> dict[str, Any]:
-    return _settings(value, "a bool, int or str", _is_setting)
+    return _settings(value, _SETTING, _is_setting)
 
 
 def _settings(value: Any, allowed: str, fits: Callable[[Any], bool]) -> dict[str, Any]:
@@ -203,7 +207,7 @@ def _settings(value: Any, allowed: str, fits: Callable[[Any], bool]) -> dict[str
     for key, given in value.items():
         if not fits(given):
             what = f"the setting {shown(key)} is {shown(given)}"
-            raise RefusedError(f"{allowed}, an int from 0 to {_UINT32}", what)
+            raise RefusedError(allowed, what)
     return {name(key): given for key, given in value.items()}
 
 
@@ -218,8 +222,10 @@ def _is_setting(value: Any) -> bool:
     return isinstance(value, int) and 0 <= value <= _UINT32
 
 
-def _seconds(allowed: str, least: float = _ABOVE_0, most: float = _LONGEST, **also: bool) -> Check:
-    return Number(f"seconds {allowed}, at most {most:.0f}", least, most, **also)
+def _seconds(
+    above: str, otherwise: str = "", *, least: float = 0.0, most: float = _LONGEST, **also: bool
+) -> Check:
+    return Number(f"seconds {above} up to {most:.0f}{otherwise}", least, most, **also)
 
 
 CHECKS: Mapping[str, Check] = {
@@ -233,17 +239,19 @@ CHECKS: Mapping[str, Check] = {
     "convert": flag,
     "dependents": flag,
     "files": _files,
-    "first": _seconds("from 0", 0.0),
+    "first": _seconds("from 0"),
     "headers": call_headers,
     "headers of all calls": client_headers,
-    "hedge": _seconds("from 0 (never)", 0.0),
+    "hedge": _seconds("from 0 (never)"),
     "http2": Choice("'grpcio' or 'own'", ("grpcio", "own")),
     "id": text,
-    "keepalive": _seconds("above 0, or None for never", most=_MOST_KEEPALIVE, none=True),
     "items": _items,
+    "keepalive": _seconds(
+        "above 0", ", or None for never", least=_ABOVE_0, most=_MOST_KEEPALIVE, none=True
+    ),
     "key": _path,
     "log settings": _log_settings,
-    "longest": _seconds("from 0", 0.0),
+    "longest": _seconds("from 0"),
     "model": text,
     "models": names,
     "name": name,
@@ -251,15 +259,17 @@ CHECKS: Mapping[str, Check] = {
     "outputs": names,
     "parameters": _parameters,
     "priority": whole(0, _UINT32, " (1 is the highest, 0 the model's default)"),
-    "queue_timeout": _seconds("from 0.000001, or 0 for the model's default", 1e-6, zero=True),
     "progress": _progress,
+    "queue_timeout": _seconds(
+        "from 0.000001", ", or 0 for the model's default", least=1e-6, zero=True
+    ),
     "ready": flag,
     "resolve": flag,
     "sequence id": _sequence_id,
     "server_name": _optional_name,
     "shared_memory": Choice("'auto' or 'off'", ("auto", "off")),
     "split": flag,
-    "timeout": _seconds("above 0, or None for no deadline", none=True),
+    "timeout": _seconds("above 0", ", or None for no deadline", least=_ABOVE_0, none=True),
     "trace settings": _trace_settings,
     "version": _version,
     "workers": whole(1, _UINT32),

@@ -44,14 +44,19 @@ def there(request: pytest.FixtureRequest, forwarding_agents: Server) -> Iterator
 
 # What using() refuses: the values, how the message names what is wrong, and what is allowed.
 INT = "an int from 0 to 4294967295"
-QUEUE = "seconds from 0.000001, or 0 for the model's default, at most 1000000"
-PARAMETER = "a bool, int, float or str, an int of 64 bits"
+QUEUE = "seconds from 0.000001 up to 1000000, or 0 for the model's default"
+PARAMETER = "a bool, int, float or str; ints have 64 bits"
 VALUE = "a str of printable ASCII characters without spaces around it"
 Row = tuple[str, list[Any], str, str]
 OPTIONS: list[Row] = [
     ("timeout", [0, -1.0, math.nan, math.inf, 1e12, 10**400, "1", True, 1j], "timeout is", SECONDS),
     ("queue_timeout", [-1, 1e-7, math.nan, math.inf, "1", False], "queue_timeout is", QUEUE),
-    ("hedge", [-1, math.nan, math.inf, "1", True], "hedge is", "seconds from 0 (never), at most"),
+    (
+        "hedge",
+        [-1, math.nan, math.inf, "1", True],
+        "hedge is",
+        "seconds from 0 (never) up to 1000000",
+    ),
     ("priority", ["1", 1.0, -1, 2**32, 2**70, True, 10**5000], "priority is", INT),
     ("classes", ["1", 1.5, -1, 2**32, 2**40, True], "classes is", INT),
     ("id", [5, b"x", LONE, "a\0b"], "id is", TEXT),
@@ -111,7 +116,12 @@ OPTIONS: list[Row] = [
     ("headers", [{"x-data-bin": "x"}], "'x-data-bin' would be binary in gRPC", "given a name that"),
     ("headers", [{"A": "1", "a": "1"}], "a header is there twice", "given once"),
     ("out", [5, [("SAID", ZERO)], ZERO], "out is", "a dict from output names to arrays"),
-    ("out", [{"SAID": [1]}, {5: ZERO}, {"SAID": None}], "out[", "a writable array or a RegionT"),
+    (
+        "out",
+        [{"SAID": [1]}, {5: ZERO}, {"SAID": None}],
+        "out[",
+        "a writable array or RegionTensor, and",
+    ),
 ]
 
 

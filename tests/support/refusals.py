@@ -13,7 +13,7 @@ __all__ = ["LONE", "SECONDS", "TEXT", "refused"]
 
 LONE = "a\ud800"  # half of a character: no UTF-8 has it
 TEXT = "a str without NUL characters and lone surrogates"
-SECONDS = "seconds above 0, or None for no deadline, at most 1000000"
+SECONDS = "seconds above 0 up to 1000000, or None for no deadline"
 
 
 def refused(said: str, call: Callable[..., object], /, *args: Any, **named: Any) -> str:
