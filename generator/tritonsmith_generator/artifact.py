@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from tritonsmith_client import dtypes
-from tritonsmith_generator.builder_options import BuilderOptions
+from tritonsmith_generator.builder_options import BuilderOptions, Precision
 from tritonsmith_generator.conversion import Graph, Tell
 from tritonsmith_generator.engine import EngineReport, EngineRequest, Progress
-from tritonsmith_generator.enginelayers import prove_precision
+from tritonsmith_generator.enginelayers import needs_proof, prove_precision, unproven
 from tritonsmith_generator.engineprocess import EngineProcess
 from tritonsmith_generator.errors import InputError
 from tritonsmith_generator.job import Job
@@ -33,12 +33,14 @@ __all__ = [
 class Artifact:
     """Files by name, and the data types of inputs and outputs where a plan has its own.
 
+    ``notes`` says how it was made, ``warnings`` what should be looked after.
     ``compute_capability`` is that of the GPU that a plan was built on.
     """
 
     files: Mapping[str, Content]
     types: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     compute_capability: str | None = None
 
     def served(self, signature: Signature) -> Signature:
@@ -60,7 +62,8 @@ def artifact_of_plan(job: Job, kept: Kept) -> Artifact:
     """The files of a version that holds the result of the plan stage."""
     about = kept.about
     files = {job.target.filename: kept.folder / job.target.filename, **job.plugins}
-    return Artifact(files, about["types"], tuple(about["notes"]), about["compute_capability"])
+    notes, warnings = tuple(about["notes"]), tuple(about.get("warnings", ()))
+    return Artifact(files, about["types"], notes, warnings, about["compute_capability"])
 
 
 def artifact_of_graph(job: Job, graph: Graph) -> Artifact:
@@ -98,24 +101,26 @@ def compile_plan(
     )
     tell("plan", "starting the builder", None)
     report = process.build(request, on_progress)
-    if report.engine_layers is not None:  # a GPU is needed to look into a plan
-        prove_precision(report.engine_layers, job.spec.precision)
+    layers, precision = report.engine_layers, job.spec.precision
+    doubt = prove_precision(layers, precision) if layers is not None else None
     ends = (*report.signature.inputs, *report.signature.outputs)
     return {
         "compute_capability": report.compute_capability,
         "types": {tensor.name: tensor.dtype.wire for tensor in ends},
-        "notes": list(_notes(report)),
+        "notes": list(_notes(report, precision)),
+        "warnings": [] if doubt is None else [doubt],
         "parts": dict(report.parts),
     }
 
 
-def _notes(report: EngineReport) -> tuple[str, ...]:
+def _notes(report: EngineReport, precision: Precision) -> tuple[str, ...]:
     size = f"{report.plan_bytes / 1e6:.2f} MB"
     built = f"plan: {size} by {report.library} {report.version} in {report.seconds:.1f} s"
     notes = [built]
     if report.engine_layers is not None:
-        counts = ", ".join(f"{n} in {name}" for name, n in report.engine_layers.precisions.items())
-        notes.append(f"plan: layers by precision: {counts}")
+        notes.append(f"plan: layers by precision: {report.engine_layers}")
+    elif needs_proof(precision):
+        notes.append(unproven(precision, "it takes a GPU to look into the plan"))
     if report.deferred_plugins and report.library == "tensorrt":
         notes.append(
             f"plan: {', '.join(report.deferred_plugins)} registers nothing when it is opened, and "

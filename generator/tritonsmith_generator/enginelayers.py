@@ -12,7 +12,7 @@ from typing import Any
 from tritonsmith_generator.builder_options import Precision
 from tritonsmith_generator.errors import InputError
 
-__all__ = ["EngineLayers", "engine_layers", "prove_precision"]
+__all__ = ["EngineLayers", "engine_layers", "needs_proof", "prove_precision", "unproven"]
 
 # How the inspector writes a type: alone ("Half") or in a format's description ("Row major linear
 # FP16 format"). The lowest comes first: a layer is as precise as its least precise operand.
@@ -47,6 +47,13 @@ class EngineLayers:
     kinds: Mapping[str, int]
     precisions: Mapping[str, int]
 
+    def __str__(self) -> str:
+        """The precisions in words."""
+        return ", ".join(
+            f"{count} {'compiled as one' if name == 'unknown' else f'in {name}'}"
+            for name, count in self.precisions.items()
+        )
+
 
 def engine_layers(text: str) -> EngineLayers:
     """From ``get_engine_information`` in JSON, of an engine built with detailed profiling."""
@@ -58,23 +65,46 @@ def engine_layers(text: str) -> EngineLayers:
     return EngineLayers(dict(kinds.most_common()), dict(precisions.most_common()))
 
 
-def prove_precision(layers: EngineLayers, precision: Precision) -> None:
+def prove_precision(layers: EngineLayers, precision: Precision) -> str | None:
     """Raises InputError if an engine asked for in a lower precision computes in another.
 
-    Layers of unknown precision get the benefit of the doubt.
+    Returns None where that is out of the question, and otherwise why nobody can tell: layers of
+    unknown precision get the benefit of the doubt, and prove nothing.
     """
+    if not needs_proof(precision):
+        return None
     total = sum(layers.precisions.values())
-    if precision not in _SHARES or not total:
-        return
-    possible = layers.precisions.get(precision, 0) + layers.precisions.get("unknown", 0)
-    if possible == 0 or possible / total < _SHARES[precision]:
-        found = ", ".join(f"{count} in {name}" for name, count in layers.precisions.items())
-        most = max(layers.precisions, key=layers.precisions.__getitem__)
-        raise InputError(
-            f"precision {precision} was asked for, but the engine's layers compute otherwise: "
-            f"{found}. TensorRT found other kernels quicker, or the conversion changed too "
-            f"little: ask for {most}, or read the pass's report"
+    if not total:
+        return unproven(precision, "the engine inspector tells no layer's data type")
+    hidden, shown = layers.precisions.get("unknown", 0), layers.precisions.get(precision, 0)
+    if _enough(shown, total, precision):
+        return None
+    if _enough(shown + hidden, total, precision):
+        return unproven(
+            precision,
+            f"{hidden} of {total} layers that compute are graphs compiled as one, into which "
+            f"TensorRT's inspector does not look ({layers})",
         )
+    most = max(layers.precisions, key=layers.precisions.__getitem__)
+    raise InputError(
+        f"precision {precision} was asked for, but the engine's layers compute otherwise: "
+        f"{layers}. TensorRT found other kernels quicker, or the conversion changed too "
+        f"little: ask for {most}, or read the pass's report"
+    )
+
+
+def needs_proof(precision: Precision) -> bool:
+    """Whether it is lower than what an engine computes in anyhow."""
+    return precision in _SHARES
+
+
+def unproven(precision: Precision, why: str) -> str:
+    """What the summary says of a plan whose precision nobody can tell."""
+    return f"plan: precision {precision} is not proven: {why}"
+
+
+def _enough(count: int, total: int, precision: Precision) -> bool:
+    return count > 0 and count / total >= _SHARES[precision]
 
 
 def _precision(layer: Mapping[str, Any]) -> str | None:

@@ -113,7 +113,8 @@ def build_model(
         files = _files(job, source, made, number, {gpu: plan.file for gpu, plan in named.items()})
         changes = compare(repository, job.name, files, locked.files if locked else {})
         refuse_conflicts(changes, force)
-        warnings, ran = (*source.checked.warnings, *_lacks(job)), stages.reports()
+        ran = stages.reports()
+        warnings = (*source.checked.warnings, *_lacks(job), *made.artifact.warnings)
         if dry_run:
             return Built(number, changes, warnings, made.notes, ran, None)
         tell("publish", f"version {number}")

@@ -57,7 +57,9 @@ def test_moves_and_integers_are_no_evidence() -> None:
 def test_layers_without_detail_prove_nothing() -> None:
     found = count("conv1", "relu1")
     assert found == EngineLayers({}, {})
-    prove_precision(found, "fp16")
+    assert prove_precision(found, "fp16") == (
+        "plan: precision fp16 is not proven: the engine inspector tells no layer's data type"
+    )
 
 
 def test_fp16_with_next_to_no_half_layers_is_refused() -> None:
@@ -66,11 +68,11 @@ def test_fp16_with_next_to_no_half_layers_is_refused() -> None:
         InputError, match=r"fp16 was asked for.*52 in fp32, 1 in fp16.*ask for fp32"
     ):
         prove_precision(layers, "fp16")
-    prove_precision(EngineLayers({}, {"fp32": 5, "fp16": 50}), "fp16")
+    assert prove_precision(EngineLayers({}, {"fp32": 5, "fp16": 50}), "fp16") is None
 
 
 def test_one_quantized_layer_is_enough_and_none_is_not() -> None:
-    prove_precision(EngineLayers({}, {"fp16": 99, "int8": 1}), "int8")
+    assert prove_precision(EngineLayers({}, {"fp16": 99, "int8": 1}), "int8") is None
     with pytest.raises(InputError, match="int8 was asked for"):
         prove_precision(EngineLayers({}, {"fp16": 99}), "int8")
 
@@ -78,7 +80,15 @@ def test_one_quantized_layer_is_enough_and_none_is_not() -> None:
 def test_a_graph_that_the_inspector_does_not_open_proves_nothing() -> None:
     found = count(layer("Myelin", "Float"), layer("gemm", "Float"))
     assert found.precisions == {"unknown": 1, "fp32": 1}
-    prove_precision(found, "fp16")
+    assert prove_precision(found, "fp16") == (
+        "plan: precision fp16 is not proven: 1 of 2 layers that compute are graphs compiled as "
+        "one, into which TensorRT's inspector does not look (1 compiled as one, 1 in fp32)"
+    )
+
+
+def test_what_the_inspector_shows_is_enough_beside_what_it_does_not() -> None:
+    assert prove_precision(EngineLayers({}, {"unknown": 5, "fp16": 1}), "fp16") is None
+    assert prove_precision(EngineLayers({}, {"unknown": 50, "fp16": 1}), "fp16") is not None
 
 
 def test_one_graph_that_is_not_opened_does_not_excuse_fifty_layers() -> None:
@@ -87,4 +97,5 @@ def test_one_graph_that_is_not_opened_does_not_excuse_fifty_layers() -> None:
 
 
 def test_full_precision_needs_no_proof() -> None:
-    prove_precision(EngineLayers({}, {"fp16": 9}), "fp32")
+    assert prove_precision(EngineLayers({}, {"fp16": 9}), "fp32") is None
+    assert prove_precision(EngineLayers({}, {}), "tf32") is None

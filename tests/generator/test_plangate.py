@@ -20,6 +20,7 @@ from support.command import GenRepo
 
 from tritonsmith_generator import ModelResult, Spec, build
 from tritonsmith_generator.cachefolder import cache_folder
+from tritonsmith_generator.enginelayers import EngineLayers
 
 SIMPLENET = Path(__file__).parents[2] / "model_repository/simplenet.onnx"
 
@@ -106,6 +107,25 @@ def test_what_was_published_stays_when_the_next_plan_is_off(world: World) -> Non
     before = {p: p.read_bytes() for p in world.repository.rglob("*") if p.is_file()}
     assert world.build({"precision": "fp16"}, factor=1.2).status == "failed"
     assert {p: p.read_bytes() for p in world.repository.rglob("*") if p.is_file()} == before
+
+
+def test_a_precision_that_nobody_can_tell_is_no_pass(world: World) -> None:
+    """And it is said again for a plan that is in the cache."""
+    hidden = EngineLayers({"Myelin": 2, "gemm": 1}, {"unknown": 2, "fp32": 1})
+    for options in ({}, {"batching": {"max_delay_us": 7}}):
+        result = world.build({"precision": "fp16", **options}, layers=hidden)
+        assert result.status == "built", result.error
+        assert result.warnings == (
+            "plan: precision fp16 is not proven: 2 of 3 layers that compute are graphs compiled as "
+            "one, into which TensorRT's inspector does not look (2 compiled as one, 1 in fp32)",
+        )
+    shutil.rmtree(cache_folder("stages"))
+    shutil.rmtree(world.repository)
+    shown = EngineLayers({"gemm": 3}, {"fp16": 2, "fp32": 1})
+    result = world.build({"precision": "fp16"}, layers=shown)
+    assert (result.status, result.warnings) == ("built", ()), result.error
+    assert "plan: layers by precision: 2 in fp16, 1 in fp32" in result.notes
+    assert not any("not proven" in note for note in result.notes)
 
 
 def test_a_limit_is_judged_again_without_building_or_running(world: World) -> None:
@@ -215,7 +235,11 @@ def test_without_a_gpu_the_summary_says_so_once(gen_repo: GenRepo) -> None:
     assert outcome.code == 0, outcome
     assert outcome.out.count("not compared") == 1
     assert "there is no GPU here; gen-repo check --live does it where one is" in outcome.out
-    assert "accuracy:" not in outcome.out
+    assert "accuracy:" not in outcome.out and "not proven" not in outcome.out
+    Path("models.yaml").write_text(f"models: {{m: {model[:-1]}, precision: fp16}}}}\n")
+    told = gen_repo("models.yaml", "-o", "repository").out
+    assert "m: plan: precision fp16 is not proven: it takes a GPU to look into the plan\n" in told
+    assert "warning" not in told
 
 
 def profile(smallest: int) -> str:

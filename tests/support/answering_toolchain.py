@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from tritonsmith_generator.builder_options import Library, Release
 from tritonsmith_generator.engine import EngineReport, EngineRequest, Progress
+from tritonsmith_generator.enginelayers import EngineLayers
 from tritonsmith_generator.errors import HostError
 from tritonsmith_generator.plananswers import Arrays, PlanAnswers, PlanQuestion
 from tritonsmith_generator.reference import Reference
@@ -25,6 +26,7 @@ class AnsweringToolchain:
 
     ``factor`` is what all answers are multiplied by, ``cut`` how many rows they lack. Inputs of
     more than ``rows`` rows are outside of all profiles. ``failure`` is what the GPU says instead.
+    ``layers`` is what its inspector shows of each plan.
     """
 
     model: Path
@@ -33,6 +35,7 @@ class AnsweringToolchain:
     cut: int = 0
     rows: int = 1000
     failure: str = ""
+    layers: EngineLayers | None = None
 
     @property
     def identity(self) -> Mapping[str, str]:
@@ -56,7 +59,7 @@ class AnsweringToolchain:
     def build_engine(
         self, request: EngineRequest, on_progress: Callable[[Progress], None]
     ) -> EngineReport:
-        return LOCAL.build_engine(request, on_progress)
+        return replace(LOCAL.build_engine(request, on_progress), engine_layers=self.layers)
 
     def run_plan(
         self, question: PlanQuestion, on_progress: Callable[[Progress], None]
