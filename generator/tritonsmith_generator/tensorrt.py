@@ -58,6 +58,13 @@ def prepare(library: Library) -> None:
     """Load the library and start its builder, which takes seconds where it starts CUDA."""
     trt, release = _load(library)
     _prepared[library] = _builder(trt, release)
+    Thread(target=_load_the_rest, daemon=True).start()
+
+
+def _load_the_rest() -> None:
+    """What is needed once a graph was parsed, which takes no lock of Python's: meanwhile."""
+    devices.gpus()
+    importlib.import_module("tritonsmith_generator.tensorrt_answers")  # with numpy
 
 
 def build(request: EngineRequest, emit: Emit) -> EngineReport:
@@ -67,8 +74,9 @@ def build(request: EngineRequest, emit: Emit) -> EngineReport:
         texts.clear()
     parts: dict[str, float] = {}
     began = time.monotonic()
-    builder = _prepared.pop(request.library, None) or _builder(trt, release)
-    Thread(target=_load_meanwhile, daemon=True).start()
+    if request.library not in _prepared:
+        prepare(request.library)
+    builder = _prepared.pop(request.library)
     with _timed(parts, "parse"):
         deferred = load_plugins(trt, request.options.plugins)
         network, parser = _parse(trt, release, builder, request.onnx)
@@ -112,12 +120,6 @@ def build(request: EngineRequest, emit: Emit) -> EngineReport:
         parts={part: round(took, 3) for part, took in parts.items()},
         deferred_plugins=tuple(plugin.name for plugin in deferred),
     )
-
-
-def _load_meanwhile() -> None:
-    """What is needed later and takes time, while TensorRT parses and holds no lock of Python's."""
-    devices.gpus()
-    importlib.import_module("tritonsmith_generator.tensorrt_answers")  # with numpy
 
 
 @contextmanager
