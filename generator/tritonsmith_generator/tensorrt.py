@@ -51,6 +51,7 @@ _HOST_CODES = frozenset(
     {"FAILED_ALLOCATION", "FAILED_INITIALIZATION", "FAILED_COMPUTATION", "FAILED_EXECUTION"}
 )
 _prepared: dict[Library, Any] = {}  # builders that were made before they were needed
+_loading: list[Thread] = []
 _WAITING = Progress("waiting for another build on the GPU", None, 0, None, "start")
 
 
@@ -58,13 +59,22 @@ def prepare(library: Library) -> None:
     """Load the library and start its builder, which takes seconds where it starts CUDA."""
     trt, release = _load(library)
     _prepared[library] = _builder(trt, release)
-    Thread(target=_load_the_rest, daemon=True).start()
+    thread = Thread(target=_load_the_rest, daemon=True)
+    thread.start()
+    _loading.append(thread)
 
 
 def _load_the_rest() -> None:
     """What is needed once a graph was parsed, which takes no lock of Python's: meanwhile."""
     devices.gpus()
     importlib.import_module("tritonsmith_generator.tensorrt_answers")  # with numpy
+
+
+def _wait_for_the_rest() -> None:
+    """Before anything may import numpy: two threads that do so at once can see half of it."""
+    for thread in _loading:
+        thread.join()
+    _loading.clear()
 
 
 def build(request: EngineRequest, emit: Emit) -> EngineReport:
@@ -80,6 +90,7 @@ def build(request: EngineRequest, emit: Emit) -> EngineReport:
     with _timed(parts, "parse"):
         deferred = load_plugins(trt, request.options.plugins)
         network, parser = _parse(trt, release, builder, request.onnx)
+        _wait_for_the_rest()
     signature, layers = _signature(network), network.num_layers
     check_profiles(signature, request.profiles)
     config = builder_config(trt, release, builder, request.options)
@@ -145,6 +156,7 @@ def unsupported_nodes(
 
 def ask(question: PlanQuestion, emit: Emit) -> PlanAnswers:
     """Run a plan that lies on the disk. Raises HostError."""
+    _wait_for_the_rest()
     from tritonsmith_generator.tensorrt_answers import answers
 
     trt, _ = _load(question.library)
@@ -198,6 +210,7 @@ def _parse(trt: Any, release: Release, builder: Any, onnx: Path) -> tuple[Any, A
 
 
 def _refused(release: Release, parser: Any, onnx: Path) -> tuple[UnsupportedNode, ...]:
+    _wait_for_the_rest()
     errors = [parser.get_error(index) for index in range(parser.num_errors)]
     if builder_options.has(release, "ParserError.node_operator"):
         return tuple(
