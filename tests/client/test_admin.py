@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.http_calls import until
+from support.http_calls import settled, until
 
 from tritonsmith_client import (
     AsyncClient,
@@ -45,7 +45,7 @@ def control(controlled: Server, request: pytest.FixtureRequest) -> Any:
 
 
 def test_statistics(client: Client) -> None:
-    before = client.statistics("add_sub", "1")[0]
+    before = settled(lambda: client.statistics("add_sub", "1")[0])
     for _ in range(2):
         client.model("add_sub")(ONES, ONES)
     done = before.durations["success"].count + 2

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.http_calls import until
+from support.http_calls import settled, until
 from support.scripted import ScriptedServer, read_request
 
 from tritonsmith_client import (
@@ -125,7 +125,7 @@ def test_an_urgent_request_overtakes(there: Client) -> None:
 
 
 def test_an_ensemble(there: Client) -> None:
-    before = there.statistics("add_sub")[0].execution_count
+    before = settled(lambda: there.statistics("add_sub")[0].execution_count)
     model = there.model("chained")
     assert (model(ONES, ONES * 2)["TOTAL"] == 5).all()
     until(lambda: there.statistics("add_sub")[0].execution_count == before + 2)
@@ -138,7 +138,7 @@ def test_answers_from_a_cache(there: Client) -> None:
     def hits() -> int:
         return there.statistics("cached")[0].durations["cache_hit"].count
 
-    before = hits()
+    before = settled(hits)
     model = there.model("cached")
     given = np.random.default_rng().integers(1 << 30, size=1).astype(np.int32)  # a new question
     assert model(given)["CALLS"] == model(given)["CALLS"]

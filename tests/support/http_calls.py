@@ -48,3 +48,16 @@ def until(what: Callable[[], Any], seconds: float = 60) -> Any:
         assert time.monotonic() < deadline, "it did not come about"
         time.sleep(0.2)
     return found
+
+
+def settled(what: Callable[[], Any]) -> Any:
+    """What it returns once that stays the same: a server counts after it has answered."""
+    found = what()
+    while found != (found := _later(what)):
+        pass
+    return found
+
+
+def _later(what: Callable[[], Any]) -> Any:
+    time.sleep(0.3)
+    return what()
