@@ -27,8 +27,10 @@ class Deadline:
 
     def left(self) -> float | None:
         """As `remaining`, but above 0. Raises TimeoutError where nothing is left."""
-        seconds = self.remaining()
-        if seconds is not None and seconds <= 0:
+        if self.at is None:
+            return None
+        seconds = self.at - time.monotonic()
+        if seconds <= 0:
             raise TimeoutError
         return seconds
 

@@ -21,6 +21,7 @@ __all__ = ["HttpResponseReader", "decompressed"]
 
 _HEAD_LIMIT = 65536
 _ALIGNMENT = 64
+_SMALL_ALIGNMENT = 8
 _ALIGN_FROM = 16384
 
 
@@ -260,10 +261,14 @@ def _is_length(text: str) -> bool:
 
 
 def _aligned(length: int, before: int) -> memoryview:
-    """Memory for a body; in a large one, the tensors start at a multiple of 64. Args: before: bytes
-    that precede them."""
-    if length < _ALIGN_FROM:  # to copy a small unaligned array later costs less than this
-        return memoryview(bytearray(length))
+    """Memory for a body whose tensors start at a multiple of 64, or of 8 in a small one.
+
+    Args:
+        before: bytes that precede them.
+    """
+    if length < _ALIGN_FROM:
+        skip = -before % _SMALL_ALIGNMENT  # where a bytearray of Python's starts, too
+        return memoryview(bytearray(skip + length))[skip:]
     try:
         memory = np.empty(length + 2 * _ALIGNMENT, np.uint8)
     except (MemoryError, ValueError) as exc:

@@ -163,10 +163,9 @@ class ResponseReader:
         """Raises the error that the reply stands for, or ResponseError."""
         if reply.status != 200 and (error := reply.error(self._what)) is not None:
             raise error
-        body = reply.body
+        body, known = reply.body, self._layout
         length = _header_length(reply, self._what)
         head = bytes(body[:length])
-        known = self._layout
         if known is not None and known.json == head and length + known.size == len(body):
             return known.read(body)
         layout = _parse(head, self._what, self._shared)

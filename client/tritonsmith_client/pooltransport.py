@@ -145,7 +145,8 @@ class PoolTransport(ABC, Generic[Request, Reply]):
             raise ClosedError("the client was used after close(): make a new Client")
 
     def _take_idle(self) -> Connection[Request, Reply] | None:
-        self._check_open()
+        if self._closed:
+            self._check_open()
         if self._pid != os.getpid():  # a forked child must not share its parent's connections
             self._idle = deque()
             self._pid = os.getpid()
