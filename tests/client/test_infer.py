@@ -44,6 +44,24 @@ def test_every_data_type_comes_back_bit_for_bit(
     got[...] = got  # results can be written
 
 
+def test_calls_in_a_row_need_not_be_alike(client: Client) -> None:
+    """What is remembered of a call serves those that are alike and no others."""
+    plain, both = client.model("plain"), client.model("add_sub")
+    flat = np.arange(24, dtype=np.float32)
+    for shape in ((2, 12), (2, 12), (2, 12), (12, 2), (3, 8), (1, 24), (1, 24)):
+        got = plain(flat.reshape(shape))["Y"]
+        assert np.array_equal(got, flat.reshape(shape))
+    for wrong in (np.float64, np.int32):  # twice as many bytes, and as many
+        with pytest.raises(InputError):
+            plain(flat.reshape(1, 24).astype(wrong))
+    ones = np.ones((1, 16), np.int32)
+    for _ in range(3):
+        assert (both(ones, ones)["SUM"] == 2).all()
+    for args in ((ones,), (ones, ones, ones), ()):
+        with pytest.raises(InputError):
+            both(*args)
+
+
 @pytest.mark.parametrize("dtype", DATA_TYPES, ids=str)
 def test_memory_in_any_order_is_sent_in_row_major_order(client: Client, dtype: DataType) -> None:
     base = sample(dtype, (6, 8))
