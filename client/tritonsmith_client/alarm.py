@@ -32,11 +32,11 @@ class Alarm:
         if left is None:
             return
         self._at = at = self._loop.time() + left
-        if self._timer is None:
-            self._timer = self._loop.call_at(at, self._look)
-        elif at < self._timer.when():
+        if self._timer is not None:
+            if self._timer.when() <= at:
+                return
             self._timer.cancel()
-            self._timer = self._loop.call_at(at, self._look)
+        self._timer = self._loop.call_at(at, self._look)
 
     def off(self) -> None:
         self._at = None

@@ -145,8 +145,7 @@ class PoolTransport(ABC, Generic[Request, Reply]):
             raise ClosedError("the client was used after close(): make a new Client")
 
     def _take_idle(self) -> Connection[Request, Reply] | None:
-        if self._closed:
-            self._check_open()
+        self._check_open()
         if self._pid != os.getpid():  # a forked child must not share its parent's connections
             self._idle = deque()
             self._pid = os.getpid()

@@ -52,12 +52,8 @@ def until(what: Callable[[], Any], seconds: float = 60) -> Any:
 
 def settled(what: Callable[[], Any]) -> Any:
     """What it returns once that stays the same: a server counts after it has answered."""
-    found = what()
-    while found != (found := _later(what)):
-        pass
+    before, found = object(), what()
+    while found != before:
+        time.sleep(0.3)
+        before, found = found, what()
     return found
-
-
-def _later(what: Callable[[], Any]) -> Any:
-    time.sleep(0.3)
-    return what()
