@@ -86,9 +86,15 @@ class _Local:
         self, question: PlanQuestion, on_progress: Callable[[Progress], None]
     ) -> PlanAnswers:
         from tritonsmith_generator import worker
-        from tritonsmith_generator.enginehere import ask_here
+        from tritonsmith_generator.enginehere import ask_here, engine_environment
 
-        return worker.run_isolated(ask_here, question, on_progress, what="the run of the plan")
+        return worker.run_isolated(
+            ask_here,
+            question,
+            on_progress,
+            what="the run of the plan",
+            environment=engine_environment(),
+        )
 
 
 LOCAL: Toolchain = _Local()

@@ -46,6 +46,7 @@ def run_isolated(
     *,
     what: str = "the work",
     timeout: float | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> Result:
     """Call ``function(request, emit)`` in a new process and return what it returns.
 
@@ -54,6 +55,7 @@ def run_isolated(
         on_event: called here with each value that the function passes to ``emit``.
         what: names the work in messages, e.g. ``"the engine build of resnet50.onnx"``.
         timeout: seconds until the process is killed; None waits as long as it takes.
+        environment: variables that differ from this process's.
 
     Raises:
         HostError: the process crashed, was killed or took longer than ``timeout``.
@@ -61,7 +63,7 @@ def run_isolated(
 
     When this raises, KeyboardInterrupt included, the process and all that it started are gone.
     """
-    with child() as process:
+    with child(environment) as process:
         return process.run(function, request, on_event, what=what, timeout=timeout)
 
 
