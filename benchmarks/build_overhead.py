@@ -32,7 +32,6 @@ import onnx
 
 from tritonsmith_generator import devices
 
-LAZY = "raw API, CUDA_MODULE_LOADING=LAZY"  # as our build sets it; NVIDIA's default from 12.2 on
 LIGHT = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
 
 RAW = """
@@ -92,10 +91,7 @@ def commands(onnx: Path, folder: Path, library: str, shapes: str) -> dict[str, l
     def script(text: str, name: str) -> list[str]:
         return [python, "-c", text, model, str(folder / f"{name}.plan"), library, shapes]
 
-    found = {"raw API": script(RAW, "raw")}
-    if devices.gpus():
-        found[LAZY] = found["raw API"]
-    found["build_engine"] = script(OURS, "ours")
+    found = {"raw API": script(RAW, "raw"), "build_engine": script(OURS, "ours")}
     shape = ["--shape", shapes] if shapes else []
     repository = ["--output", str(folder / "repository"), "--target", library, *shape]
     module = [python, "-m", "tritonsmith_generator"]
@@ -121,12 +117,10 @@ class Run:
     parts: Mapping[str, float]
 
 
-def measured(name: str, command: list[str], folder: Path, environment: Mapping[str, str]) -> Run:
+def measured(command: list[str], folder: Path, environment: Mapping[str, str]) -> Run:
     for left in ("repository", "cache"):  # gen-repo would find that there is nothing to do
         shutil.rmtree(folder / left, ignore_errors=True)
     settings = {**os.environ, **environment, "XDG_CACHE_HOME": str(folder / "cache")}
-    if name == LAZY:
-        settings["CUDA_MODULE_LOADING"] = "LAZY"
     before, began = _cpu_of_children(), time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True, env=settings)
     wall, cpu = time.perf_counter() - began, _cpu_of_children() - before
@@ -169,13 +163,13 @@ def main() -> None:
     parser.add_argument("--shapes", default="", help="of the one dynamic input, if there is one")
     given = parser.parse_args()
     rtx = {"POLYGRAPHY_USE_TENSORRT_RTX": "1"} if given.library == "tensorrt_rtx" else {}
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
         runs = commands(given.model, folder, given.library, given.shapes)
-        for name, command in runs.items():  # fills the file cache and compiles
-            measured(name, command, folder, rtx)
+        for command in runs.values():  # fills the file cache and compiles
+            measured(command, folder, rtx)
         rounds = [
-            [measured(name, command, folder, rtx) for name, command in runs.items()]
+            [measured(command, folder, rtx) for command in runs.values()]
             for _ in range(given.rounds)
         ]
         sizes = {plan.stem: plan.stat().st_size for plan in folder.glob("*.plan")}

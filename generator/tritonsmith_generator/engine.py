@@ -14,7 +14,7 @@ from typing import Literal
 
 from tritonsmith_generator import worker
 from tritonsmith_generator.builder_options import BuilderOptions, Library, check_values
-from tritonsmith_generator.enginehere import build_here, engine_environment, unsupported_here
+from tritonsmith_generator.enginehere import build_here, unsupported_here
 from tritonsmith_generator.enginelayers import EngineLayers
 from tritonsmith_generator.errors import InputError
 from tritonsmith_generator.profiles import Profile
@@ -160,7 +160,6 @@ def build_engine(
             on_progress,
             what=f"the engine build of {request.onnx.name}",
             timeout=timeout,
-            environment=engine_environment(),
         )
     finally:
         request.unfinished.unlink(missing_ok=True)
@@ -177,7 +176,6 @@ def unsupported_nodes(
         (library, onnx, plugins),
         lambda _: None,
         what=f"the check of {onnx.name}",
-        environment=engine_environment(),
     )
 
 

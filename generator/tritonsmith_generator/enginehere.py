@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,20 +16,7 @@ if TYPE_CHECKING:
     )
     from tritonsmith_generator.plananswers import PlanAnswers, PlanQuestion
 
-__all__ = ["ask_here", "build_here", "engine_environment", "prepare_here", "unsupported_here"]
-
-
-def engine_environment() -> Mapping[str, str]:
-    """What its environment has besides this process's.
-
-    CUDA loads a kernel when it is first called, as it does by default from 12.2 on; TensorRT 8.6,
-    which brings CUDA 12.0, otherwise takes seconds to load all of its kernels.
-    """
-    return {
-        # The threads of numpy's linear algebra, which has nothing to do there, begin by spinning.
-        "OPENBLAS_NUM_THREADS": "1",
-        "CUDA_MODULE_LOADING": os.environ.get("CUDA_MODULE_LOADING", "LAZY"),
-    }
+__all__ = ["ask_here", "build_here", "prepare_here", "unsupported_here"]
 
 
 def prepare_here(library: Library) -> None:

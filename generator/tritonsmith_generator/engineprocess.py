@@ -13,13 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from tritonsmith_generator import worker
-from tritonsmith_generator.enginehere import (
-    ask_here,
-    build_here,
-    engine_environment,
-    prepare_here,
-    unsupported_here,
-)
+from tritonsmith_generator.enginehere import ask_here, build_here, prepare_here, unsupported_here
 
 if TYPE_CHECKING:  # whatever takes time to import can be imported while the process starts
     from tritonsmith_generator.builder_options import Library
@@ -35,6 +29,8 @@ if TYPE_CHECKING:  # whatever takes time to import can be imported while the pro
 __all__ = ["EngineProcess", "engine_process", "start_early"]
 
 OnProgress = Callable[["Progress"], None]
+# The threads of numpy's linear algebra, which has nothing to do there, begin by spinning.
+_ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
 
 
 class EngineProcess(Protocol):
@@ -124,7 +120,7 @@ class _Here(EngineProcess):
 
     def _started(self) -> worker.Child:
         if self._child is None:
-            self._child = worker.Child(engine_environment())
+            self._child = worker.Child(_ONE_THREAD)
         return self._child
 
 

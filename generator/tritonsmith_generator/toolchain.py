@@ -86,15 +86,9 @@ class _Local:
         self, question: PlanQuestion, on_progress: Callable[[Progress], None]
     ) -> PlanAnswers:
         from tritonsmith_generator import worker
-        from tritonsmith_generator.enginehere import ask_here, engine_environment
+        from tritonsmith_generator.enginehere import ask_here
 
-        return worker.run_isolated(
-            ask_here,
-            question,
-            on_progress,
-            what="the run of the plan",
-            environment=engine_environment(),
-        )
+        return worker.run_isolated(ask_here, question, on_progress, what="the run of the plan")
 
 
 LOCAL: Toolchain = _Local()

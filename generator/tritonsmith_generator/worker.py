@@ -46,7 +46,6 @@ def run_isolated(
     *,
     what: str = "the work",
     timeout: float | None = None,
-    environment: Mapping[str, str] | None = None,
 ) -> Result:
     """Call ``function(request, emit)`` in a new process and return what it returns.
 
@@ -55,7 +54,6 @@ def run_isolated(
         on_event: called here with each value that the function passes to ``emit``.
         what: names the work in messages, e.g. ``"the engine build of resnet50.onnx"``.
         timeout: seconds until the process is killed; None waits as long as it takes.
-        environment: variables that differ from this process's.
 
     Raises:
         HostError: the process crashed, was killed or took longer than ``timeout``.
@@ -63,7 +61,7 @@ def run_isolated(
 
     When this raises, KeyboardInterrupt included, the process and all that it started are gone.
     """
-    with child(environment) as process:
+    with child() as process:
         return process.run(function, request, on_event, what=what, timeout=timeout)
 
 

@@ -155,26 +155,6 @@ def test_the_lean_runtime_that_rtx_has_not(tmp_path: Path) -> None:
     assert build_engine(replace(build, options=options)).plan_bytes > 1_000_000
 
 
-@pytest.mark.parametrize(("ours", "there"), [(None, "LAZY"), ("EAGER", "EAGER")])
-def test_kernels_are_loaded_when_they_are_called(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ours: str | None, there: str
-) -> None:
-    """TensorRT 8.6 starts in a part of the time then; who asks CUDA for something else gets it."""
-    monkeypatch.delenv("CUDA_MODULE_LOADING", raising=False)
-    if ours is not None:
-        monkeypatch.setenv("CUDA_MODULE_LOADING", ours)
-    seen = set()
-
-    def look(_: Progress) -> None:
-        for children in Path("/proc/self/task").glob("*/children"):
-            for pid in children.read_text().split():
-                environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-                seen.update(v for v in environment if v.startswith(b"CUDA_MODULE_LOADING="))
-
-    build_engine(request(models.LIGHT / "light_squeezenet.onnx", tmp_path), look)
-    assert seen == {f"CUDA_MODULE_LOADING={there}".encode()}
-
-
 def test_the_second_build_of_a_process_has_its_own_messages(tmp_path: Path) -> None:
     """TensorRT keeps the first logger of a process, whatever it is given later."""
     onnx = models.two_layers(tmp_path / "m.onnx")
