@@ -10,7 +10,7 @@ import numpy as np
 
 from . import protobuf
 from .dtypes import DataType
-from .errors import ResponseError, StatusError, refused
+from .errors import ResponseError
 from .exchange import InferCall
 from .protobuf import length_delimited, varint
 from .tensors import Array, array_at, array_from_wire, data_type
@@ -231,13 +231,15 @@ def read_stream(data: bytes, read: Callable[[bytes], Result], what: str) -> Resu
     """The result in a ModelStreamInferResponse; None for one that only ends a request.
 
     Raises:
-        StatusError: it is an error, to which the protocol gives no status here.
+        StatusError: it is an error; see `stream_error`.
     """
     result: Result | None = None
     for field, kind, start, length in protobuf.fields(data, 0, len(data)):
         if field == 1 and kind == 2 and length:
+            from .streamerrors import stream_error  # for calls that failed only
+
             message = data[start : start + length].decode("utf-8", "replace")
-            raise refused(StatusError, what, "", message)
+            raise stream_error(what, "", message)
         if field == 2 and kind == 2:
             result = read(data[start : start + length])
     if result is not None and not result and "triton_final_response" in result.parameters:

@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from .errors import InputError, ResponseError, StatusError, refused
+from .errors import InputError, ResponseError
 from .httpreader import HttpResponseReader
 from .httpwire import HttpReply, array_from_json
 from .options import Options
@@ -67,8 +67,8 @@ def read_event(
     """The result in an event.
 
     Raises:
-        StatusError: it is an error. Triton gives whatever a model says first the status 400, and
-            what it says later none.
+        StatusError: it is an error; see `stream_error`. Triton gives whatever a model says first
+            the status 400, and what it says later none.
         ResponseError: it is no event.
     """
     error = reply.error(what)
@@ -77,8 +77,10 @@ def read_event(
     try:
         said = json.loads(bytes(reply.body))
         if "error" in said:
+            from .streamerrors import stream_error  # for calls that failed only
+
             status = "" if error is None else f"HTTP {reply.status}"
-            raise refused(StatusError, what, status, str(said["error"]))
+            raise stream_error(what, status, str(said["error"]))
         wanted = options.outputs or [tensor.name for tensor in metadata.outputs]
         outputs = {
             tensor.name: _array(tensor, said.pop(tensor.name))
