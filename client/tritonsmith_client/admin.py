@@ -20,12 +20,14 @@ __all__ = [
     "Metric",
     "ModelStatistics",
     "Setting",
+    "TraceChanges",
     "check_taken",
     "parse_metrics",
     "settings_asked",
 ]
 
 Setting = bool | int | str | tuple[str, ...]
+TraceChanges = Mapping[str, tuple[str, ...] | None]
 
 
 @dataclass(frozen=True)
@@ -146,12 +148,22 @@ def settings_asked(kind: str, changes: Mapping[str, Any], model: str = "") -> As
 
 
 def check_taken(what: str, changes: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Raises InvalidArgumentError for a change of what the server has not: it ignores that."""
-    for name in changes:
+    """Raises InvalidArgumentError for a setting that the server has not, and for a value that it
+    has not taken: it ignores both."""
+    for name, wanted in changes.items():
         if name not in now:
             raise InvalidArgumentError(
                 f"{what} failed: the server has no setting '{name}'; it has: {', '.join(now)}"
             )
+        if wanted is not None and set(_listed(wanted)) != set(_listed(now[name])):
+            given, left = (", ".join(map(repr, _listed(v))) for v in (wanted, now[name]))
+            raise InvalidArgumentError(
+                f"{what} failed: the server has not taken {given} for '{name}', which is now {left}"
+            )
+
+
+def _listed(value: Any) -> Iterable[Any]:
+    return value if isinstance(value, (list, tuple)) else (value,)
 
 
 _SAMPLE = re.compile(r"([A-Za-z_:][A-Za-z0-9_:]*)(?:\{(.*)\})?\s+(\S+)(?:\s+-?\d+)?")

@@ -169,12 +169,24 @@ class Client:
 
         Args:
             model: the server's own if empty.
-            changes: a value of None goes back to the server's own setting.
+            changes: by name, a str or an int, for ``trace_level`` also a list of str; None goes
+                back to the server's own setting.
+
+        Raises:
+            InvalidArgumentError: the server has no such setting, or did not take a value.
         """
         return self._ask(self._core.trace_settings(model, changes))
 
     def log_settings(self, changes: Mapping[str, Any] | None = None) -> dict[str, Setting]:
-        """The log settings of the server, after changes to them if any are given."""
+        """The log settings of the server, after changes to them if any are given.
+
+        Args:
+            changes: by name: a bool for ``log_info``, ``log_warning`` and ``log_error``, an int for
+                ``log_verbose_level``, a str for ``log_format``.
+
+        Raises:
+            InvalidArgumentError: the server has no such setting, or did not take a value.
+        """
         return self._ask(self._core.log_settings(changes))
 
     def register(self, region: Region) -> None:

@@ -12,6 +12,7 @@ from .admin import (
     IndexEntry,
     ModelStatistics,
     Setting,
+    TraceChanges,
     check_taken,
     index_from,
     regions_from,
@@ -67,12 +68,8 @@ class GrpcAdmin:
             Repeat.UNCONNECTED,
         )
 
-    def trace_settings(
-        self, model: str, changes: Mapping[str, Any]
-    ) -> Exchange[dict[str, Setting]]:
-        settings = {
-            name: {"value": list(map(str, _listed(value)))} for name, value in changes.items()
-        }
+    def trace_settings(self, model: str, changes: TraceChanges) -> Exchange[dict[str, Setting]]:
+        settings = {name: {"value": texts or ()} for name, texts in changes.items()}
         what = settings_asked("trace", changes, model)
 
         def read(message: Any) -> dict[str, Setting]:
@@ -168,13 +165,6 @@ def plain(message: Any) -> dict[str, Any]:
 
 def _nothing(message: Any) -> None:
     return None
-
-
-def _listed(value: Any) -> list[Any]:
-    """A setting as a list; None clears it."""
-    if value is None:
-        return []
-    return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
 def _log_value(value: bool | int | str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from .admin import (
     Metric,
     ModelStatistics,
     Setting,
+    TraceChanges,
     check_taken,
     index_from,
     parse_metrics,
@@ -62,15 +63,14 @@ class HttpAdmin:
         request = {"parameters": {"unload_dependents": dependents}}
         return self.write(asked("unloading", name), path, request, _nothing, Repeat.UNCONNECTED)
 
-    def trace_settings(
-        self, model: str, changes: Mapping[str, Any]
-    ) -> Exchange[dict[str, Setting]]:
+    def trace_settings(self, model: str, changes: TraceChanges) -> Exchange[dict[str, Setting]]:
         path = (model_path(model, "") if model else "") + "/trace/setting"
-        return self._settings(settings_asked("trace", changes, model), path, changes)
+        what = settings_asked("trace", changes, model)
+        return self._settings(what, path, changes, _trace_json(changes))
 
     def log_settings(self, changes: Mapping[str, Any]) -> Exchange[dict[str, Setting]]:
         what = settings_asked("log", changes)
-        exchange = self._settings(what, "/logging", changes)
+        exchange = self._settings(what, "/logging", changes, changes)
         parse = exchange.parse
 
         def read(reply: HttpReply) -> dict[str, Setting]:
@@ -122,13 +122,13 @@ class HttpAdmin:
         return Exchange(what, line, (body,), _json_reader(what, parse), repeat)
 
     def _settings(
-        self, what: Asked, path: str, changes: Mapping[str, Any]
+        self, what: Asked, path: str, changes: Mapping[str, Any], request: Mapping[str, Any]
     ) -> Exchange[dict[str, Setting]]:
         def read(now: dict[str, Any]) -> dict[str, Setting]:
             check_taken(what, changes, now)
             return settings_from(now)
 
-        return self.write(what, path, changes, read) if changes else self.read(what, path, read)
+        return self.write(what, path, request, read) if changes else self.read(what, path, read)
 
 
 _METRICS_REMEDY = (
@@ -159,6 +159,14 @@ def _json_reader(what: str, parse: Callable[[Any], T]) -> Callable[[HttpReply], 
             raise ResponseError(f"{what}: unexpected reply {reply.text()[:200]!r}") from exc
 
     return read
+
+
+def _trace_json(changes: TraceChanges) -> dict[str, Any]:
+    """Over HTTP, Triton wants a list for the levels alone."""
+    return {
+        name: texts if texts is None or name == "trace_level" else texts[0]
+        for name, texts in changes.items()
+    }
 
 
 def _nothing(value: Any) -> None:

@@ -40,7 +40,6 @@ _MOST_KEEPALIVE = 32767  # Linux takes no more for TCP_KEEPIDLE
 _MOST_SEQUENCE_ID = 128  # bytes, for Triton
 # What both protocols carry. Above, HTTP makes a float of an int, and gRPC counts from 0 again.
 _UINT32, _INT64 = 2**32 - 1, 2**63
-_SETTING = f"a bool, a str or an int from 0 to {_UINT32}"
 # Words that the protocol gives a meaning of its own; Triton reserves triton_* as well.
 _RESERVED = {
     "binary_data_output": "left out: outputs are always binary",
@@ -191,35 +190,67 @@ def _optional_name(value: Any) -> str | None:
     return None if value is None else name(value)
 
 
-def _trace_settings(value: Any) -> dict[str, Any]:
-    return _settings(value, f"{_SETTING}, a list of these, or None", _is_trace_setting)
+def _trace_settings(value: Any) -> dict[str, tuple[str, ...] | None]:
+    """Each setting as texts, which is all that a server takes."""
+    return _settings(value, _trace_setting)
+
+
+def _trace_setting(key: str, value: Any) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    several = isinstance(value, (list, tuple)) and key == "trace_level"
+    least = -1 if key == "trace_count" else 0  # -1: no limit
+    found = tuple(value) if several else (value,)
+    if found and all(_is_setting(each, least) for each in found):
+        return tuple(map(str, found))
+    allowed = f"a str, an int from {least} to {_UINT32}, or None"
+    raise RefusedError(f"{allowed}, or a list of str" if key == "trace_level" else allowed)
 
 
 def _log_settings(value: Any) -> dict[str, Any]:
-    return _settings(value, _SETTING, _is_setting)
+    return _settings(value, _log_setting)
 
 
-def _settings(value: Any, allowed: str, fits: Callable[[Any], bool]) -> dict[str, Any]:
+def _log_setting(key: str, value: Any) -> bool | int | str:
+    check = _LOG_SETTINGS.get(key)
+    if check is not None or isinstance(value, bool):
+        found: bool | int | str = (check or flag)(value)
+        return found
+    if _is_setting(value, 0):
+        return value if isinstance(value, str) else int(value)
+    raise RefusedError(f"a bool, a str or an int from 0 to {_UINT32}")
+
+
+def _settings(value: Any, setting: Callable[[str, Any], Any]) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, Mapping):
         raise RefusedError("a dict from the names of settings to values")
+    found = {}
     for key, given in value.items():
-        if not fits(given):
+        name(key)
+        try:
+            found[key] = setting(key, given)
+        except RefusedError as refused:
             what = f"the setting {shown(key)} is {shown(given)}"
-            raise RefusedError(allowed, what)
-    return {name(key): given for key, given in value.items()}
+            raise RefusedError(refused.allowed, what) from None
+    return found
 
 
-def _is_trace_setting(value: Any) -> bool:
-    several = value if isinstance(value, (list, tuple)) else [value]
-    return value is None or all(map(_is_setting, several))
-
-
-def _is_setting(value: Any) -> bool:
+def _is_setting(value: Any, least: int) -> bool:
     if isinstance(value, str):
         return can_be_sent(value)
-    return isinstance(value, int) and 0 <= value <= _UINT32
+    return is_whole(value) and least <= value <= _UINT32
+
+
+_LOG_SETTINGS: Mapping[str, Check] = {
+    "log_error": flag,
+    "log_file": text,
+    "log_format": text,
+    "log_info": flag,
+    "log_verbose_level": whole(0, _UINT32),
+    "log_warning": flag,
+}
 
 
 def _seconds(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from support.callers import WAYS, Caller, caller
 from support.http_calls import settled, until
 
 from tritonsmith_client import (
@@ -21,6 +22,7 @@ from tritonsmith_client import (
     ResponseError,
     StatusError,
     UnavailableError,
+    UnsupportedError,
 )
 from tritonsmith_client.admin import parse_metrics
 from tritonsmith_generator.serve import Server
@@ -161,23 +163,79 @@ def test_model_control_that_is_off(client: Client) -> None:
         client.load("text")
 
 
-def test_trace_settings(control: Client) -> None:
-    assert control.trace_settings()["trace_rate"] == "7"
-    changed = control.trace_settings(
-        "add_sub", {"trace_level": ["TIMESTAMPS", "TENSORS"], "trace_rate": "9"}
-    )
-    assert (changed["trace_level"], changed["trace_rate"]) == (("TIMESTAMPS", "TENSORS"), "9")
-    assert control.trace_settings("add_sub")["trace_rate"] == "9"
-    back = control.trace_settings("add_sub", {"trace_level": None, "trace_rate": None})
-    assert (back["trace_level"], back["trace_rate"]) == ("OFF", "7")
+@pytest.fixture(params=WAYS, ids="-".join)
+def setting(controlled: Server, request: pytest.FixtureRequest) -> Iterator[Caller]:
+    """Clients that change settings, which are as before when the test is over."""
+    kind, way = request.param
+    url = controlled.http_url if way == "http" else controlled.grpc_url
+    with caller(kind, way, url, timeout=30.0) as client:
+        logs = {k: v for k, v in client.log_settings().items() if k != "log_file"}
+        yield client
+        client.log_settings(logs)
+        for model in ("add_sub", ""):
+            client.trace_settings(model, dict.fromkeys(TRACES))
 
 
-def test_log_settings(control: Client) -> None:
-    assert control.log_settings()["log_info"] is True
-    assert control.log_settings({"log_verbose_level": 1})["log_verbose_level"] == 1
-    assert control.log_settings({"log_verbose_level": 0})["log_verbose_level"] == 0
-    with pytest.raises(StatusError):
-        control.log_settings({"log_format": "nonsense"})
+TRACES = ("trace_level", "trace_rate", "trace_count", "log_frequency")
+
+
+@pytest.mark.parametrize("model", ["", "add_sub"])
+def test_trace_settings(setting: Caller, model: str) -> None:
+    before = setting.trace_settings(model)
+    assert (before["trace_rate"], before["trace_level"]) == ("7", "OFF")
+    for name, given, read in (
+        ("trace_level", "TENSORS", "TENSORS"),
+        ("trace_level", ["TIMESTAMPS"], "TIMESTAMPS"),
+        ("trace_level", ["TENSORS", "TIMESTAMPS"], ("TIMESTAMPS", "TENSORS")),
+        ("trace_level", ("TIMESTAMPS", "TENSORS"), ("TIMESTAMPS", "TENSORS")),
+        ("trace_level", "OFF", "OFF"),
+        ("trace_rate", 9, "9"),
+        ("trace_rate", "10", "10"),
+        ("trace_rate", np.int64(11), "11"),
+        ("trace_count", 12, "12"),
+        ("trace_count", -1, "-1"),
+        ("log_frequency", 13, "13"),
+    ):
+        assert setting.trace_settings(model, {name: given})[name] == read
+        now = setting.trace_settings(model)
+        assert now[name] == read
+        assert setting.trace_settings(model, {name: now[name]}) == now, "what is read can be given"
+    assert setting.trace_settings(model, dict.fromkeys(TRACES)) == before
+
+
+def test_log_settings(setting: Caller) -> None:
+    before = setting.log_settings()
+    for name in ("log_info", "log_warning", "log_error"):
+        assert before[name] is True
+        for given in (False, np.bool_(True)):
+            assert setting.log_settings({name: given})[name] is bool(given)
+            assert setting.log_settings()[name] is bool(given)
+    for level in (np.int64(1), 0):
+        assert setting.log_settings({"log_verbose_level": level})["log_verbose_level"] == level
+    changed = setting.log_settings({"log_format": "ISO8601"})
+    assert changed == before | {"log_format": "ISO8601"} == setting.log_settings()
+    changes = {name: value for name, value in before.items() if name != "log_file"}
+    assert setting.log_settings(changes) == before, "what is read can be given"
+    with pytest.raises(InvalidArgumentError, match="nonsense"):
+        setting.log_settings({"log_format": "nonsense"})
+    with pytest.raises(UnsupportedError, match="log file location can not be updated"):
+        setting.log_settings({"log_file": "/tmp/log"})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"trace_level": ["TENSORS", "BOGUS"]}, "taken 'TENSORS', 'BOGUS' for 'trace_level', whi"),
+        ({"trace_level": "timestamps"}, "taken 'timestamps' for 'trace_level', which is now 'OFF'"),
+        ({"trace_rate": "-5"}, "taken '-5' for 'trace_rate', which is now '4294967291'"),
+        ({"trace_mode": "opentelemetry"}, "for 'trace_mode', which is now 'triton'"),
+    ],
+)
+def test_what_a_server_would_pass_over(
+    setting: Caller, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InvalidArgumentError, match=message):
+        setting.trace_settings("add_sub", changes)
 
 
 def test_the_async_client_does_the_same(server: Server, controlled: Server, url: str) -> None:

@@ -62,6 +62,28 @@ CALLS: list[tuple[str, list[dict[str, Any]], str]] = [
         "client.trace_settings(): the setting 'a' is",
     ),
     (
+        "trace_settings",
+        [{"changes": {"trace_rate": v}} for v in (True, -1, ["1"], [])],
+        "it must be a str, an int from 0 to 4294967295, or None",
+    ),
+    (
+        "trace_settings",
+        [{"changes": {"trace_level": v}} for v in ([], True, [None])],
+        "or None, or a list of str",
+    ),
+    (
+        "log_settings",
+        [{"changes": {"log_info": v}} for v in (1, "true", None)],
+        "the setting 'log_info' is",
+    ),
+    (
+        "log_settings",
+        [{"changes": {"log_verbose_level": v}} for v in (True, "1", -1)],
+        "it must be an int from 0",
+    ),
+    ("log_settings", [{"changes": {"log_format": 1}}], "it must be a str"),
+    ("log_settings", [{"changes": {k: "a"}} for k in (5, "", LONE)], "and not empty"),
+    (
         "log_settings",
         [{"changes": {"a": v}} for v in (1.5, -1, None, ["x"])],
         "client.log_settings(): the setting 'a' is",
