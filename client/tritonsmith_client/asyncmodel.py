@@ -64,10 +64,12 @@ class AsyncModel:
         if exchange is None:
             return await runner.run(core.infer(args, named, options, deadline), deadline)
         try:
-            return await runner.transport.send(exchange, deadline)
+            result = await runner.transport.send(exchange, deadline)
         except TritonError as error:
-            flow = core.recover(exchange, error, args, named, options, deadline)
+            flow = core.recover(exchange, [error], args, named, options, deadline)
             return await runner.run(flow, deadline)
+        lease = exchange.lease
+        return result if lease is None else core.collected(lease, result)
 
     def submit(self, *args: Any, **named: Any) -> asyncio.Future[Result]:
         """Starts the call at once; await the future, or ``cancel()`` it."""

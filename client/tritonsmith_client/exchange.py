@@ -10,10 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .tensors import Buffer
 from .values import Parameter, Result
+
+if TYPE_CHECKING:
+    from .memory import Lease
 
 __all__ = [
     "Action",
@@ -77,6 +80,7 @@ class Exchange(Generic[T]):
         headers: extra HTTP headers or gRPC metadata.
         affinity: requests with the same one go to the same server.
         tried: the servers that it was sent to, and that the next attempt leaves out if it can.
+        lease: the shared memory in which its tensors lie.
     """
 
     what: Asked
@@ -87,6 +91,7 @@ class Exchange(Generic[T]):
     headers: Headers = ()
     affinity: Hashable = None
     tried: set[Hashable] | None = None
+    lease: Lease | None = None
 
 
 @dataclass(frozen=True)

@@ -8,17 +8,16 @@ import os
 import threading
 from collections import deque
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from .dtypes import DataType
 from .ownership import is_abandoned, region_name
-from .tensors import Array, Buffer, array_over
+from .tensors import Array, Buffer
 
-__all__ = ["Lease", "Region", "RegionPool", "aligned", "clear_folder"]
+__all__ = ["Lease", "Region", "RegionPool", "clear_folder"]
 
 _FOLDER = Path("/dev/shm")
-_ALIGNMENT = 64
 _SMALLEST = 1 << 18
 
 
@@ -34,14 +33,13 @@ class Region:
         try:
             os.posix_fallocate(descriptor, 0, size)  # a full /dev/shm is an error now, not SIGBUS
             flags = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
-            self._map = mmap.mmap(descriptor, size, flags)
+            self.map = mmap.mmap(descriptor, size, flags)
         except BaseException:
             self.unlink()
             raise
         finally:
             os.close(descriptor)
-        self.bytes: Array = np.frombuffer(self._map, np.uint8)
-        self.address = int(self.bytes.__array_interface__["data"][0])
+        self.bytes = memoryview(self.map)
 
     @property
     def key(self) -> str:
@@ -54,7 +52,11 @@ class Region:
 
 
 class RegionPool:
-    """Regions that are registered with the server and not in use. Threads may share it."""
+    """Regions that are registered with the server and not in use. Threads may share it.
+
+    Attributes:
+        dropped: those that the server may let go of as soon as it writes no more to them.
+    """
 
     def __init__(self, limit: int) -> None:
         """Args: limit: bytes of all regions together, those in use included."""
@@ -63,17 +65,17 @@ class RegionPool:
         self._idle: dict[int, deque[Region]] = {}  # by size; append and pop are atomic
         self._names: set[str] = set()  # those that the server knows
         self._old: set[str] = set()  # those that it may know
-        self._dropped: dict[str, int] = {}  # name and size of those that may still be written to
+        self.dropped: dict[str, int] = {}  # name and size of those that may still be written to
         self._lock = threading.RLock()  # a lease may end at any time, also while this is held
 
-    def take(self, size: int) -> Region | None:
+    def lease(self, size: int) -> Lease | None:
         """An idle region of at least this size, if there is one."""
         try:
-            return self._idle[_rounded(size)].pop()
+            return Lease(self, self._idle[_rounded(size)].pop())
         except (KeyError, IndexError):
             return None
 
-    def make(self, size: int) -> Region | None:
+    def make(self, size: int) -> Lease | None:
         """A new region; None where memory or the limit is used up."""
         size = _rounded(size)
         with self._lock:
@@ -87,11 +89,12 @@ class RegionPool:
             self._release(size)
             return None
         self._names.add(region.name)
-        return region
+        self._idle.setdefault(size, deque())
+        return Lease(self, region)
 
     def give_back(self, region: Region) -> None:
         if region.name in self._names:
-            self._idle.setdefault(region.size, deque()).append(region)
+            self._idle[region.size].append(region)
         else:  # the server has been told to forget it, or has done so itself
             self._release(region.size)
 
@@ -100,7 +103,7 @@ class RegionPool:
         with self._lock:
             if region.name in self._names:
                 self._names.discard(region.name)
-                self._dropped[region.name] = region.size
+                self.dropped[region.name] = region.size
             else:
                 self._release(region.size)
 
@@ -110,14 +113,10 @@ class RegionPool:
             self._names.discard(region.name)
             self._old.add(region.name)  # its answer may have been lost
 
-    def dropped(self) -> list[str]:
-        """The regions that the server may let go of as soon as it writes no more to them."""
-        return list(self._dropped)
-
     def forget(self, name: str) -> None:
         """Takes note that the server let go of a dropped region."""
         with self._lock:
-            self._release(self._dropped.pop(name, 0))
+            self._release(self.dropped.pop(name, 0))
 
     def drain(self) -> list[str]:
         """Empties the pool; the names that the server may know, of regions in use as well."""
@@ -128,9 +127,9 @@ class RegionPool:
     def reset(self) -> None:
         """No region is used again: the server may have forgotten them."""
         with self._lock:
-            self._old |= self._names | self._dropped.keys()
+            self._old |= self._names | self.dropped.keys()
             self._names.clear()
-            for name in self.dropped():
+            for name in list(self.dropped):
                 self.forget(name)
             for regions in list(self._idle.values()):
                 while regions:
@@ -145,33 +144,44 @@ class Lease:
     """A region for one request and for the arrays of its result.
 
     It goes back to the pool when the last of them is gone, but only if the server is done with it.
+
+    Attributes:
+        done: the server has answered and so writes no more.
+        layout: what lies where in the region; set by who uses it.
     """
+
+    __slots__ = ("_pool", "done", "layout", "region")
 
     def __init__(self, pool: RegionPool, region: Region) -> None:
         self._pool = pool
         self.region = region
-        self.done = False  # set once the server has answered and so writes no more
-        self._end = 0
-
-    def place(self, size: int) -> int:
-        """Reserves so many bytes; where they start."""
-        start = self._end
-        self._end = aligned(start + size)
-        return start
+        self.done = False
+        self.layout: Any = None
 
     def write(self, buffer: Buffer, start: int, size: int) -> None:
-        if size:
-            self.region.bytes[start : start + size] = np.frombuffer(buffer, np.uint8)
+        self.region.bytes[start : start + size] = buffer
 
-    def array(self, start: int, shape: tuple[int, ...], dtype: DataType) -> Array:
+    def array(self, start: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """An array on the region, which keeps the lease."""
-        return array_over(self, self.region.address + start, shape, dtype.numpy)
+        if 0 in shape:
+            return np.empty(shape, dtype)
+        lent = _Lent(shape, dtype, self.region.map, start)
+        lent.lease = self
+        array: Array = lent.view(np.ndarray)
+        return array
 
     def __del__(self) -> None:
         if self.done:
             self._pool.give_back(self.region)
         else:
             self._pool.drop(self.region)
+
+
+class _Lent(np.ndarray[Any, Any]):
+    """The base of an array on a region: it keeps the lease for as long as there are views of it."""
+
+    __slots__ = ("lease",)
+    lease: Lease
 
 
 def clear_folder() -> None:
@@ -189,10 +199,6 @@ def _free() -> int:
     except OSError:
         return 0
     return status.f_bavail * status.f_frsize
-
-
-def aligned(size: int) -> int:
-    return -(-size // _ALIGNMENT) * _ALIGNMENT
 
 
 def _rounded(size: int) -> int:

@@ -83,10 +83,12 @@ class Model:
         if exchange is None:
             return runner.run(core.infer(args, named, options, deadline), deadline)
         try:
-            return runner.transport.send(exchange, deadline)
+            result = runner.transport.send(exchange, deadline)
         except TritonError as error:
-            flow = core.recover(exchange, error, args, named, options, deadline)
+            flow = core.recover(exchange, [error], args, named, options, deadline)
             return runner.run(flow, deadline)
+        lease = exchange.lease
+        return result if lease is None else core.collected(lease, result)
 
     def submit(self, *args: Any, **named: Any) -> Future[Result]:
         """Runs the model in another thread; the future's ``cancel()`` ends the call.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .batches import batch_size, join, parts
 from .checks import bind, check_outputs, check_tensors, converted
@@ -22,11 +22,14 @@ from .options import Options
 from .placed import collected, is_placed, placed_exchange
 from .protocol import WireProtocol
 from .regions import RegionTensor
-from .requests import Ready, RequestBuilder, Signature
+from .requests import Plan, Ready, RequestBuilder, Signature
 from .retry import Retry, attempts
-from .sharing import Sharing, collect, fill, fixed_sizes, learn, worth_sharing
+from .sharing import Sharing, collect, fixed_sizes, learn, worth_sharing
 from .tensors import Array
 from .values import Result
+
+if TYPE_CHECKING:
+    from .memory import Lease
 
 __all__ = ["ModelCore", "read_signature"]
 
@@ -99,21 +102,33 @@ class ModelCore:
 
         A call with arrays like an earlier one's takes half the time this way.
         """
-        sharing = self._sharing
-        return self._builder.direct(args, named, options, sharing is not None and not sharing.off)
+        return self._builder.direct(args, named, options, self._sharing)
+
+    def collected(self, lease: Lease, result: Result) -> Result:
+        """The result with what lies in shared memory."""
+        lease.done = True
+        return collect(lease, lease.layout.placement, result)
 
     def recover(
         self,
         exchange: Exchange[Result],
-        failure: TritonError,
+        failed: list[TritonError],
         args: tuple[Any, ...],
         named: Mapping[str, Any],
         options: Options,
         deadline: Deadline,
     ) -> Flow[Result]:
-        """What `infer` would do after the first attempt at a direct request failed."""
+        """What `infer` would do after the first attempt at a direct request failed.
+
+        Args:
+            failed: as for `attempts`.
+        """
         try:
-            return (yield from attempts(exchange, self._retry, deadline, failure))
+            if exchange.lease is None:
+                return (yield from attempts(exchange, self._retry, deadline, failed))
+            shared = yield from self._through_memory(exchange, deadline, failed)
+            if shared is not None:
+                return shared
         except NotFoundError as error:
             yield from _explain(error, self._protocol, self.name, self.version)
             raise
@@ -226,7 +241,7 @@ class ModelCore:
         exchange = builder.inline(ready, options)
         result: Result = yield from attempts(exchange, self._retry, deadline)
         if learning:
-            plan.outputs = learn(result)
+            plan.outputs, plan.layout = learn(result), None
             plan.small = not worth_sharing(sum(ready.sizes), plan.outputs)
         return result
 
@@ -234,29 +249,39 @@ class ModelCore:
         self, builder: RequestBuilder, ready: Ready, options: Options, deadline: Deadline
     ) -> Flow[Result | None]:
         """A request through shared memory; None where it has to be sent with its bytes inside."""
-        sharing, plan = self._sharing, ready.plan
-        assert sharing is not None and plan.outputs is not None
-        leased = yield from sharing.lease(ready.sizes, plan.outputs, deadline)
-        if leased is None:
+        outputs = ready.plan.outputs
+        assert self._sharing is not None and outputs is not None
+        layout = builder.layout(ready, outputs)
+        lease = yield from self._sharing.lease(layout.placement.size)
+        if lease is None:
             return None
-        lease, placement = leased
-        fill(lease, placement, ready.wire)
-        exchange = builder.shared(ready, options, lease.region.name, placement)
+        exchange = builder.shared(layout, lease, ready.buffers, options)
+        return (yield from self._through_memory(exchange, deadline))
+
+    def _through_memory(
+        self,
+        exchange: Exchange[Result],
+        deadline: Deadline,
+        failed: list[TritonError] | None = None,
+    ) -> Flow[Result | None]:
+        """As `_share`, for a request that is ready. Args: failed: as for `attempts`."""
+        sharing, lease = self._sharing, exchange.lease
+        assert sharing is not None and lease is not None
+        plan: Plan = lease.layout.plan
         try:
-            result = yield from attempts(exchange, self._retry, deadline)
+            result = yield from attempts(exchange, self._retry, deadline, failed)
         except _NOT_SHARED:
             if (yield from sharing.knows(lease.region.name)):
-                if fixed_sizes(builder.signature, plan.outputs):
+                if plan.outputs is not None and fixed_sizes(self.signature, plan.outputs):
                     raise  # the model's own answer: it is not executed again
-                plan.outputs, plan.inline = None, plan.failed  # an output may have grown
-                plan.failed = True
+                plan.outputs, plan.layout = None, None  # an output may have grown
+                plan.failed, plan.inline = True, plan.failed
             else:  # a server that was started anew
                 sharing.failed()
             return None
-        lease.done = True
         plan.failed = False
         sharing.worked()
-        return collect(lease, placement, result)
+        return self.collected(lease, result)
 
 
 def into(result: Result, out: Mapping[str, Array | RegionTensor]) -> Result:

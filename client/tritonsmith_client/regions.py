@@ -22,7 +22,7 @@ import numpy as np
 from .dtypes import DataType, from_wire
 from .errors import InputError
 from .interop import as_numpy
-from .tensors import Array, array_over
+from .tensors import Array
 from .values import Parameter
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ __all__ = [
     "RegionTensor",
     "SystemRegion",
     "as_host",
-    "check_size",
     "check_same",
     "memory_parameters",
     "tensor_type",
@@ -93,9 +92,9 @@ class Region:
             offset: bytes from the region's start.
 
         Raises:
-            InputError: it does not fit in, or the data type is none.
+            InputError: it does not fit in, or one of these is no data type, shape or offset.
         """
-        return RegionTensor(self, *tensor_type(dtype, shape), offset)
+        return RegionTensor(self, *tensor_type(dtype, shape, offset))
 
     def registration(self, protocol: WireProtocol) -> Exchange[None]:
         """What tells a server about the region."""
@@ -137,7 +136,7 @@ class RegionTensor:
         self.ndim = len(shape)
         self.offset = offset
         self.nbytes = int(np.prod(shape, dtype=object)) * self.dtype.itemsize
-        if min(shape, default=0) < 0 or offset < 0 or self.end > region.size:
+        if self.end > region.size:
             raise InputError(
                 f"{datatype} {list(shape)} at byte {offset} does not fit into the region "
                 f"'{region.name}' of {region.size} bytes"
@@ -179,10 +178,18 @@ class SystemRegion(Region):
     kind = "system"
 
     def __init__(self, size: int) -> None:
-        """Raises InputError where there is no shared memory, or not enough of it."""
-        from . import memory
+        """Allocates memory.
 
-        check_size(size)
+        Args:
+            size: bytes, at least 1.
+
+        Raises:
+            InputError: there is no shared memory, or not enough of it.
+        """
+        from . import memory
+        from .optionchecks import checked  # which knows regions itself
+
+        size = checked("size", size, "SystemRegion()")
         try:
             self._memory = memory.Region(size)
         except OSError as exc:
@@ -198,8 +205,10 @@ class SystemRegion(Region):
         return protocol.register_memory(self.name, self.key, self.size)
 
     def view(self, tensor: RegionTensor) -> Array:
-        address = self._memory.address + tensor.offset
-        return array_over(self._memory, address, tensor.shape, tensor.dtype)
+        if 0 in tensor.shape:
+            return np.empty(tensor.shape, tensor.dtype)
+        array: Array = np.ndarray(tensor.shape, tensor.dtype, self._memory.map, tensor.offset)
+        return array
 
     def write(self, tensor: RegionTensor, array: Any) -> None:
         host = as_host(array)
@@ -230,18 +239,17 @@ def check_same(tensor: RegionTensor, dtype: np.dtype[Any], shape: tuple[int, ...
         )
 
 
-def tensor_type(dtype: str | DataType, shape: Sequence[int]) -> tuple[DataType, tuple[int, ...]]:
-    """Data type and shape of a tensor in a region. Raises InputError."""
+def tensor_type(
+    dtype: str | DataType, shape: Sequence[int], offset: int
+) -> tuple[DataType, tuple[int, ...], int]:
+    """What a tensor in a region is, in the form in which it is used. Raises InputError."""
+    from .optionchecks import checked
+
     try:
         found = dtype if isinstance(dtype, DataType) else from_wire(dtype)
-    except KeyError:
+    except (KeyError, TypeError):
         raise InputError(f"{dtype!r} is no data type; write e.g. 'FP32'") from None
     if found.wire == "BYTES":
         raise InputError("BYTES have no fixed size, so they cannot be placed in a region")
-    return found, tuple(int(axis) for axis in shape)
-
-
-def check_size(size: int) -> None:
-    """Raises InputError for what is no size of a region."""
-    if size <= 0:
-        raise InputError(f"a region of {size} bytes makes no sense; it must be above 0")
+    where = "region.tensor()"
+    return found, checked("shape", shape, where), checked("offset", offset, where)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,11 +14,14 @@ from .exchange import Exchange, InferCall, InputTensor, Prepared, Repeat, Reques
 from .options import Options
 from .protocol import WireProtocol
 from .regions import memory_parameters
-from .sharing import OutputSizes, Placement
+from .sharing import OutputSizes, Placement, Sharing, place
 from .tensors import Array, Buffer, flat_view, is_plain, wire_buffer
 from .values import ModelConfig, ModelMetadata, Result
 
-__all__ = ["Ready", "RequestBuilder", "Signature"]
+if TYPE_CHECKING:
+    from .memory import Lease
+
+__all__ = ["Layout", "Plan", "Ready", "RequestBuilder", "Signature"]
 
 _PLANS = 256
 
@@ -31,29 +34,43 @@ class Signature:
     config: ModelConfig
 
 
-@dataclass
-class _Plan:
+@dataclass(eq=False)
+class Plan:
     """A checked combination of options, names, data types and shapes.
 
     Attributes:
+        tensors: data type and shape of each input by name.
         prepared: the request without its bytes; None where it depends on the tensors' contents,
             as the sizes of strings do.
-        shared: the same for each region of shared memory and place of the outputs in it.
+        direct: the arrays' memory is what is sent, if they are contiguous.
         outputs: the sizes of the outputs of the last such request; None before the first.
+        layout: where tensors lie that travel through shared memory.
         failed: shared memory failed for the last of these requests.
         inline: it failed twice and is not tried again.
         small: it has too little to share.
-        direct: the arrays' memory is what is sent, if they are contiguous.
     """
 
-    types: dict[str, DataType]
+    tensors: dict[str, tuple[DataType, tuple[int, ...]]]
     prepared: Prepared | None
-    shared: dict[Any, Prepared]
+    direct: bool = False
     outputs: OutputSizes | None = None
+    layout: Layout | None = None
     failed: bool = False
     inline: bool = False
     small: bool = False
-    direct: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """Where the tensors of a plan's requests lie in regions of shared memory.
+
+    Attributes:
+        requests: the request for each region, by its name.
+    """
+
+    plan: Plan
+    placement: Placement
+    requests: dict[str, Prepared]
 
 
 @dataclass(frozen=True)
@@ -62,7 +79,7 @@ class _Last:
 
     options: Options
     described: list[tuple[np.dtype[Any], tuple[int, ...]]]
-    plan: _Plan
+    plan: Plan
 
     def fits(self, args: tuple[Any, ...]) -> bool:
         if len(args) != len(self.described):
@@ -78,13 +95,17 @@ class _Last:
 class Ready:
     """Arrays that fit a model, as they go over the wire."""
 
-    plan: _Plan
+    plan: Plan
     arrays: Mapping[str, Array]
     wire: list[tuple[Buffer, int]]
 
     @property
     def sizes(self) -> list[int]:
         return [size for _, size in self.wire]
+
+    @property
+    def buffers(self) -> list[Buffer]:
+        return [buffer for buffer, _ in self.wire]
 
 
 class RequestBuilder:
@@ -97,33 +118,43 @@ class RequestBuilder:
         self._protocol = protocol
         self._name = name
         self._version = version
-        self._plans: dict[Any, _Plan] = {}
+        self._plans: dict[Any, Plan] = {}
         self._last: _Last | None = None
         self._names = tuple(tensor.name for tensor in signature.metadata.inputs)
 
     def direct(
-        self, args: tuple[Any, ...], named: Mapping[str, Any], options: Options, sharing: bool
+        self,
+        args: tuple[Any, ...],
+        named: Mapping[str, Any],
+        options: Options,
+        sharing: Sharing | None,
     ) -> Exchange[Result] | None:
         """The request for arrays that look like those of an earlier one, so that nothing is left
-        to check; None for all others. Args: sharing: unless it goes through shared memory."""
+        to check; None for all others. Args: sharing: for what may travel through shared memory."""
         last = self._last
         if last is not None and not named and last.options is options and last.fits(args):
-            plan: _Plan | None = last.plan
+            plan: Plan | None = last.plan
         else:
             plan = self._direct_plan(args, named, options)
-        if plan is None or (sharing and not (plan.inline or plan.small)):
+        if plan is None:
             return None
         buffers: list[Buffer] = []
         for array in (*args, *named.values()):
             if not array.flags.c_contiguous:
                 return None
             buffers.append(flat_view(array))
-        assert plan.prepared is not None
-        return plan.prepared.exchange(buffers, options.headers)
+        if sharing is None or plan.inline or plan.small or sharing.off:
+            assert plan.prepared is not None
+            return plan.prepared.exchange(buffers, options.headers)
+        layout = plan.layout
+        if layout is None or plan.failed:
+            return None
+        lease = sharing.idle(layout.placement.size)
+        return None if lease is None else self.shared(layout, lease, buffers, options)
 
     def _direct_plan(
         self, args: tuple[Any, ...], named: Mapping[str, Any], options: Options
-    ) -> _Plan | None:
+    ) -> Plan | None:
         if not options.plain:
             return None
         pairs = [*zip(self._names, args, strict=False), *named.items()]
@@ -143,37 +174,48 @@ class RequestBuilder:
     def ready(self, arrays: dict[str, Array], options: Options) -> Ready:
         """Checks arrays. Raises InputError for what does not fit."""
         plan = self._plan(arrays, options)
-        types = plan.types
-        wire = [wire_buffer(array, types[name], name) for name, array in arrays.items()]
+        tensors = plan.tensors
+        wire = [wire_buffer(array, tensors[name][0], name) for name, array in arrays.items()]
         return Ready(plan, arrays, wire)
 
     def inline(self, ready: Ready, options: Options) -> Exchange[Result]:
         """The request with its tensors inside."""
         prepared = ready.plan.prepared
         if prepared is None:
-            prepared = self._prepare(ready.arrays, ready.plan.types, ready.sizes, options)
+            prepared = self._prepare(ready.plan.tensors, ready.sizes, options)
         affinity = None if options.sequence is None else options.sequence.id
-        buffers = [buffer for buffer, _ in ready.wire]
-        return prepared.exchange(buffers, options.headers, affinity)
+        return prepared.exchange(ready.buffers, options.headers, affinity)
+
+    def layout(self, ready: Ready, outputs: OutputSizes) -> Layout:
+        """Where its tensors lie in a region, with outputs of these sizes."""
+        plan = ready.plan
+        if plan.layout is not None:
+            return plan.layout
+        layout = Layout(plan, place(ready.sizes, outputs), {})
+        if plan.prepared is not None:  # the sizes of strings differ each time
+            plan.layout = layout
+        return layout
 
     def shared(
-        self, ready: Ready, options: Options, region: str, placement: Placement
+        self, layout: Layout, lease: Lease, buffers: list[Buffer], options: Options
     ) -> Exchange[Result]:
-        """The request whose tensors lie in shared memory."""
-        plan = ready.plan
-        # Where inputs lie follows from the plan, but for strings.
-        key = (region, *placement.outputs.items()) if plan.prepared is not None else None
-        prepared = None if key is None else plan.shared.get(key)
+        """The request whose tensors lie in shared memory, to which the inputs are copied here."""
+        lease.layout = layout
+        region = lease.region.name
+        prepared = layout.requests.get(region)
         if prepared is None:
-            call = self._shared_call(ready, options, region, placement)
+            call = self._shared_call(layout, options, region)
             prepared = self._protocol.prepare(call, Repeat.UNEXECUTED)
-            if len(plan.shared) >= _PLANS:
-                plan.shared.clear()
-            if key is not None:
-                plan.shared[key] = prepared
-        return prepared.exchange((), options.headers)
+            if len(layout.requests) >= _PLANS:
+                layout.requests.clear()
+            layout.requests[region] = prepared
+        for buffer, (start, size) in zip(buffers, layout.placement.inputs, strict=True):
+            lease.write(buffer, start, size)
+        exchange = prepared.exchange((), options.headers)
+        exchange.lease = lease
+        return exchange
 
-    def _plan(self, arrays: dict[str, Array], options: Options) -> _Plan:
+    def _plan(self, arrays: dict[str, Array], options: Options) -> Plan:
         described = tuple([(name, a.dtype, a.shape) for name, a in arrays.items()])
         key = (described, options.key)
         once = options.sequence is not None or bool(options.id)  # never the same request again
@@ -186,42 +228,36 @@ class RequestBuilder:
                 self._plans[key] = plan
         return plan
 
-    def _new_plan(self, arrays: Mapping[str, Array], options: Options) -> _Plan:
+    def _new_plan(self, arrays: Mapping[str, Array], options: Options) -> Plan:
         metadata, config = self.signature.metadata, self.signature.config
         types = check_tensors(metadata, config, arrays)
         check_outputs(metadata, options.outputs)
         if options.classes:
             check_classes(metadata, options.outputs)
+        tensors = {name: (types[name], array.shape) for name, array in arrays.items()}
         if any(dtype.wire == "BYTES" for dtype in types.values()):
-            return _Plan(types, None, {})
-        sizes = [array.nbytes for array in arrays.values()]
-        prepared = self._prepare(arrays, types, sizes, options)
-        direct = all(map(is_plain, arrays.values()))
-        return _Plan(types, prepared, {}, direct=direct)
+            return Plan(tensors, None)
+        prepared = self._prepare(tensors, [array.nbytes for array in arrays.values()], options)
+        return Plan(tensors, prepared, direct=all(map(is_plain, arrays.values())))
 
     def _prepare(
         self,
-        arrays: Mapping[str, Array],
-        types: Mapping[str, DataType],
+        tensors: Mapping[str, tuple[DataType, tuple[int, ...]]],
         sizes: list[int],
         options: Options,
     ) -> Prepared:
         inputs = tuple(
-            InputTensor(name, types[name].wire, array.shape, size)
-            for (name, array), size in zip(arrays.items(), sizes, strict=True)
+            InputTensor(name, dtype.wire, shape, size)
+            for (name, (dtype, shape)), size in zip(tensors.items(), sizes, strict=True)
         )
         repeat = Repeat.UNEXECUTED if options.sequence is None else Repeat.NEVER
         return self._protocol.prepare(self._call(inputs, self._wanted(options), options), repeat)
 
-    def _shared_call(
-        self, ready: Ready, options: Options, region: str, placement: Placement
-    ) -> InferCall:
-        types, where = ready.plan.types, placement.inputs
+    def _shared_call(self, layout: Layout, options: Options, region: str) -> InferCall:
+        tensors, placement = layout.plan.tensors.items(), layout.placement
         inputs = tuple(
-            InputTensor(
-                name, types[name].wire, array.shape, size, memory_parameters(region, start, size)
-            )
-            for (name, array), (start, size) in zip(ready.arrays.items(), where, strict=True)
+            InputTensor(name, dtype.wire, shape, size, memory_parameters(region, start, size))
+            for (name, (dtype, shape)), (start, size) in zip(tensors, placement.inputs, strict=True)
         )
         outputs = tuple(
             RequestedOutput(

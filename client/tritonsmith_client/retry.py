@@ -55,19 +55,21 @@ def attempts(
     exchange: Exchange[T] | Hedge,
     policy: Retry,
     deadline: Deadline,
-    failure: TritonError | None = None,
+    failed: list[TritonError] | None = None,
 ) -> Flow[T]:
     """Sends until it succeeds, the policy gives up, or the wait would pass the deadline.
 
     Args:
-        failure: of the first attempt, if that has been made already.
+        failed: holds the failure of the first attempt, if that has been made already. It is taken
+            out: a frame of its traceback that kept it would keep all that the call holds, until
+            garbage is collected.
     """
     attempt = 0
     while True:
         attempt += 1
         try:
-            if failure is not None:
-                raise failure
+            if failed:
+                raise failed.pop()
             reply: T = yield exchange
             return reply
         except TritonError as error:
@@ -80,5 +82,4 @@ def attempts(
             left = deadline.remaining()
             if left is not None and wait >= left:
                 raise
-        failure = None
         yield Sleep(wait)

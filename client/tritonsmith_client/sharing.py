@@ -7,21 +7,19 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .address import Address
-from .deadline import Deadline
 from .errors import ConnectError, ConnectionLostError, StatusError, TritonError
 from .exchange import Flow
 from .protocol import WireProtocol
-from .tensors import Buffer
 from .values import Result
 
 if TYPE_CHECKING:
-    from .memory import Lease
+    from .memory import Lease, RegionPool
     from .requests import Signature
     from .runner import Transport
 
@@ -30,13 +28,14 @@ __all__ = [
     "Placement",
     "Sharing",
     "collect",
-    "fill",
     "fixed_sizes",
     "learn",
+    "place",
     "possible",
     "worth_sharing",
 ]
 
+_ALIGNMENT = 64
 _WORTH = 65536  # below, a request with its bytes inside is as fast
 _LIMIT = 1 << 30
 _LEAST_SHARE = 4
@@ -82,10 +81,28 @@ class Placement:
     Attributes:
         inputs: start and size of each input.
         outputs: start and size of each output that is not left in the response.
+        size: of all of them, with what lies between.
+        kept: bytes of the outputs alone.
     """
 
     inputs: tuple[tuple[int, int], ...]
     outputs: Mapping[str, tuple[int, int]]
+    size: int
+    kept: int
+
+
+def place(inputs: Sequence[int], outputs: OutputSizes) -> Placement:
+    """Inputs of these sizes one after the other, and then the outputs."""
+    end = 0
+
+    def reserved(size: int) -> tuple[int, int]:
+        nonlocal end
+        start, end = end, end + -(-size // _ALIGNMENT) * _ALIGNMENT
+        return start, size
+
+    given = tuple(reserved(size) for size in inputs)
+    wanted = {name: reserved(size) for name, size in outputs.items() if size}
+    return Placement(given, wanted, end, sum(size for _, size in wanted.values()))
 
 
 class Sharing:
@@ -113,39 +130,22 @@ class Sharing:
         """Whether the server does not take part."""
         return self._failures >= _MOST_FAILURES
 
-    def lease(
-        self, inputs: list[int], outputs: OutputSizes, deadline: Deadline
-    ) -> Flow[tuple[Lease, Placement] | None]:
-        """A region with room for these sizes; None where there is none to be had."""
-        from .memory import Lease, aligned
+    def idle(self, size: int) -> Lease | None:
+        """A region of so many bytes that the server knows, if there is one and nothing else to do
+        before it is used."""
+        if self._pid != os.getpid() or (self._refuses and self._pool.dropped):
+            return None
+        return self._pool.lease(size)
 
+    def lease(self, size: int) -> Flow[Lease | None]:
+        """A region of so many bytes; None where there is none to be had."""
         if self._pid != os.getpid():
             yield from self._begin()
-        size = sum(map(aligned, inputs)) + sum(aligned(n) for n in outputs.values() if n)
         pool = self._pool
-        if self._refuses and (dropped := pool.dropped()) and time.monotonic() > self._clear_at:
+        if self._refuses and pool.dropped and time.monotonic() > self._clear_at:
             self._clear_at = time.monotonic() + _CLEAR_AGAIN
-            yield from self._clear(dropped)
-        region = pool.take(size)
-        if region is None:
-            region = pool.make(size)
-            if region is None:
-                return None
-            lease = Lease(pool, region)
-            try:
-                yield self._protocol.register_memory(region.name, region.key, region.size)
-            except StatusError as error:
-                pool.disown(region)
-                if not isinstance(error, (ConnectError, ConnectionLostError)):
-                    with self._lock:  # not on this host, or not allowed
-                        self._failures = self._failures + 1 if self._failures else _MOST_FAILURES
-                return None
-            finally:
-                region.unlink()  # the server has mapped it: nothing can be left behind
-        else:
-            lease = Lease(pool, region)
-        placed = tuple((lease.place(n), n) for n in inputs)
-        return lease, Placement(placed, {k: (lease.place(n), n) for k, n in outputs.items() if n})
+            yield from self._clear(list(pool.dropped))
+        return pool.lease(size) or (yield from self._new(pool, size))
 
     def worked(self) -> None:
         self._failures = 0
@@ -194,6 +194,23 @@ class Sharing:
         abandoned = [status.name for status in known if is_abandoned(status.name)]
         yield from self._clear(left_behind(self._server) + (abandoned if self._refuses else []))
 
+    def _new(self, pool: RegionPool, size: int) -> Flow[Lease | None]:
+        lease = pool.make(size)
+        if lease is None:
+            return None
+        region = lease.region
+        try:
+            yield self._protocol.register_memory(region.name, region.key, region.size)
+        except StatusError as error:
+            pool.disown(region)
+            if not isinstance(error, (ConnectError, ConnectionLostError)):
+                with self._lock:  # not on this host, or not allowed
+                    self._failures = self._failures + 1 if self._failures else _MOST_FAILURES
+            return None
+        finally:
+            region.unlink()  # the server has mapped it: nothing can be left behind
+        return lease
+
     def _clear(self, names: Iterable[str]) -> Flow[None]:
         """Has the server let go of regions, except of those that it still uses."""
         for name in names:
@@ -212,18 +229,12 @@ def _version(text: str) -> tuple[int, ...]:
     return tuple(map(int, numbers))
 
 
-def fill(lease: Lease, placement: Placement, buffers: list[tuple[Buffer, int]]) -> None:
-    """Copies the inputs to where the request says they are."""
-    for (start, size), (buffer, _) in zip(placement.inputs, buffers, strict=True):
-        lease.write(buffer, start, size)
-
-
 def collect(lease: Lease, placement: Placement, result: Result) -> Result:
     """The result with the outputs that lie in the region."""
-    outputs: dict[str, Any] = dict(result)
+    outputs = {}
     # A view keeps the whole region: not for outputs that are a small part of it.
-    keep = _LEAST_SHARE * sum(size for _, size in placement.outputs.values()) >= lease.region.size
+    keep = _LEAST_SHARE * placement.kept >= lease.region.size
     for name, (dtype, shape) in result.elsewhere.items():
-        view = lease.array(placement.outputs[name][0], shape, dtype)
+        view = lease.array(placement.outputs[name][0], shape, dtype.numpy)
         outputs[name] = view if keep else view.copy()
-    return result.holding(outputs)
+    return result.with_more(outputs)

@@ -147,6 +147,10 @@ class Result(Mapping[str, "np.ndarray[Any, Any]"]):
                 tensor=name,
             ) from None
 
+    def with_more(self, outputs: Mapping[str, np.ndarray[Any, Any]]) -> Result:
+        """The same result with outputs that lay elsewhere."""
+        return self.holding({**self._outputs, **outputs})
+
     def holding(self, outputs: Mapping[str, np.ndarray[Any, Any]]) -> Result:
         """The same result with other outputs."""
         return Result(
