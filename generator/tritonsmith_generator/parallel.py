@@ -11,11 +11,11 @@ import signal
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from multiprocessing.connection import wait
 from time import perf_counter
 from typing import Any
 
 from tritonsmith_generator import capacity
+from tritonsmith_generator.channel import ready
 from tritonsmith_generator.crash import CrashError
 from tritonsmith_generator.devices import Gpu
 from tritonsmith_generator.errors import HostError
@@ -111,10 +111,9 @@ class _Crew:
     def work(self) -> Iterator[Ended]:
         yield from self._fill()
         while self._active:
-            listened: list[Any] = list(self._active)  # whatever has a fileno() will do
-            ready: list[Any] = wait(listened, _LOOK_AGAIN if self._waiting else None)
+            speaking = ready([*self._active], _LOOK_AGAIN if self._waiting else None)
             before = len(self._active)
-            ended = [end for child in ready for end in self._hear(child)]
+            ended = [end for child in speaking for end in self._hear(child)]
             # Not after each event: there are thousands, and to look takes time.
             if len(self._active) < before or perf_counter() - self._looked > _LOOK_AGAIN:
                 ended += self._fill()

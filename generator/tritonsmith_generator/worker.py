@@ -7,7 +7,6 @@ receives its work and sends its events, its result or its error. It may do sever
 
 from __future__ import annotations
 
-import json
 import os
 import pickle
 import signal
@@ -16,9 +15,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from multiprocessing import Pipe
 from typing import Any, Literal, TypeVar
 
+from tritonsmith_generator.channel import channels, ready
 from tritonsmith_generator.crash import CrashError, Output
 from tritonsmith_generator.errors import HostError
 
@@ -33,8 +32,8 @@ Function = Callable[[Request, Callable[[Event], None]], Result]
 # The child runs this text, and not a file: a script's folder would be first on sys.path, and
 # our own tensorrt.py in it would hide NVIDIA's.
 _BOOT = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from tritonsmith_generator.workermain import serve; serve(*map(int, sys.argv[2:]))"
+    "import sys; sys.path[:] = {path!r}; "
+    "from tritonsmith_generator.workermain import serve; serve(*{descriptors!r})"
 )
 _running: set[Child] = set()
 
@@ -108,12 +107,12 @@ class Child:
         self.last = ""
         self.stopped = False
         self._what = ""
-        self._pipe, theirs = Pipe()
+        self._channel, theirs = channels()
         read_end, write_end = os.pipe()
-        passed = [theirs.fileno(), *held]
+        passed = (theirs.incoming, theirs.outgoing, *held)
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", _BOOT, json.dumps(sys.path), *map(str, passed)],
+                [sys.executable, "-c", _BOOT.format(path=sys.path, descriptors=passed)],
                 stdin=subprocess.DEVNULL,
                 stdout=write_end,
                 stderr=write_end,
@@ -122,7 +121,7 @@ class Child:
                 env={**os.environ, **(environment or {})},
             )
         except BaseException as exc:
-            self._pipe.close()
+            self._channel.close()
             os.close(read_end)
             if not isinstance(exc, OSError):
                 raise
@@ -138,8 +137,8 @@ class Child:
         _running.add(self)
 
     def fileno(self) -> int:
-        """For ``multiprocessing.connection.wait``: readable when ``receive`` has something."""
-        return self._pipe.fileno()
+        """For ``channel.ready``: readable when ``receive`` has something."""
+        return self._channel.fileno()
 
     def submit(self, function: Function[Any, Any, Any], request: Any, what: str) -> None:
         """Have a function called; the one before, if any, has answered."""
@@ -183,13 +182,13 @@ class Child:
 
     def poll(self, timeout: float | None) -> bool:
         """Whether ``receive`` has something within so many seconds."""
-        return self._pipe.poll(timeout)
+        return bool(ready([self._channel], timeout))
 
     def receive(self) -> tuple[Literal["event", "result", "error"], Any]:
         """The next event, or how the function ended. Raises CrashError if the process died."""
         try:
-            kind, value = pickle.loads(self._pipe.recv_bytes())
-        except (EOFError, ConnectionResetError):
+            kind, value = pickle.loads(self._channel.receive())
+        except EOFError:
             raise self._crashed() from None
         if kind == "error":
             value, text = value
@@ -218,11 +217,11 @@ class Child:
         _running.discard(self)
         self._end()
         self._output.finish()
-        self._pipe.close()
+        self._channel.close()
 
     def _send(self, function: Any, request: Any, prepares: bool = False) -> None:
         with suppress(BrokenPipeError):  # it died: the end of the pipe tells when it is read
-            self._pipe.send_bytes(pickle.dumps((function, request, prepares)))
+            self._channel.send(pickle.dumps((function, request, prepares)))
 
     def _end(self) -> None:
         self.kill()

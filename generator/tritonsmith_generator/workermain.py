@@ -8,47 +8,46 @@ import pickle
 import signal
 import sys
 import threading
-import traceback
 from contextlib import suppress
-from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import Any
 
+from tritonsmith_generator.channel import Channel
 from tritonsmith_generator.errors import HostError
 
 __all__ = ["serve"]
 
 
-def serve(fd: int, *held: int) -> None:
-    """Call what arrives on the pipe ``fd``, one function at a time, until the parent is gone.
+def serve(incoming: int, outgoing: int, *held: int) -> None:
+    """Call what arrives on the pipe ``incoming``, one function at a time, until the parent is gone.
 
-    ``held`` are descriptors that only have to stay open; neither they nor the pipe are for
+    ``held`` are descriptors that only have to stay open; neither they nor the pipes are for
     processes that a function starts.
     """
     faulthandler.enable(all_threads=False)  # a native crash then tells which of our lines called
-    for number in (fd, *held):
+    for number in (incoming, outgoing, *held):
         os.set_inheritable(number, False)
-    pipe = Connection(fd)
+    parent = Channel(incoming, outgoing)
     requests: SimpleQueue[bytes] = SimpleQueue()
-    threading.Thread(target=_receive, args=(pipe, requests), daemon=True).start()
+    threading.Thread(target=_receive, args=(parent, requests), daemon=True).start()
     while True:
-        _answer(pipe, requests.get())
+        _answer(parent, requests.get())
 
 
-def _receive(pipe: Connection, requests: SimpleQueue[bytes]) -> None:
+def _receive(parent: Channel, requests: SimpleQueue[bytes]) -> None:
     """Pass on what the parent sends. Its end of the pipe closes when it ends, however it does."""
     with suppress(EOFError, OSError):
         while True:
-            requests.put(pipe.recv_bytes())
+            requests.put(parent.receive())
     os.killpg(0, signal.SIGKILL)
 
 
-def _answer(pipe: Connection, request: bytes) -> None:
+def _answer(parent: Channel, request: bytes) -> None:
     lock = threading.Lock()  # native libraries report progress from threads of their own
 
     def send(kind: str, value: Any) -> None:
         with lock:
-            pipe.send_bytes(pickle.dumps((kind, value)))
+            parent.send(pickle.dumps((kind, value)))
 
     prepares = False
     try:
@@ -59,7 +58,9 @@ def _answer(pipe: Connection, request: bytes) -> None:
             send("result", function(argument, lambda event: send("event", event)))
     except Exception as exc:
         if not prepares:
-            send("error", (_portable(exc), traceback.format_exc()))
+            from traceback import format_exc  # takes time to import, and most calls go well
+
+            send("error", (_portable(exc), format_exc()))
     sys.stdout.flush()
 
 
