@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from tritonsmith_generator import worker
 from tritonsmith_generator.builder_options import BuilderOptions, Library, check_values
 from tritonsmith_generator.enginehere import build_here, unsupported_here
 from tritonsmith_generator.enginelayers import EngineLayers
@@ -152,6 +151,8 @@ def build_engine(
 
     The file at ``request.plan`` is written whole or not touched.
     """
+    from tritonsmith_generator import worker  # not for the process that builds
+
     check_request(request)
     try:
         return worker.run_isolated(
@@ -171,6 +172,8 @@ def unsupported_nodes(
     """The nodes that this TensorRT cannot take; quick, nothing is built. Errors as above."""
     if not onnx.is_file():
         raise InputError(f"there is no model file {onnx}")
+    from tritonsmith_generator import worker
+
     return worker.run_isolated(
         unsupported_here,
         (library, onnx, plugins),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
     from tritonsmith_generator.builder_options import Library
     from tritonsmith_generator.engine import (
         EngineReport,
@@ -21,9 +22,9 @@ __all__ = ["ask_here", "build_here", "prepare_here", "unsupported_here"]
 
 def prepare_here(library: Library) -> None:
     """Load TensorRT and start its builder."""
-    from tritonsmith_generator import tensorrt
+    from tritonsmith_generator import tensorrt_start
 
-    tensorrt.prepare(library)
+    tensorrt_start.prepare(library)
 
 
 def build_here(request: EngineRequest, emit: Callable[[Progress], None]) -> EngineReport:

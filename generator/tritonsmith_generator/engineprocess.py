@@ -9,13 +9,14 @@ with engine_process(toolchain, "tensorrt") as process:
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from tritonsmith_generator import worker
 from tritonsmith_generator.enginehere import ask_here, build_here, prepare_here, unsupported_here
 
 if TYPE_CHECKING:  # whatever takes time to import can be imported while the process starts
+    from pathlib import Path
+
     from tritonsmith_generator.builder_options import Library
     from tritonsmith_generator.engine import (
         EngineReport,

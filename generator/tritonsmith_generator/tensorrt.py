@@ -9,14 +9,13 @@ from __future__ import annotations
 import importlib
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from tritonsmith_generator import builder_options, devices
+from tritonsmith_generator import builder_options, devices, tensorrt_start
 from tritonsmith_generator.builder_options import Library, Release
 from tritonsmith_generator.engine import (
     EngineReport,
@@ -27,54 +26,24 @@ from tritonsmith_generator.engine import (
 )
 from tritonsmith_generator.enginelayers import EngineLayers, engine_layers
 from tritonsmith_generator.errors import HostError, InputError, TritonsmithError
-from tritonsmith_generator.gputurn import gpu_turn
 from tritonsmith_generator.plananswers import PlanAnswers, PlanQuestion
 from tritonsmith_generator.profiles import check_profiles
 from tritonsmith_generator.signature import Signature, Tensor
 from tritonsmith_generator.tensorrt_config import builder_config
-from tritonsmith_generator.tensorrt_hooks import (
-    ROOT_PHASE,
-    error_recorder,
-    logger,
-    progress_monitor,
-)
+from tritonsmith_generator.tensorrt_hooks import ROOT_PHASE, error_recorder, progress_monitor
 from tritonsmith_generator.tensorrt_plugins import load_plugins
+from tritonsmith_generator.tensorrt_start import logger
 from tritonsmith_generator.timingcache import merge_timing_cache
 
-__all__ = ["ask", "build", "prepare", "unsupported_nodes"]
+__all__ = ["ask", "build", "unsupported_nodes"]
 
 Emit = Callable[[Progress], None]
 
-_EXTRA = {"tensorrt": "tritonsmith[tensorrt]", "tensorrt_rtx": "tritonsmith[tensorrt-rtx]"}
 # ErrorCodeTRT that blame the machine, not the model.
 _HOST_CODES = frozenset(
     {"FAILED_ALLOCATION", "FAILED_INITIALIZATION", "FAILED_COMPUTATION", "FAILED_EXECUTION"}
 )
-_prepared: dict[Library, Any] = {}  # builders that were made before they were needed
-_loading: list[Thread] = []
 _WAITING = Progress("waiting for another build on the GPU", None, 0, None, "start")
-
-
-def prepare(library: Library) -> None:
-    """Load the library and start its builder, which takes seconds where it starts CUDA."""
-    trt, release = _load(library)
-    _prepared[library] = _builder(trt, release)
-    thread = Thread(target=_load_the_rest, daemon=True)
-    thread.start()
-    _loading.append(thread)
-
-
-def _load_the_rest() -> None:
-    """What is needed once a graph was parsed, which takes no lock of Python's: meanwhile."""
-    devices.gpus()
-    importlib.import_module("tritonsmith_generator.tensorrt_answers")  # with numpy
-
-
-def _wait_for_the_rest() -> None:
-    """Before anything may import numpy: two threads that do so at once can see half of it."""
-    for thread in _loading:
-        thread.join()
-    _loading.clear()
 
 
 def build(request: EngineRequest, emit: Emit) -> EngineReport:
@@ -84,13 +53,18 @@ def build(request: EngineRequest, emit: Emit) -> EngineReport:
         texts.clear()
     parts: dict[str, float] = {}
     began = time.monotonic()
-    if request.library not in _prepared:
-        prepare(request.library)
-    builder = _prepared.pop(request.library)
+    builder = tensorrt_start.taken(request.library)
     with _timed(parts, "parse"):
         deferred = load_plugins(trt, request.options.plugins)
-        network, parser = _parse(trt, release, builder, request.onnx)
-        _wait_for_the_rest()
+        with _loading_the_rest():
+            network, parser, understood = _parse(trt, release, builder, request.onnx)
+    if not understood:
+        nodes = _refused(release, parser, request.onnx)
+        raise refusal(str(release), request.onnx, nodes or logger(trt).errors)
+    from concurrent.futures import ThreadPoolExecutor  # by now they are loaded
+
+    from tritonsmith_generator.gputurn import gpu_turn
+
     signature, layers = _signature(network), network.num_layers
     check_profiles(signature, request.profiles)
     config = builder_config(trt, release, builder, request.options)
@@ -134,6 +108,26 @@ def build(request: EngineRequest, emit: Emit) -> EngineReport:
 
 
 @contextmanager
+def _loading_the_rest() -> Iterator[None]:
+    """What is needed later loads while a graph is parsed, which takes no lock of Python's.
+
+    It is there when the block ends: two threads that import numpy at once can see half of it.
+    """
+    thread = Thread(target=_load_the_rest, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+
+
+def _load_the_rest() -> None:
+    devices.gpus()
+    for name in ("concurrent.futures.thread", "tritonsmith_generator.tensorrt_answers"):
+        importlib.import_module(name)
+
+
+@contextmanager
 def _timed(parts: dict[str, float], part: str) -> Iterator[None]:
     began = time.monotonic()
     yield
@@ -145,18 +139,14 @@ def unsupported_nodes(
 ) -> tuple[UnsupportedNode, ...]:
     """The nodes that the installed TensorRT cannot take. Raises InputError and HostError."""
     trt, release = _load(library)
-    builder = _prepared.get(library) or _builder(trt, release)
+    builder = tensorrt_start.prepared(library)
     load_plugins(trt, plugins)
-    network = _network(trt, release, builder)
-    parser = trt.OnnxParser(network, logger(trt))
-    if parser.parse_from_file(str(onnx)):
-        return ()
-    return _refused(release, parser, onnx)
+    _, parser, understood = _parse(trt, release, builder, onnx)
+    return () if understood else _refused(release, parser, onnx)
 
 
 def ask(question: PlanQuestion, emit: Emit) -> PlanAnswers:
     """Run a plan that lies on the disk. Raises HostError."""
-    _wait_for_the_rest()
     from tritonsmith_generator.tensorrt_answers import answers
 
     trt, _ = _load(question.library)
@@ -166,28 +156,8 @@ def ask(question: PlanQuestion, emit: Emit) -> PlanAnswers:
 
 
 def _load(library: Library) -> tuple[Any, Release]:
-    try:
-        trt = importlib.import_module(library)
-    except ModuleNotFoundError as exc:
-        raise HostError(
-            f"target {library}: Python module '{exc.name}' is not installed. "
-            f"Install it with: pip install '{_EXTRA[library]}'"
-        ) from exc
-    except (ImportError, OSError) as exc:
-        raise HostError(f"target {library}: its libraries do not load: {exc}") from exc
+    trt = tensorrt_start.load(library)
     return trt, Release.parse(library, trt.__version__)
-
-
-def _builder(trt: Any, release: Release) -> Any:
-    try:
-        builder = trt.Builder(logger(trt))
-    except TypeError as exc:  # what pybind11 makes of a null pointer
-        said = "; ".join(logger(trt).errors) or str(exc)
-        raise HostError(
-            f"{release} does not start: {said}. It needs an NVIDIA GPU and a driver that is new "
-            "enough; without a GPU use target tensorrt_rtx or onnxruntime."
-        ) from exc
-    return builder
 
 
 def _network(trt: Any, release: Release, builder: Any) -> Any:
@@ -199,18 +169,15 @@ def _network(trt: Any, release: Release, builder: Any) -> Any:
     return builder.create_network(1 << int(flag))
 
 
-def _parse(trt: Any, release: Release, builder: Any, onnx: Path) -> tuple[Any, Any]:
+def _parse(trt: Any, release: Release, builder: Any, onnx: Path) -> tuple[Any, Any, bool]:
+    """The network, its parser and whether TensorRT can take all of the model."""
     network = _network(trt, release, builder)
     parser = trt.OnnxParser(network, logger(trt))
     # By path: a model over 2 GB cannot be passed in memory, nor can external data.
-    if not parser.parse_from_file(str(onnx)):
-        nodes = _refused(release, parser, onnx)
-        raise refusal(str(release), onnx, nodes or logger(trt).errors)
-    return network, parser
+    return network, parser, parser.parse_from_file(str(onnx))
 
 
 def _refused(release: Release, parser: Any, onnx: Path) -> tuple[UnsupportedNode, ...]:
-    _wait_for_the_rest()
     errors = [parser.get_error(index) for index in range(parser.num_errors)]
     if builder_options.has(release, "ParserError.node_operator"):
         return tuple(

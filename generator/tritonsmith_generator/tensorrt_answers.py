@@ -15,7 +15,7 @@ from tritonsmith_client.errors import CudaError
 from tritonsmith_generator.errors import HostError
 from tritonsmith_generator.gputurn import gpu_turn
 from tritonsmith_generator.plananswers import Arrays, PlanAnswers, PlanQuestion
-from tritonsmith_generator.tensorrt_hooks import logger
+from tritonsmith_generator.tensorrt_start import logger
 
 __all__ = ["answers"]
 

@@ -1,4 +1,6 @@
-"""The objects through which TensorRT talks back: logger, error recorder, progress monitor.
+"""The objects through which TensorRT talks back: error recorder, progress monitor.
+
+Its logger is in ``tensorrt_start``.
 
 Each function takes the imported TensorRT module and subclasses an interface of it.
 """
@@ -12,40 +14,10 @@ from typing import Any
 
 from tritonsmith_generator.engine import Progress
 
-__all__ = ["ROOT_PHASE", "error_recorder", "logger", "progress_monitor"]
+__all__ = ["ROOT_PHASE", "error_recorder", "progress_monitor"]
 
 ROOT_PHASE = "Building"
 _STEP_INTERVAL = 0.05  # seconds between two reports of one phase's steps; some take microseconds
-
-
-@cache
-def logger(trt: Any) -> Any:
-    """The logger of this process; TensorRT heeds only the first one that it sees.
-
-    ``errors`` and ``warnings`` are lists of texts, ``last_error`` is the last of them or "".
-    """
-
-    class Log(trt.ILogger):  # type: ignore[misc]  # NVIDIA's classes are untyped
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self.errors: list[str] = []
-            self.warnings: list[str] = []
-            self.kept = {
-                trt.ILogger.INTERNAL_ERROR: self.errors,
-                trt.ILogger.ERROR: self.errors,
-                trt.ILogger.WARNING: self.warnings,
-            }
-
-        def log(self, severity: Any, message: str) -> None:
-            # A build says thousands of verbose things: a look-up takes a quarter of comparisons.
-            if (kept := self.kept.get(severity)) is not None:
-                kept.append(message)
-
-        @property
-        def last_error(self) -> str:
-            return self.errors[-1] if self.errors else ""
-
-    return Log()
 
 
 @cache

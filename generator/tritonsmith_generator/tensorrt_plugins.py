@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tritonsmith_generator.errors import InputError
-from tritonsmith_generator.tensorrt_hooks import logger
+from tritonsmith_generator.tensorrt_start import logger
 
 __all__ = ["load_plugins"]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from tritonsmith_generator.builder_options import BuilderOptions, Library, Release
 from tritonsmith_generator.tensorrt_config import builder_config
-from tritonsmith_generator.tensorrt_hooks import logger
+from tritonsmith_generator.tensorrt_start import logger
 
 
 def read_back(
