@@ -9,9 +9,12 @@ import pytest
 from support.command import GenRepo
 
 from tritonsmith_client.__main__ import main
-from tritonsmith_generator.commands import app
+from tritonsmith_generator.commands import command_line
 
-COMMANDS = {command.callback.__name__: command.callback for command in app.registered_commands}  # type: ignore[union-attr]
+COMMANDS = {
+    command.callback.__name__: command.callback  # type: ignore[union-attr]
+    for command in command_line().registered_commands
+}
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))

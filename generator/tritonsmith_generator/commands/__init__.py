@@ -3,49 +3,48 @@
 from __future__ import annotations
 
 import sys
-from importlib.metadata import version
+from collections.abc import Iterable
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from tritonsmith_generator.commands.build import build
-from tritonsmith_generator.commands.check import check
 from tritonsmith_generator.commands.debug import DEBUG
-from tritonsmith_generator.commands.deploy import deploy
-from tritonsmith_generator.commands.export import export
-from tritonsmith_generator.commands.infer import infer
-from tritonsmith_generator.commands.inspect import inspect
-from tritonsmith_generator.commands.merge import merge
-from tritonsmith_generator.commands.serve import serve
-from tritonsmith_generator.commands.stubs import stubs
 from tritonsmith_generator.errors import TritonsmithError
 
-__all__ = ["app", "run"]
+__all__ = ["COMMANDS", "command_line", "run"]
 
-app = typer.Typer(
-    name="gen-repo",
-    help="Turn ONNX models into a Triton model repository that is proven before it is deployed. "
-    "'gen-repo models.yaml' and 'gen-repo model.onnx' mean 'gen-repo build'. "
-    "With --debug, anywhere, an error shows its traceback.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-)
-_COMMANDS = (build, check, deploy, export, infer, inspect, merge, serve, stubs)
-for _command in _COMMANDS:
-    app.command()(_command)
+# Each is a function in the module of its name.
+COMMANDS = ("build", "check", "deploy", "export", "infer", "inspect", "merge", "serve", "stubs")
+
+
+def command_line(names: Iterable[str] = COMMANDS) -> typer.Typer:
+    """``gen-repo`` with these commands; those that are not named are not imported."""
+    app = typer.Typer(
+        name="gen-repo",
+        help="Turn ONNX models into a Triton model repository that is proven before it is "
+        "deployed. 'gen-repo models.yaml' and 'gen-repo model.onnx' mean 'gen-repo build'. "
+        "With --debug, anywhere, an error shows its traceback.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+    )
+    app.callback()(_options)
+    for name in names:
+        app.command()(getattr(import_module(f"{__name__}.{name}"), name))
+    return app
 
 
 def _print_version(wanted: bool) -> None:
     if wanted:
+        from importlib.metadata import version
+
         print(f"gen-repo {version('tritonsmith')}")
         raise typer.Exit
 
 
-@app.callback()
 def _options(
     _version: Annotated[
         bool,
@@ -69,19 +68,24 @@ def run() -> None:
     arguments = [argument for argument in arguments if argument != "--debug"]
     if arguments and Path(arguments[0]).suffix in _SOURCES:
         arguments.insert(0, "build")
+    wanted = [name for name in arguments[:1] if name in COMMANDS]
     try:
-        app(args=arguments)
+        command_line(wanted or COMMANDS)(args=arguments)
     except TritonsmithError as exc:
         if DEBUG.get():
             raise
-        Console(stderr=True, highlight=False).print(
-            f"[bold red]gen-repo:[/] {_plain(str(exc))}", soft_wrap=True
-        )
+        _say(f"[bold red]gen-repo:[/] {_plain(str(exc))}")
         sys.exit(exc.exit_code)
     except SystemExit as exc:  # typer makes it of KeyboardInterrupt, too
         if exc.code == _INTERRUPTED:
-            Console(stderr=True).print("gen-repo: stopped by Ctrl-C; nothing is half-written")
+            _say("gen-repo: stopped by Ctrl-C; nothing is half-written")
         raise
+
+
+def _say(text: str) -> None:
+    from rich.console import Console  # not before there is something to say
+
+    Console(stderr=True, highlight=False).print(text, soft_wrap=True)
 
 
 def _plain(text: str) -> str:

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
-from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from tritonsmith_generator.commands.debug import show_traceback
 from tritonsmith_generator.commands.progress import Display
 from tritonsmith_generator.errors import InputError, UsageError
 
 if TYPE_CHECKING:
-    from tritonsmith_generator.pipeline import ModelResult
     from tritonsmith_generator.spec import Spec
 
 DEFAULT_REPOSITORY = "model_repository"
@@ -91,7 +84,6 @@ def build(
     """Build a model repository. Models that are up to date are left alone."""
     from tritonsmith_generator.commands.inrelease import choose_toolchain
     from tritonsmith_generator.pipeline import build as build_repository
-    from tritonsmith_generator.specfile import load_spec
 
     given = {
         "target": target,
@@ -110,6 +102,8 @@ def build(
             "--sha256 are for a single ONNX file; with a spec, write them into the spec"
         )
     else:
+        from tritonsmith_generator.specfile import load_spec
+
         spec = load_spec(source)
     if in_release and spec.triton is None:
         spec = spec.model_copy(update={"triton": in_release})
@@ -126,13 +120,15 @@ def build(
             on_event=display.show,
             toolchain=choose_toolchain(in_release, in_image, spec.triton, display.show),
         )
+    from tritonsmith_generator.commands.results import print_json, print_results
+
     failed = [result.error for result in results if result.error is not None]
     if failed and len(results) == 1 and not as_json:
         raise failed[0]
     if as_json:
-        print(json.dumps([_as_dict(result) for result in results], indent=2))
+        print_json(results)
     else:
-        _print(results, repository, dry_run, explain)
+        print_results(results, repository, dry_run, explain)
     for error in failed:
         show_traceback(error)
     if failed:
@@ -185,69 +181,3 @@ def _samples(given: str | None, folder: Path) -> dict[str, str] | None:
         return None
     a_path = Path(given).exists() or ":" not in given or ".py:" in given
     return {"samples": os.path.relpath(given, folder) if a_path else given}
-
-
-def _print(
-    results: tuple[ModelResult, ...], repository: Path, dry_run: bool, explain: bool
-) -> None:
-    console = Console(highlight=False)
-    table = Table("Model", "Target", "Version", "Status", "Files", "Seconds", box=None)
-    for result in results:
-        counts = Counter(change.action for change in result.changes)
-        files = ", ".join(f"{count} {action}" for action, count in counts.items())
-        color = {"failed": "red", "unchanged": "dim"}.get(result.status, "green")
-        table.add_row(
-            escape(result.name),
-            result.target,
-            str(result.version or ""),
-            f"[{color}]{result.status}[/]",
-            files,
-            f"{result.seconds:.1f}",
-        )
-    console.print(table)
-    for result in results:
-        for warning in result.warnings:
-            console.print(
-                f"[yellow]warning[/] {escape(result.name)}: {escape(warning)}", soft_wrap=True
-            )
-        for note in result.notes:
-            console.print(f"[dim]{escape(result.name)}: {escape(note)}[/]", soft_wrap=True)
-        for line in _explanation(result) if explain else ():
-            console.print(f"{escape(result.name)}: {escape(line)}", soft_wrap=True)
-        for change in result.changes if dry_run else ():
-            console.print(f"  {change.action:9} {escape(change.path)}")
-        if result.error is not None:
-            console.print(
-                f"[red]failed[/] {escape(result.name)}: {escape(str(result.error))}", soft_wrap=True
-            )
-    statuses = Counter(result.status for result in results)
-    if dry_run:
-        console.print(f"Nothing was written to {escape(str(repository))} (dry run).")
-    elif statuses["unchanged"] == len(results):
-        console.print(f"{escape(str(repository))} is up to date: nothing had to be rebuilt.")
-    else:
-        summary = ", ".join(f"{count} {status}" for status, count in statuses.items())
-        console.print(f"{escape(str(repository))}: {summary}.")
-
-
-def _explanation(result: ModelResult) -> Iterator[str]:
-    ran = "would run" if result.status == "planned" else "ran"
-    alone = sum(report.ran for report in result.stages) == 1
-    for report in result.stages:
-        which = f"{report.stage} only" if report.ran and alone else report.stage
-        yield f"{which}: {ran}, {'; '.join(report.why)}" if report.ran else f"{which}: reused"
-
-
-def _as_dict(result: ModelResult) -> dict[str, Any]:
-    return {
-        "model": result.name,
-        "status": result.status,
-        "target": result.target,
-        "version": result.version,
-        "files": {change.path: change.action for change in result.changes},
-        "warnings": list(result.warnings),
-        "notes": list(result.notes),
-        "stages": [asdict(report) for report in result.stages],
-        "seconds": round(result.seconds, 3),
-        "error": None if result.error is None else str(result.error),
-    }
