@@ -24,13 +24,13 @@ from .cudadriver import driver
 from .dlpack import device_array
 from .dtypes import DataType, from_numpy
 from .errors import CudaError, InputError
+from .optionchecks import checked
 from .ownership import region_name
 from .regions import (
     Region,
     RegionTensor,
     as_host,
     check_same,
-    check_size,
     tensor_type,
 )
 from .tensors import Array
@@ -87,13 +87,15 @@ class CudaRegion(Region):
         """Allocates memory.
 
         Args:
-            size: bytes.
+            size: bytes, at least 1.
+            device: the GPU's number.
 
         Raises:
             InputError: there is no CUDA driver on this machine.
             CudaError: the GPU has not so much memory, or there is none of that number.
         """
-        check_size(size)
+        size = checked("size", size, "CudaRegion()")
+        device = checked("device", device, "CudaRegion()")
         self._owner: object = None  # ours until it is set
         self._closed = False
         self.device = device
@@ -136,7 +138,7 @@ class CudaRegion(Region):
 
     def tensor(self, dtype: str | DataType, shape: Sequence[int], offset: int = 0) -> CudaTensor:
         """See `Region.tensor`."""
-        return CudaTensor(self, *tensor_type(dtype, shape), offset)
+        return CudaTensor(self, *tensor_type(dtype, shape, offset))
 
     def registration(self, protocol: WireProtocol) -> Exchange[None]:
         return protocol.register_cuda_memory(self.name, self.handle, self.device, self.size)

@@ -179,6 +179,13 @@ def _files(value: Any) -> dict[str, bytes]:
     return {name(path): bytes(content) for path, content in value.items()}
 
 
+def _shape(value: Any) -> tuple[int, ...]:
+    listed = isinstance(value, (list, tuple, np.ndarray))
+    if listed and all(is_whole(axis) and axis >= 0 for axis in value):
+        return tuple(map(int, value))
+    raise RefusedError("a list or tuple of ints from 0 on")
+
+
 def _path(value: Any) -> str | os.PathLike[str] | None:
     if value is None or (isinstance(value, (str, os.PathLike)) and os.fspath(value)):
         found: str | os.PathLike[str] | None = value
@@ -269,6 +276,7 @@ CHECKS: Mapping[str, Check] = {
     "config": _config,
     "convert": flag,
     "dependents": flag,
+    "device": whole(0, 2**31 - 1, " (the number of a GPU)"),
     "files": _files,
     "first": _seconds("from 0"),
     "headers": call_headers,
@@ -286,6 +294,7 @@ CHECKS: Mapping[str, Check] = {
     "model": text,
     "models": names,
     "name": name,
+    "offset": whole(0, _INT64 - 1, " (bytes)"),
     "out": _out,
     "outputs": names,
     "parameters": _parameters,
@@ -298,7 +307,9 @@ CHECKS: Mapping[str, Check] = {
     "resolve": flag,
     "sequence id": _sequence_id,
     "server_name": _optional_name,
+    "shape": _shape,
     "shared_memory": Choice("'auto' or 'off'", ("auto", "off")),
+    "size": whole(1, _INT64 - 1, " (bytes)"),
     "split": flag,
     "timeout": _seconds("above 0", ", or None for no deadline", least=_ABOVE_0, none=True),
     "trace settings": _trace_settings,

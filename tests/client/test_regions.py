@@ -6,11 +6,13 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import gc
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from support.refusals import refused
 
 from tritonsmith_client import (
     AlreadyExistsError,
@@ -30,6 +32,12 @@ from tritonsmith_client.testing import FakeServer
 
 X = np.arange(12, dtype=np.float32).reshape(3, 4)
 Y = np.arange(6, dtype=np.int64).reshape(2, 3)
+
+
+def ours() -> list[Path]:
+    """The files of the regions that this process still has."""
+    gc.collect()
+    return [*Path("/dev/shm").glob(f"tritonsmith_client_{os.getpid()}_*")]
 
 
 def known(client: Client) -> set[str]:
@@ -111,8 +119,6 @@ def test_what_does_not_fit(client: Client) -> None:
         region.tensor("float", (1,))
     with pytest.raises(InputError, match=r"takes float32\[2\] and was given int64\[2\]"):
         region.tensor("FP32", (2,)).write([1, 2])
-    with pytest.raises(InputError, match="a region of 0 bytes"):
-        SystemRegion(0)
     identity = client.model("identity")
     with pytest.raises(
         InputError, match="'IN_FP32' of model 'identity' takes FP32 and was given int32"
@@ -130,6 +136,47 @@ def test_what_does_not_fit(client: Client) -> None:
     with pytest.raises(StatusError):  # too small for what the model says
         identity.using(out={"OUT_FP32": region.tensor("FP32", (1, 1))})(IN_FP32=X)
     client.unregister(region)
+
+
+SIZES: list[Any] = [0, -1, 1.5, 64.0, "64", None, True, [64], b"@", 2**63, np.float64(64)]
+
+
+@pytest.mark.parametrize("size", SIZES, ids=repr)
+def test_a_size_that_is_none(gpu: Memory, size: Any) -> None:
+    for kind in (SystemRegion, CudaRegion):
+        said = refused(f"{kind.__name__}(): size is ", kind, size)
+        assert "; it must be an int from 1 to 9223372036854775807 (bytes)" in said
+    assert not ours() and not gpu.blocks, "something was allocated"
+
+
+@pytest.mark.parametrize("device", [-1, 0.0, "0", "cuda:0", None, True, 2**31], ids=repr)
+def test_a_gpu_that_is_none(gpu: Memory, device: Any) -> None:
+    said = refused("CudaRegion(): device is ", CudaRegion, 64, device)
+    assert "; it must be an int from 0 to 2147483647 (the number of a GPU)" in said
+    assert not gpu.blocks
+
+
+@pytest.mark.parametrize("kind", [SystemRegion, CudaRegion])
+def test_a_tensor_that_is_none(gpu: Memory, kind: Any) -> None:
+    region = kind(np.int64(64))
+    for shape in (5, None, "22", b"22", {2, 3}, (1.5,), ("2",), (-1, 2), [True], (None,)):
+        said = refused("region.tensor(): shape is ", region.tensor, "FP32", shape)
+        assert "; it must be a list or tuple of ints from 0 on" in said
+    for offset in (-1, 0.5, "0", None, True, 2**63):
+        said = refused("region.tensor(): offset is ", region.tensor, "FP32", (1,), offset)
+        assert "; it must be an int from 0 to 9223372036854775807 (bytes)" in said
+    nothing: list[Any] = [5, None, np.float32, [], "fp32"]
+    for dtype in nothing:
+        refused("is no data type; write e.g. 'FP32'", region.tensor, dtype, (1,))
+    tensor = region.tensor("FP32", np.array([2, 3]), np.int64(8))
+    assert (tensor.shape, tensor.offset, tensor.nbytes) == ((2, 3), 8, 24)
+    assert region.tensor("FP32", ()).shape == ()
+
+
+def test_more_memory_than_there_is() -> None:
+    for size in (1 << 50, 2**63 - 1):
+        refused(f"no shared memory of {size} bytes: ", SystemRegion, size)
+    assert not ours(), "the name is still there"
 
 
 def test_a_stream_takes_no_regions(client: Client) -> None:
