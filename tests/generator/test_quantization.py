@@ -13,6 +13,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 from support.command import GenRepo, Outcome
+from support.needs import named, needs
 
 from tritonsmith_generator import reference
 from tritonsmith_generator.cases import load_cases
@@ -157,7 +158,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("kind", REFUSED)
+@pytest.mark.parametrize("kind", named(REFUSED))
 def test_what_cannot_be(kind: str, gen_repo: GenRepo, tmp_path: Path) -> None:
     options, message = REFUSED[kind]
     target = "" if "target" in options else "target: onnxruntime, "
@@ -166,9 +167,7 @@ def test_what_cannot_be(kind: str, gen_repo: GenRepo, tmp_path: Path) -> None:
     assert not (tmp_path / "repository").exists()
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("modelopt") is None, reason="nvidia-modelopt is not installed"
-)
+@needs("modelopt", "tensorrt_rtx")
 @pytest.mark.parametrize(("size", "layers"), [(16, 3), (32, 2)])
 def test_blocks_have_the_size_that_is_asked_for(
     size: int, layers: int, gen_repo: GenRepo, tmp_path: Path

@@ -1,15 +1,18 @@
-"""FP8 and INT4: run where ModelOpt is installed, its absence tested everywhere else."""
+"""FP8 and INT4 by NVIDIA ModelOpt: run where it is installed; elsewhere its absence is tested."""
 
 from __future__ import annotations
 
 import importlib.util
-import os
+import re
+import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from support.needs import needs_modelopt
 
 from tritonsmith_generator import onnxfile, reference
 from tritonsmith_generator.accuracy import measure
@@ -21,10 +24,7 @@ Write = Callable[..., Path]
 Apply = Callable[..., Any]
 Plan = Callable[[Path], int]
 
-has_modelopt = importlib.util.find_spec("modelopt") is not None
-with_modelopt = pytest.mark.skipif(
-    not has_modelopt, reason="nvidia-modelopt is not installed (it needs PyTorch)"
-)
+CONSTRAINTS = Path(__file__).parents[3] / "constraints.txt"
 
 rng = np.random.default_rng(3)
 X = rng.standard_normal((64, 48)).astype(np.float32)
@@ -43,18 +43,26 @@ def samples(tmp_path: Path) -> Samples:
     return Samples(str(tmp_path / "s.npz"))
 
 
-@pytest.mark.skipif(has_modelopt, reason="nvidia-modelopt is installed here")
 @pytest.mark.parametrize("precision", ["fp8", "int4"])
 def test_without_modelopt_the_message_is_the_pip_command(
-    precision: Any, write: Write, samples: Samples, tmp_path: Path
+    precision: Any,
+    write: Write,
+    samples: Samples,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setitem(sys.modules, "modelopt", None)  # where it is installed, it is hidden
     recipe = for_precision(precision, "tensorrt_rtx", "1.7", Options(samples=samples))
-    with pytest.raises(HostError, match=r"pip install .*'tritonsmith\[modelopt\]'"):
+    (tested,) = re.findall("^nvidia-modelopt==.*$", CONSTRAINTS.read_text(), re.MULTILINE)
+    command = f"pip install --no-deps {tested} && pip install 'tritonsmith[modelopt]'"
+    with pytest.raises(HostError, match=re.escape(command)):
         run(recipe.passes, write(MLP, WEIGHTS, opset=21, ir_version=10), tmp_path)
 
 
-@with_modelopt
-@pytest.mark.parametrize(("precision", "limit"), [("fp8", 0.08), ("int4", 0.15)])
+@needs_modelopt
+@pytest.mark.parametrize(
+    ("precision", "limit"), [("fp8", 0.08), ("int4", 0.15)], ids=["fp8", "int4"]
+)
 @pytest.mark.parametrize("given", [True, False], ids=["samples", "no samples"])
 def test_quantized_is_near_fp32_and_tensorrt_takes_it(
     precision: Any,
@@ -84,7 +92,7 @@ def test_quantized_is_near_fp32_and_tensorrt_takes_it(
     assert plan(result.model) > 0
 
 
-@with_modelopt
+@needs_modelopt
 def test_a_kept_node_is_not_the_beginning_of_others(write: Write, apply: Apply) -> None:
     """ModelOpt takes names for patterns that have to fit the beginning of a name."""
     graph = """g (float[b,48] x) => (float[b,16] y) <float[32,48] w, float[16,32] v> {
@@ -94,7 +102,7 @@ def test_a_kept_node_is_not_the_beginning_of_others(write: Write, apply: Apply) 
     assert result.report.dequantize == 1
 
 
-@with_modelopt
+@needs_modelopt
 def test_int4_blocks_divide_the_channels_or_the_layer_is_left(write: Write, apply: Apply) -> None:
     graph = """g (float[b,40] x) => (float[b,16] y) <float[40,32] w, float[32,16] v> {
         h = MatMul(x, w)  y = MatMul(h, v) }"""
@@ -114,18 +122,20 @@ def test_int4_says_when_no_block_fits(write: Write, apply: Apply) -> None:
         apply(Int4(), model)
 
 
-@with_modelopt
+@needs_modelopt
 def test_the_first_int4_compiles_its_extension_wherever_it_is_run(
     write: Write, apply: Apply, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """ModelOpt runs setuptools in the current folder, which takes a project there for its own."""
-    spec = importlib.util.find_spec("modelopt.onnx.quantization.extensions")
-    assert spec is not None and spec.origin is not None
-    extension = Path(spec.origin).parent / "src"
-    if not os.access(extension, os.W_OK):
-        pytest.skip(f"{extension} cannot be written")
-    for built in (*extension.glob("*.so"), *extension.glob(".rendered.*")):
-        built.unlink()
+    """ModelOpt runs setuptools in the current folder, which takes a project there for its own.
+
+    A copy of ModelOpt compiles: the one that is installed is in use by other tests.
+    """
+    spec = importlib.util.find_spec("modelopt")
+    assert spec is not None and spec.submodule_search_locations
+    copy = tmp_path / "packages" / "modelopt"
+    compiled = shutil.ignore_patterns("*.so", ".rendered.*")
+    shutil.copytree(spec.submodule_search_locations[0], copy, ignore=compiled)
+    monkeypatch.syspath_prepend(copy.parent)
     for name in ("one", "two"):
         (tmp_path / "project" / name).mkdir(parents=True)
     about = tmp_path / "project" / "pyproject.toml"
@@ -134,11 +144,11 @@ def test_the_first_int4_compiles_its_extension_wherever_it_is_run(
     graph = "g (float[b,32] x) => (float[b,16] y) <float[32,16] w> { y = MatMul(x, w) }"
     weights = {"w": rng.standard_normal((32, 16)).astype(np.float32)}
     assert apply(Int4(), write(graph, weights, opset=21, ir_version=10)).report.dequantize == 1
-    assert list(extension.glob("*.so"))
+    assert list(copy.rglob("*.so"))
     assert len(list((tmp_path / "project").iterdir())) == 3
 
 
-@with_modelopt
+@needs_modelopt
 def test_nothing_quantized_is_a_failure(write: Write, apply: Apply, tmp_path: Path) -> None:
     graph = "g (float[b,8] x) => (float[b,8] y) <float[8,8] w> { y = MatMul(x, w) }"
     np.savez(tmp_path / "s.npz", x=X[:, :8])
@@ -147,7 +157,7 @@ def test_nothing_quantized_is_a_failure(write: Write, apply: Apply, tmp_path: Pa
         apply(Fp8(Samples(str(tmp_path / "s.npz"))), model)
 
 
-@with_modelopt
+@needs_modelopt
 def test_int8_works_after_modelopt_was_used(write: Write, samples: Samples, tmp_path: Path) -> None:
     """ModelOpt patches ONNX Runtime's quantizer in its process; MatMul and Add then fail in it."""
     graph = """g (float[b,48] x) => (float[b,48] y) <float[48,48] w, float[48] bias> {

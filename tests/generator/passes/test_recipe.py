@@ -51,7 +51,7 @@ RECIPES = {
 }
 
 
-@pytest.mark.parametrize("target", RECIPES)
+@pytest.mark.parametrize("target", RECIPES, ids=" ".join)
 def test_a_target_s_recipe(target: Any) -> None:
     recipe = for_precision(*target)
     assert [step.name for step in recipe.passes] == RECIPES[target]
