@@ -13,6 +13,7 @@ from onnx import helper
 from onnxruntime.datasets import get_example
 from support import bad_models as bad
 from support.command import GenRepo
+from support.needs import named, needs_rtx
 
 from tritonsmith_client import dtypes
 
@@ -145,7 +146,7 @@ BAD: dict[str, tuple[bad.Maker, str, str]] = {
 }
 
 
-@pytest.mark.parametrize("kind", BAD)
+@pytest.mark.parametrize("kind", named(BAD))
 def test_one_clear_message_and_nothing_left(kind: str, gen_repo: GenRepo, tmp_path: Path) -> None:
     make, target, message = BAD[kind]
     folder = tmp_path / "models"
@@ -221,7 +222,7 @@ DOUBTFUL = {
 }
 
 
-@pytest.mark.parametrize("kind", DOUBTFUL)
+@pytest.mark.parametrize("kind", named(DOUBTFUL))
 def test_what_is_only_doubtful_is_built_with_a_warning(
     kind: str, gen_repo: GenRepo, tmp_path: Path
 ) -> None:
@@ -243,6 +244,7 @@ def test_types_that_are_kept(number: int, gen_repo: GenRepo, tmp_path: Path) -> 
     assert config.count(f"data_type: {dtypes.from_onnx(number).config}\n") == 2
 
 
+@needs_rtx
 def test_a_model_without_standard_operators(gen_repo: GenRepo, tmp_path: Path) -> None:
     """It declares no opset of theirs, and needs none: ONNX Runtime serves it, TensorRT does not."""
     node = helper.make_node(

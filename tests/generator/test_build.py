@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import os
@@ -17,13 +16,10 @@ import pytest
 from onnx import numpy_helper
 from support import bad_models as models
 from support.command import GenRepo
+from support.needs import needs_rtx
 
 from tritonsmith_generator.cases import case_path, largest_difference, load_cases
 from tritonsmith_generator.reference import run
-
-needs_rtx = pytest.mark.skipif(
-    importlib.util.find_spec("tensorrt_rtx") is None, reason="tensorrt_rtx is not installed"
-)
 
 SPEC = "models: {m: {onnx: model.onnx, target: onnxruntime, batching: {max: %s}}}\n"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -11,15 +10,14 @@ import pytest
 import yaml
 from support.builder_readback import read_back
 from support.command import GenRepo
+from support.needs import needs_rtx
 
 from tritonsmith_generator import devices, load_spec
 from tritonsmith_generator.builder_options import BuilderOptions, Release, check_options
 from tritonsmith_generator.errors import InputError
 from tritonsmith_generator.worker import run_isolated
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("tensorrt_rtx") is None, reason="tensorrt_rtx is not installed"
-)
+pytestmark = needs_rtx
 
 SIMPLENET = Path(__file__).parents[2] / "model_repository" / "simplenet.onnx"
 

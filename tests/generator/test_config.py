@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from support import bad_models as models
 from support.command import GenRepo
+from support.needs import needs_rtx
 
 from tritonsmith_generator import devices
 from tritonsmith_generator.config import message_from, parse_config, render_config
@@ -151,7 +152,11 @@ def test_a_gpu_that_is_not_here_is_warned_of(gen_repo: GenRepo, tmp_path: Path) 
         ("config: {name: other}", "config.name is 'other', but Triton takes the folder's name"),
         ("config: {max_batchsize: 3}", "did you mean 'max_batch_size'?"),
         ("batching: {preferred: [64]}", "preferred is 64, but the largest batch is 32"),
-        ("target: tensorrt_rtx, instances: {kind: cpu}", "tensorrt_rtx runs on GPUs only"),
+        pytest.param(
+            "target: tensorrt_rtx, instances: {kind: cpu}",
+            "tensorrt_rtx runs on GPUs only",
+            marks=needs_rtx,
+        ),
         ("instances: {kind: cpu, gpus: [0]}", "m.instances: 'gpus' has no meaning with kind: cpu"),
         (
             "target: onnxruntime, builder: {optimization_level: 3, plugins: [a.so]}",

@@ -9,6 +9,7 @@ import pytest
 from google.protobuf.json_format import MessageToDict
 from support import bad_models as models
 from support.command import GenRepo
+from support.needs import needs_rtx
 
 from tritonsmith_generator.config import parse_config, render_config
 from tritonsmith_generator.errors import InputError
@@ -92,16 +93,16 @@ def test_without_batches_the_shape_is_exact() -> None:
     assert graph["input"]["words"]["dim"] == ["6", "8"]
 
 
-def test_other_targets_have_none(gen_repo: GenRepo, tmp_path: Path) -> None:
+@pytest.mark.parametrize("target", ["onnxruntime", pytest.param("tensorrt_rtx", marks=needs_rtx)])
+def test_other_targets_are_refused(target: str, gen_repo: GenRepo, tmp_path: Path) -> None:
     models.saved(models.good())(tmp_path)
-    text = "models: {m: {onnx: model.onnx, target: %s, cuda_graphs: true}}\n"
-    for target in ("onnxruntime", "tensorrt_rtx"):
-        (tmp_path / "models.yaml").write_text(text % target)
-        outcome = gen_repo("models.yaml", "-o", "repository")
-        assert (outcome.code, f"needs target tensorrt, this is {target}" in outcome.err) == (
-            1,
-            True,
-        )
+    text = f"models: {{m: {{onnx: model.onnx, target: {target}, cuda_graphs: true}}}}\n"
+    (tmp_path / "models.yaml").write_text(text)
+    outcome = gen_repo("models.yaml", "-o", "repository")
+    assert (outcome.code, f"needs target tensorrt, this is {target}" in outcome.err) == (1, True)
+
+
+def test_other_targets_have_none() -> None:
     made, _ = config(models.good(), target="onnxruntime")  # what "auto" is without TensorRT
     assert not made.HasField("optimization")
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from onnx import TensorProto, helper
 from support import engine_models as models
+from support.needs import needs_rtx
 
 from tritonsmith_client.dtypes import from_wire
 from tritonsmith_generator import devices
@@ -28,9 +29,7 @@ from tritonsmith_generator.errors import HostError, InputError
 from tritonsmith_generator.profiles import Profile, ShapeRange, check_profiles
 from tritonsmith_generator.signature import Signature, Tensor
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("tensorrt_rtx") is None, reason="tensorrt_rtx is not installed"
-)
+pytestmark = needs_rtx
 
 
 def request(onnx: Path, tmp_path: Path, *profiles: Profile, **options: Any) -> EngineRequest:

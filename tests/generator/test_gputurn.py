@@ -10,11 +10,11 @@ import json
 import os
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from support import bad_models as models
+from support.needs import needs_rtx
 from support.stand_in_driver import THREE_GPUS, compile_library
 
 GPUS = [
@@ -84,7 +84,7 @@ def test_builds_on_one_gpu_take_turns(environment: dict[str, str], killed: bool)
         other.communicate("\n")
 
 
-@pytest.mark.skipif(find_spec("tensorrt_rtx") is None, reason="tensorrt_rtx is not installed")
+@needs_rtx
 def test_plans_are_built_on_both_gpus_of_a_kind(
     tmp_path: Path, environment: dict[str, str]
 ) -> None:

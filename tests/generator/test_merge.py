@@ -16,6 +16,7 @@ import pytest
 from support import bad_models as models
 from support.command import GenRepo
 from support.gpu_repositories import as_tensorrt, edit_lock
+from support.needs import needs_rtx
 
 from tritonsmith_generator import devices, merge
 from tritonsmith_generator.cases import Case, load_cases, write_cases
@@ -39,6 +40,8 @@ models:
 _MODULES = ("onnxruntime", "tensorrt", "cuda.bindings")
 
 BuildOn = Callable[..., Path]
+
+pytestmark = needs_rtx
 
 
 @pytest.fixture(scope="module")

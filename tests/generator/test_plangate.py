@@ -6,7 +6,6 @@ wrong. tests/gpu has the real ones.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ import numpy as np
 import pytest
 from support.answering_toolchain import AnsweringToolchain
 from support.command import GenRepo
+from support.needs import needs_rtx
 
 from tritonsmith_generator import ModelResult, Spec, build
 from tritonsmith_generator.cachefolder import cache_folder
@@ -24,9 +24,7 @@ from tritonsmith_generator.enginelayers import EngineLayers
 
 SIMPLENET = Path(__file__).parents[2] / "model_repository/simplenet.onnx"
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("tensorrt_rtx") is None, reason="tensorrt_rtx is not installed"
-)
+pytestmark = needs_rtx
 
 
 class World:

@@ -16,6 +16,7 @@ import pytest
 from onnx import helper, numpy_helper
 from support import bad_models as models
 from support.command import GenRepo, Outcome
+from support.needs import named, needs_rtx
 
 from tritonsmith_generator.accuracy import Limits
 from tritonsmith_generator.cases import case_path, load_cases
@@ -41,6 +42,7 @@ def built(outcome: Outcome) -> dict[str, Any]:
     return dict(model)
 
 
+@needs_rtx
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "fp16", "bf16", "int8"])
 def test_plans_of_every_precision(
     precision: str, gen_repo: GenRepo, tmp_path: Path, samples: Path
@@ -58,6 +60,7 @@ def test_plans_of_every_precision(
     assert gen_repo("check", "repository").code == 0
 
 
+@needs_rtx
 def test_half_is_not_fp32_under_another_name(
     gen_repo: GenRepo, tmp_path: Path, samples: Path
 ) -> None:
@@ -75,6 +78,7 @@ def test_half_is_not_fp32_under_another_name(
     assert max(sizes["fp16"], sizes["bf16"]) < 0.9 * sizes["fp32"], sizes
 
 
+@needs_rtx
 def test_neither_torch_nor_tools_that_were_found_wanting_are_needed(
     tmp_path: Path, samples: Path
 ) -> None:
@@ -103,6 +107,7 @@ def test_neither_torch_nor_tools_that_were_found_wanting_are_needed(
     assert "5 built" in done.stdout
 
 
+@needs_rtx
 @pytest.mark.parametrize(
     ("precision", "capability", "fits"),
     [
@@ -235,6 +240,7 @@ def test_the_summary_and_the_lock_say_what_was_allowed(gen_repo: GenRepo, tmp_pa
     assert read_lock(lock.parent).models["m"].limit == Limits(relative_l2=0.5)
 
 
+@needs_rtx
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_weights_that_were_not_trained_for_sparsity(
     precision: str, gen_repo: GenRepo, tmp_path: Path
@@ -279,6 +285,7 @@ def test_where_no_part_of_the_nodes_is_enough_the_next_precision_is_named(
     assert "would leave nothing" not in refused and "keep layers in FP32" in refused
 
 
+@needs_rtx
 def test_infinity_asks_for_a_precision_that_the_target_has(
     gen_repo: GenRepo, tmp_path: Path
 ) -> None:
@@ -308,6 +315,7 @@ def test_layers_that_the_user_keeps_in_fp32(gen_repo: GenRepo, tmp_path: Path) -
     assert any("2 nodes left as they were" in note for note in notes), notes
 
 
+@needs_rtx
 def test_a_pass_that_had_nothing_to_do_says_nothing(gen_repo: GenRepo, tmp_path: Path) -> None:
     """Tidy and opset change nothing in this graph; in the other one a node has no name."""
     proto = overflowing(2.0)
@@ -387,7 +395,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("kind", REFUSED)
+@pytest.mark.parametrize("kind", named(REFUSED))
 def test_what_cannot_be(kind: str, gen_repo: GenRepo, tmp_path: Path) -> None:
     options, message = REFUSED[kind]
     with (tmp_path / "array.npz").open("wb") as file:
@@ -399,6 +407,7 @@ def test_what_cannot_be(kind: str, gen_repo: GenRepo, tmp_path: Path) -> None:
     assert not (tmp_path / "repository").exists()
 
 
+@needs_rtx
 def test_builder_options_reach_the_plan(gen_repo: GenRepo, tmp_path: Path) -> None:
     """Too little workspace: the build fails, and says so."""
     spec(tmp_path, "target: tensorrt_rtx, builder: {memory_pools: {workspace: 0}}")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from support import bad_models as models
 from support.command import GenRepo, Outcome
+from support.needs import needs_rtx
 
 from tritonsmith_generator.cases import case_path, load_cases
 from tritonsmith_generator.config import parse_config
@@ -32,6 +33,7 @@ def recorded(folder: Path) -> list[list[int]]:
     return [case.inputs["target"].tolist() for case in cases]
 
 
+@needs_rtx
 def test_values_of_the_spec_reach_plan_cases_and_warmup(gen_repo: GenRepo, tmp_path: Path) -> None:
     outcome = build(gen_repo, tmp_path, f"target: tensorrt_rtx, shapes: {{{X}, {TARGET}}}")
     assert outcome.code == 0, outcome
@@ -44,7 +46,7 @@ def test_values_of_the_spec_reach_plan_cases_and_warmup(gen_repo: GenRepo, tmp_p
     assert np.frombuffer(file.read_bytes(), np.int64).tolist() == [2, 3]
 
 
-@pytest.mark.parametrize("target", ["tensorrt_rtx", "onnxruntime"])
+@pytest.mark.parametrize("target", ["onnxruntime", pytest.param("tensorrt_rtx", marks=needs_rtx)])
 def test_values_are_taken_from_samples(target: str, gen_repo: GenRepo, tmp_path: Path) -> None:
     np.savez(
         tmp_path / "samples.npz",
@@ -88,7 +90,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("kind", REFUSED)
-@pytest.mark.parametrize("target", ["tensorrt_rtx", "onnxruntime"])
+@pytest.mark.parametrize("target", ["onnxruntime", pytest.param("tensorrt_rtx", marks=needs_rtx)])
 def test_what_is_missing_or_wrong_is_said_before_the_build(
     kind: str, target: str, gen_repo: GenRepo, tmp_path: Path
 ) -> None:

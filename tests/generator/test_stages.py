@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import importlib.util
 import json
 import os
 import subprocess
@@ -18,6 +17,7 @@ import pytest
 from onnx import helper
 from support import bad_models as models
 from support.command import GenRepo
+from support.needs import needs_rtx
 
 from tritonsmith_generator import build, load_spec
 from tritonsmith_generator.cachefolder import cache_folder
@@ -25,9 +25,7 @@ from tritonsmith_generator.cachefolder import cache_folder
 SIMPLENET = Path(__file__).parents[2] / "model_repository/simplenet.onnx"
 STAGES = ("cases", "conversion", "plan", "config.pbtxt")
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("tensorrt_rtx") is None, reason="tensorrt_rtx is not installed"
-)
+pytestmark = needs_rtx
 
 
 def spec(options: str, source: object = SIMPLENET) -> None:

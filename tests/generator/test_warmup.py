@@ -10,6 +10,7 @@ import pytest
 from onnx import TensorProto
 from support import bad_models as models
 from support.command import GenRepo, Outcome
+from support.needs import needs_rtx
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 from tritonclient.utils import deserialize_bytes_tensor
 
@@ -40,12 +41,12 @@ def files(folder: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize(
     ("options", "samples"),
     [
-        ("target: tensorrt_rtx", 1),
-        ("target: tensorrt_rtx, warmup: false", 0),
+        pytest.param("target: tensorrt_rtx", 1, marks=needs_rtx),
+        pytest.param("target: tensorrt_rtx, warmup: false", 0, marks=needs_rtx),
         ("target: onnxruntime", 0),
         ("target: onnxruntime, warmup: true", 1),
         ("target: onnxruntime, warmup: true, config: {model_warmup: []}", 0),
-        ("target: tensorrt_rtx, config: {max_batch_size: 2}", 0),
+        pytest.param("target: tensorrt_rtx, config: {max_batch_size: 2}", 0, marks=needs_rtx),
     ],
 )
 def test_plans_are_warmed_up_unless_the_spec_says_otherwise(
@@ -106,6 +107,7 @@ def test_strings_are_stored_as_triton_sends_them(gen_repo: GenRepo, tmp_path: Pa
     assert len(deserialize_bytes_tensor(stored)) == 4
 
 
+@needs_rtx
 def test_inputs_with_an_axis_of_one_name_are_as_large(gen_repo: GenRepo, tmp_path: Path) -> None:
     """The batch of 'factor' is that of 'words', or TensorRT would be asked for 16 times 32 rows."""
     assert build(gen_repo, tmp_path, f"target: tensorrt_rtx, {SHAPES}").code == 0
