@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import ml_dtypes
@@ -15,21 +13,21 @@ from tritonsmith_client.errors import CudaError
 from tritonsmith_generator.errors import HostError
 from tritonsmith_generator.gputurn import gpu_turn
 from tritonsmith_generator.plananswers import Arrays, PlanAnswers, PlanQuestion
+from tritonsmith_generator.servercode import server_code
 from tritonsmith_generator.tensorrt_start import logger
 
 __all__ = ["answers"]
 
-_RUNNER = Path(__file__).parent / "backends" / "common"
 _BF16 = "BF16"
 
 
+@server_code()
 def answers(trt: Any, question: PlanQuestion, on_wait: Callable[[], None]) -> PlanAnswers:
     """Each input's outputs. ``on_wait`` is called if another build has the GPU.
 
     A plan of TensorRT for RTX may be for other GPUs than this machine's: that is no failure.
     Raises HostError for any other failure of TensorRT or CUDA.
     """
-    sys.path.append(str(_RUNNER))  # a package of the server's, whose Python may lack all of ours
     try:
         from tritonsmith_backend.plan_engine import Plan
 
@@ -51,8 +49,6 @@ def answers(trt: Any, question: PlanQuestion, on_wait: Callable[[], None]) -> Pl
         raise HostError(str(exc)) from exc
     except Exception as exc:  # whatever it is: the plan is there, and who waits is to know that
         raise HostError(f"{type(exc).__name__}: {exc}") from exc
-    finally:
-        sys.path.remove(str(_RUNNER))
 
 
 def _run(trt: Any, opened: Any, question: PlanQuestion) -> tuple[Arrays | None, ...]:

@@ -114,6 +114,15 @@ def test_a_library_that_registers_its_plugins_when_it_is_opened(gen_repo: GenRep
     build(gen_repo)
 
 
+def test_a_library_without_plugins(gen_repo: GenRepo, tmp_path: Path) -> None:
+    spec("{plugins: [libmine.so]}")
+    source = ["-x", "c++", "/dev/null"]
+    subprocess.run(["g++", "-shared", "-fPIC", "-o", "libmine.so", *source], check=True)
+    outcome = gen_repo("models.yaml", "-o", "repository")
+    told = f"the plugin library {tmp_path}/libmine.so registers no plugin with TensorRT: "
+    assert (outcome.code, told in outcome.err) == (1, True), outcome
+
+
 @pytest.mark.parametrize(
     ("plugins", "message"),
     [

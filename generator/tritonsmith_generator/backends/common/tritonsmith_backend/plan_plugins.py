@@ -1,9 +1,13 @@
-"""The plugin libraries of a plan, loaded before it is: TensorRT finds no plugin by itself."""
+"""The plugin libraries of a plan, loaded before it is: TensorRT finds no plugin by itself.
+
+A build loads them with this too.
+"""
 
 from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,35 +16,36 @@ __all__ = ["load_plugins"]
 
 # Since TensorRT 10, where the second does not list them all, and before.
 _CREATORS = ("all_creators", "plugin_creator_list")
-_loaded: dict[Path, Any] = {}
 
 
-def load_plugins(trt: ModuleType, libraries: Sequence[Path]) -> None:
-    """Register what these libraries hold, for all of this process.
+def load_plugins(trt: ModuleType, libraries: Sequence[Path]) -> tuple[Path, ...]:
+    """Register what these libraries hold, for builders and runtimes of this process alike.
 
+    Returns those that register nothing when they are opened, but have to be asked by TensorRT.
     Raises RuntimeError for a library that is missing or that does not load.
     """
-    for library in libraries:
-        path = library.resolve()
-        if path not in _loaded:
-            _loaded[path] = _load(trt.get_plugin_registry(), path)
+    # An absolute path: for a bare name the loader looks elsewhere.
+    return tuple(library for library in libraries if not _load(trt, library.resolve()))
 
 
-def _load(registry: Any, path: Path) -> Any:
+@cache  # TensorRT refuses a library whose plugins it has
+def _load(trt: ModuleType, path: Path) -> bool:
     if not path.is_file():
         raise RuntimeError(
             f"the plugin library {path} is missing, and the plan needs it: copy it there, or build "
             "the model again (gen-repo build)"
         )
+    registry = trt.get_plugin_registry()
     before = _count(registry)
     try:
-        loaded = ctypes.CDLL(str(path))
+        ctypes.CDLL(str(path))
     except OSError as exc:
         raise RuntimeError(f"the plugin library {path} does not load: {exc}") from exc
-    # REGISTER_TENSORRT_PLUGIN has done it by now; what TensorRT has to ask for, it takes once.
-    if _count(registry) == before and registry.load_library(str(path)) is None:
+    if _count(registry) > before:  # REGISTER_TENSORRT_PLUGIN
+        return True
+    if registry.load_library(str(path)) is None:
         raise RuntimeError(f"the plugin library {path} registers no plugin with TensorRT")
-    return loaded
+    return False
 
 
 def _count(registry: Any) -> int:
