@@ -13,8 +13,11 @@ from support.command import GenRepo, Outcome
 from support.gpu_repositories import as_tensorrt, edit_lock
 from support.plugin_library import compile_plugin, needs_compiler
 
+from tritonsmith_generator.builder_options import BuilderOptions
+from tritonsmith_generator.engine import EngineRequest, build_engine
 from tritonsmith_generator.inspection import read_config
 from tritonsmith_generator.lock import read_lock
+from tritonsmith_generator.profiles import ShapeRange
 
 SIMPLENET = Path(__file__).parents[2] / "model_repository/simplenet.onnx"
 
@@ -112,6 +115,18 @@ def test_a_library_that_registers_its_plugins_when_it_is_opened(gen_repo: GenRep
     spec("{plugins: [libmine.so]}")
     compile_plugin(Path("libmine.so"), when_opened=True)
     build(gen_repo)
+
+
+@pytest.mark.parametrize("when_opened", [True, False])
+def test_the_report_names_libraries_that_have_to_be_asked(
+    when_opened: bool, tmp_path: Path
+) -> None:
+    """Triton's TensorRT backend opens a library and does no more."""
+    library = compile_plugin(tmp_path / "libmine.so", when_opened=when_opened)
+    options = BuilderOptions(plugins=(library,))
+    shapes = ({"input": ShapeRange((1, 784), (1, 784), (1, 784))},)
+    request = EngineRequest("tensorrt_rtx", SIMPLENET, tmp_path / "m.plan", shapes, options)
+    assert build_engine(request).deferred_plugins == (() if when_opened else ("libmine.so",))
 
 
 def test_a_library_without_plugins(gen_repo: GenRepo, tmp_path: Path) -> None:
