@@ -9,7 +9,7 @@ from pathlib import Path
 __all__ = ["is_abandoned", "region_name"]
 
 _PREFIX = "tritonsmith_client"
-_START = 19  # of the fields in /proc/PID/stat that follow the program's name
+_STATE, _START = 0, 19  # among the fields in /proc/PID/stat that follow the program's name
 
 
 def region_name() -> str:
@@ -21,22 +21,42 @@ def region_name() -> str:
 def is_abandoned(name: str) -> bool:
     """Whether a region was made by a process of this client that has ended.
 
-    False where that cannot be known, as for processes in another container.
+    False where that cannot be known, as for processes in another container. A process has one
+    number and start until the machine starts anew, and shared memory does not outlast that.
     """
     parts = name.removeprefix(_PREFIX + "_").split("_")
     if not name.startswith(_PREFIX) or len(parts) != 4 or not parts[0].isdecimal():
         return False
     process, started, namespace, _ = parts
-    return namespace == _namespace() != "" and started != _started(int(process))
+    return namespace == _namespace() != "" and _has_ended(int(process), started)
+
+
+def _has_ended(process: int, started: str) -> bool:
+    state = _state(process)
+    if state:  # a zombie holds no memory, and may never be waited for
+        return state[_START] != started or state[_STATE] == "Z"
+    try:  # /proc may hide the processes of other users
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):
+        pass
+    return False
 
 
 def _started(process: int) -> str:
     """When a process started, in clock ticks since the machine did; empty if it is not there."""
+    state = _state(process)
+    return state[_START] if state else ""
+
+
+def _state(process: int) -> list[str]:
+    """What the system says about a process; nothing if it is not there, or hidden."""
     try:
-        stat = Path(f"/proc/{process}/stat").read_text()
+        stat = Path(f"/proc/{process}/stat").read_bytes()  # a program's name may be any bytes
     except OSError:
-        return ""
-    return stat.rpartition(")")[2].split()[_START]
+        return []
+    return stat.rpartition(b")")[2].decode().split()
 
 
 def _namespace() -> str:

@@ -190,6 +190,7 @@ class SystemRegion(Region):
         from .optionchecks import checked  # which knows regions itself
 
         size = checked("size", size, "SystemRegion()")
+        memory.clear_folder()
         try:
             self._memory = memory.Region(size)
         except OSError as exc:

@@ -1,0 +1,91 @@
+"""Which regions of shared memory were left by processes that have ended, and what becomes of them:
+with real processes, killed, not waited for, hidden and with names that are no text."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tritonsmith_client import SystemRegion
+from tritonsmith_client.ownership import is_abandoned
+
+NAME = "import sys; from tritonsmith_client.ownership import region_name; print(region_name())"
+WAIT = f"{NAME}; sys.stdout.flush(); sys.stdin.read()"
+JUDGE = """
+import os, sys
+from tritonsmith_client.ownership import is_abandoned
+os.setgroups([])
+os.setgid(65534)
+os.setuid(65534)
+print(is_abandoned(sys.argv[1]))
+"""
+
+
+@pytest.fixture
+def other() -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A process that waits, and a name for a region of its."""
+    command = [sys.executable, "-c", WAIT]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        yield process, process.stdout.readline().strip()
+        process.kill()
+
+
+def test_a_process_that_nobody_waits_for(other: tuple[subprocess.Popen[str], str]) -> None:
+    process, name = other
+    assert not is_abandoned(name)
+    process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    assert f"{process.pid} " in Path(f"/proc/{process.pid}/stat").read_text(), "it is no zombie"
+    assert is_abandoned(name)
+    process.wait()
+    assert is_abandoned(name)
+
+
+def test_a_process_that_is_hidden(other: tuple[subprocess.Popen[str], str]) -> None:
+    """As on hosts whose users do not see each other's processes."""
+    process, name = other
+    judge = f'exec "$0" -c "$1" {name}'
+    hidden = ["unshare", "--mount", "sh", "-c", f"mount -t proc -o hidepid=2 proc /proc && {judge}"]
+    if os.getuid() or subprocess.run([*hidden[:-1], "mount -t proc none /proc"]).returncode:
+        pytest.skip("only root may mount a /proc that hides processes")
+
+    def abandoned() -> str:
+        done = subprocess.run([*hidden, sys.executable, JUDGE], capture_output=True, text=True)
+        assert not done.stderr
+        return done.stdout.strip()
+
+    assert abandoned() == "False"
+    process.kill()
+    process.wait()
+    assert abandoned() == "True"
+
+
+def test_a_program_whose_name_is_no_text() -> None:
+    code = f"open('/proc/self/comm', 'wb').write(b'gr\\xc3'); {NAME}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert not done.stderr and done.stdout.startswith("tritonsmith_client_")
+
+
+def test_the_next_region_clears_up_after_a_killed_program() -> None:
+    code = """
+import os
+from tritonsmith_client import SystemRegion
+region = SystemRegion(64)
+print(region.name, flush=True)
+os.kill(os.getpid(), 9)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    file = Path("/dev/shm", done.stdout.strip())
+    assert done.returncode == -9 and file.name and file.exists()
+    region = SystemRegion(64)
+    assert not file.exists() and Path("/dev/shm", region.name).exists()
+    SystemRegion(64).close()
+    assert Path("/dev/shm", region.name).exists(), "its process is there"
