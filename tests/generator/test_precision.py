@@ -16,7 +16,7 @@ import pytest
 from onnx import helper, numpy_helper
 from support import bad_models as models
 from support.command import GenRepo, Outcome
-from support.needs import named, needs_rtx
+from support.needs import named, needs_modelopt, needs_rtx
 
 from tritonsmith_generator.accuracy import Limits
 from tritonsmith_generator.cases import case_path, load_cases
@@ -116,6 +116,10 @@ def test_neither_torch_nor_tools_that_were_found_wanting_are_needed(
         ("fp16", "7.5", True),
         ("int8", "7.5", True),
         ("bf16", "8.0", True),
+        pytest.param("fp8", "8.6", False, marks=needs_modelopt),
+        pytest.param("fp8", "8.9", True, marks=needs_modelopt),
+        pytest.param("int4", "7.5", False, marks=needs_modelopt),
+        pytest.param("int4", "8.0", True, marks=needs_modelopt),
     ],
 )
 def test_which_gpu_takes_what_is_known_without_one(
