@@ -66,6 +66,12 @@ def test_the_client_in_ten_lines_prints_eight_digits(
     assert re.fullmatch(r"\[\d( \d){7}\]\n", capsys.readouterr().out)
 
 
+def test_the_client_calls_where_the_commands_serve() -> None:
+    (program,) = blocks("python")
+    ports = re.findall(r"gen-repo serve .* --grpc-port (\d+) --http-port (\d+)", README)
+    assert re.findall(r"localhost:(\d+)", program) == [*ports[0]]
+
+
 def test_every_make_target_and_file_that_the_documents_name_exists() -> None:
     makefile = (ROOT / "Makefile").read_text()
     for document in ("README.md", "CONTRIBUTING.md"):
