@@ -21,8 +21,8 @@ def region_name() -> str:
 def is_abandoned(name: str) -> bool:
     """Whether a region was made by a process of this client that has ended.
 
-    False where that cannot be known, as for processes in another container. A process has one
-    number and start until the machine starts anew, and shared memory does not outlast that.
+    False where that cannot be known, as for processes in another container, or on another machine
+    whose server is reached through a forwarded port.
     """
     parts = name.removeprefix(_PREFIX + "_").split("_")
     if not name.startswith(_PREFIX) or len(parts) != 4 or not parts[0].isdecimal():
@@ -60,8 +60,10 @@ def _state(process: int) -> list[str]:
 
 
 def _namespace() -> str:
-    """The process numbers' namespace; empty where there is none."""
+    """Where a process is known by its number: the kernel as it was started, and the numbers'
+    namespace, whose own number is the same on many machines. Empty where there is none."""
     try:
-        return Path("/proc/self/ns/pid").readlink().name.strip("pid:[]")
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return Path("/proc/self/ns/pid").readlink().name.strip("pid:[]") + "-" + boot
     except OSError:
         return ""

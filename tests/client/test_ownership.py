@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -66,6 +67,16 @@ def test_a_process_that_is_hidden(other: tuple[subprocess.Popen[str], str]) -> N
     process.kill()
     process.wait()
     assert abandoned() == "True"
+
+
+def test_a_process_on_another_machine(other: tuple[subprocess.Popen[str], str]) -> None:
+    """A port may be forwarded to it, and its numbers say nothing here."""
+    process, name = other
+    process.kill()
+    process.wait()
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    assert boot in name and is_abandoned(name)
+    assert not is_abandoned(name.replace(boot, str(uuid.uuid4())))
 
 
 def test_a_program_whose_name_is_no_text() -> None:
