@@ -100,6 +100,10 @@ class ClientCore:
                 "make a client for one of them"
             )
         yield from self.ask(region.registration(self.protocol), deadline)
+        if not self._regions:
+            from .abandoned import unregister_abandoned  # for users of such regions only
+
+            yield from unregister_abandoned(self.protocol)
         self._regions[region.name] = region
 
     def unregister(self, region: Region, deadline: Deadline) -> Flow[None]:

@@ -11,14 +11,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.callers import WAYS, Caller, caller
 
 from tritonsmith_client import SystemRegion
+from tritonsmith_client.abandoned import refuses_while_in_use
 from tritonsmith_client.ownership import is_abandoned
+from tritonsmith_generator.serve import Server
 
 NAME = "import sys; from tritonsmith_client.ownership import region_name; print(region_name())"
 WAIT = f"{NAME}; sys.stdout.flush(); sys.stdin.read()"
 JUDGE = """
 import os, sys
+from tritonsmith_client.abandoned import refuses_while_in_use
 from tritonsmith_client.ownership import is_abandoned
 os.setgroups([])
 os.setgid(65534)
@@ -100,3 +104,38 @@ os.kill(os.getpid(), 9)
     assert not file.exists() and Path("/dev/shm", region.name).exists()
     SystemRegion(64).close()
     assert Path("/dev/shm", region.name).exists(), "its process is there"
+
+
+@pytest.mark.parametrize(("kind", "way"), WAYS)
+def test_the_server_lets_go_of_what_a_killed_program_registered(
+    server: Server, kind: str, way: str
+) -> None:
+    code = f"""
+import os
+from tritonsmith_client import Client, SystemRegion
+region = SystemRegion(64)
+Client({server.http_url!r}).register(region)
+print(region.name, flush=True)
+os.kill(os.getpid(), 9)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    left = done.stdout.strip()
+
+    def known(client: Caller) -> set[str]:
+        return {status.name for status in client.memory_status()}
+
+    with caller(kind, way, server.http_url if way == "http" else server.grpc_url) as client:
+        assert done.returncode == -9 and left in known(client)
+        regions = [SystemRegion(64) for _ in range(2)]
+        for region in regions:
+            client.register(region)
+        assert left not in known(client)
+        assert {region.name for region in regions} <= known(client)
+
+
+def test_older_servers_are_not_asked_to_let_go() -> None:
+    """They would do so while a model still writes."""
+    for version in ("2.51.0", "2.73", "3.0.0"):
+        assert refuses_while_in_use(version)
+    for version in ("2.50.0", "2.9.0", "1.60", "", "dev"):
+        assert not refuses_while_in_use(version)
