@@ -10,6 +10,7 @@ import pytest
 from support import bad_models as models
 from support.command import run_gen_repo
 from support.gpu_repositories import as_tensorrt
+from support.needs import needs_rtx
 
 from tritonsmith_generator import devices
 
@@ -20,6 +21,7 @@ models:
 """
 
 
+@needs_rtx
 def test_live_check_and_deployment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
