@@ -95,10 +95,9 @@ class Int4:
         if len(skipped) == len(channels):
             found = ", ".join(f"{name}: {count}" for name, count in list(channels.items())[:5])
             why = f"blocks of {block} divide no layer's input channels ({found})"
+            none = "no Gemm or MatMul has a stored weight (simplify: true stores computed ones)"
             raise InputError(
-                "nothing can be quantized to INT4: "
-                f"{why if channels else 'there is no Gemm or MatMul with a constant weight'}; "
-                "use precision int8"
+                f"nothing can be quantized to INT4: {why if channels else none}; use precision int8"
             )
         options = {
             "quantize_mode": "int4",

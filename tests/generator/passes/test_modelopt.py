@@ -19,6 +19,7 @@ from tritonsmith_generator.accuracy import measure
 from tritonsmith_generator.errors import HostError, InputError
 from tritonsmith_generator.passes import Options, Samples, for_precision, run
 from tritonsmith_generator.passes.modelopt import Fp8, Int4
+from tritonsmith_generator.passes.simplify import Simplify
 
 Write = Callable[..., Path]
 Apply = Callable[..., Any]
@@ -31,6 +32,8 @@ X = rng.standard_normal((64, 48)).astype(np.float32)
 # transB as in every exported torch Linear; 48 and 32 input channels: blocks of 16.
 MLP = """g (float[b,48] x) => (float[b,16] y) <float[32,48] w, float[16,32] v> {
     h = Gemm<transB = 1>(x, w)  i = Relu(h)  y = Gemm<transB = 1>(i, v) }"""
+COMPUTED = """g (float[b,32] x) => (float[b,48] y) <float[32,48] w> {
+    v = Abs(w)  y = MatMul(x, v) }"""
 WEIGHTS = {
     "w": rng.standard_normal((32, 48)).astype(np.float32),
     "v": rng.standard_normal((16, 32)).astype(np.float32),
@@ -120,6 +123,17 @@ def test_int4_says_when_no_block_fits(write: Write, apply: Apply) -> None:
         InputError, match="blocks of 16 divide no .*MatMul_1: 10.*use precision int8"
     ):
         apply(Int4(), model)
+
+
+def test_int4_says_how_a_computed_weight_is_stored(write: Write, apply: Apply) -> None:
+    with pytest.raises(InputError, match="no Gemm or MatMul has a stored weight .simplify: true"):
+        apply(Int4(), write(COMPUTED, {"w": WEIGHTS["w"]}, opset=21, ir_version=10))
+
+
+@needs_modelopt
+def test_a_computed_weight_that_is_stored_becomes_int4(write: Write, apply: Apply) -> None:
+    model = write(COMPUTED, {"w": WEIGHTS["w"]}, opset=21, ir_version=10)
+    assert apply(Int4(), apply(Simplify(), model).model).report.dequantize == 1
 
 
 @needs_modelopt
