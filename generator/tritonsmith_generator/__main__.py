@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 
 
 def main() -> None:
     """Run the command line; exits with the codes listed in ``errors``."""
+    # Pydantic would look for its plugins in each package that is installed.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     try:
         from tritonsmith_generator.commands import run
     except ModuleNotFoundError as exc:

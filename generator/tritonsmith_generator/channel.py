@@ -1,48 +1,63 @@
-"""Whole messages between two processes, over a pair of pipes.
+"""Whole messages between two processes on one machine.
 
 ``multiprocessing.connection`` has more, and takes as long to import as an interpreter to start.
 """
 
 from __future__ import annotations
 
-import os
 import select
+import socket
 from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
 __all__ = ["Channel", "channels", "ready"]
 
 _LENGTH = 8  # bytes that say how many follow
+_MOST_DESCRIPTORS = 16
 
 
 class Channel:
-    """One end. ``incoming`` and ``outgoing`` are descriptors of pipes, which it owns."""
+    """One end of a connected pair of sockets, which it owns."""
 
-    def __init__(self, incoming: int, outgoing: int) -> None:
-        self.incoming, self.outgoing = incoming, outgoing
+    def __init__(self, end: socket.socket) -> None:
+        self._socket = end
 
     def fileno(self) -> int:
         """Readable when ``receive`` has something."""
-        return self.incoming
+        return self._socket.fileno()
 
     def send(self, message: bytes) -> None:
-        """Raises BrokenPipeError if nobody has the other end open."""
-        left = memoryview(len(message).to_bytes(_LENGTH, "little") + message)
-        while left:
-            left = left[os.write(self.outgoing, left) :]
+        """Raises ConnectionError if nobody has the other end open."""
+        self._socket.sendall(len(message).to_bytes(_LENGTH, "little") + message)
 
     def receive(self) -> bytes:
         """The next message, waited for. Raises EOFError if there will be none."""
         return self._read(int.from_bytes(self._read(_LENGTH), "little"))
 
+    def send_descriptors(self, descriptors: Sequence[int]) -> None:
+        """The other process gets descriptors of its own for what these stand for, locks included.
+
+        It has to call ``receive_descriptors`` between the same two messages.
+        """
+        socket.send_fds(self._socket, [b"\0"], descriptors)
+
+    def receive_descriptors(self) -> Sequence[int]:
+        """What the other process passes on; processes that this one starts do not inherit it."""
+        _, descriptors, _, _ = socket.recv_fds(
+            self._socket, 1, _MOST_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
+        )
+        return descriptors
+
     def close(self) -> None:
-        os.close(self.incoming)
-        os.close(self.outgoing)
+        self._socket.close()
 
     def _read(self, size: int) -> bytes:
         data = bytearray()
         while len(data) < size:
-            piece = os.read(self.incoming, size - len(data))
+            try:
+                piece = self._socket.recv(min(size - len(data), 1 << 20))
+            except ConnectionResetError:  # it ended with a message of ours unread
+                piece = b""
             if not piece:
                 raise EOFError
             data += piece
@@ -51,8 +66,8 @@ class Channel:
 
 def channels() -> tuple[Channel, Channel]:
     """Both ends; no process inherits them unless it is told to."""
-    (there, here), (back, forth) = os.pipe(), os.pipe()
-    return Channel(back, here), Channel(there, forth)
+    here, there = socket.socketpair()
+    return Channel(here), Channel(there)
 
 
 class _Readable(Protocol):

@@ -8,6 +8,7 @@ with engine_process(toolchain, "tensorrt") as process:
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
@@ -71,7 +72,8 @@ def engine_process(toolchain: Toolchain, library: Library) -> EngineProcess:
 def start_early(library: Library) -> None:
     """Start what the next ``engine_process`` of this process will be."""
     if library not in _early:
-        _early[library] = _Here(library)
+        # Before its first work this process has one thread, and next to nothing is loaded.
+        _early[library] = _Here(library, fork=threading.active_count() == 1)
         _early[library].prepare()
 
 
@@ -79,8 +81,8 @@ _early: dict[Library, EngineProcess] = {}
 
 
 class _Here(EngineProcess):
-    def __init__(self, library: Library) -> None:
-        self._library = library
+    def __init__(self, library: Library, fork: bool = False) -> None:
+        self._library, self._fork = library, fork
         self._child: worker.Child | None = None
 
     def prepare(self) -> None:
@@ -121,7 +123,7 @@ class _Here(EngineProcess):
 
     def _started(self) -> worker.Child:
         if self._child is None:
-            self._child = worker.Child(_ONE_THREAD)
+            self._child = worker.Child(_ONE_THREAD, fork=self._fork)
         return self._child
 
 

@@ -21,7 +21,7 @@ from tritonsmith_generator.devices import Gpu
 from tritonsmith_generator.errors import HostError
 from tritonsmith_generator.events import Event, OnEvent
 from tritonsmith_generator.schedule import Running, Task, gpu_for, may_start, waits_for_gpu
-from tritonsmith_generator.worker import Child, Function
+from tritonsmith_generator.worker import Child, Function, new_child
 
 __all__ = ["Ended", "Limits", "run_side_by_side"]
 
@@ -165,7 +165,7 @@ class _Crew:
     def _start(self, task: Task) -> None:
         gpu = gpu_for(task, self._running(), self._limits.gpus)
         used = bool(self._spare) and not task.alone and gpu is None
-        child = self._spare.pop() if used else Child(self._environment(gpu), self._held)
+        child = self._spare.pop() if used else new_child(self._environment(gpu), self._held)
         self._active[child] = _Work(task, gpu, perf_counter(), used)
         if task.prepare is not None:
             child.prepare(*task.prepare)

@@ -7,6 +7,7 @@ from contextlib import closing
 from dataclasses import replace
 
 from tritonsmith_generator import capacity, devices
+from tritonsmith_generator.cachelimit import cache_limit, prune_stages
 from tritonsmith_generator.engineprocess import start_early
 from tritonsmith_generator.errors import HostError, TritonsmithError
 from tritonsmith_generator.events import OnEvent
@@ -15,7 +16,6 @@ from tritonsmith_generator.lock import LockedModel
 from tritonsmith_generator.parallel import Ended, Limits, run_side_by_side
 from tritonsmith_generator.schedule import Task, same_gpus
 from tritonsmith_generator.spec import ModelSpec
-from tritonsmith_generator.stage import cache_limit, prune_stages
 from tritonsmith_generator.targets import resolve
 from tritonsmith_generator.update import ModelResult, Update, update
 from tritonsmith_generator.workfolder import remove_abandoned

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from tritonsmith_generator.errors import TritonsmithError
 from tritonsmith_generator.events import OnEvent
-from tritonsmith_generator.explanation import StageReport, all_reused
-from tritonsmith_generator.job import make_job
 from tritonsmith_generator.lock import FileRecord, LockedModel
 from tritonsmith_generator.repository import Change
 from tritonsmith_generator.spec import ModelSpec, resolve_source
 from tritonsmith_generator.targets import TargetKind, resolve
 from tritonsmith_generator.toolchain import LOCAL, Toolchain
+
+if TYPE_CHECKING:
+    from tritonsmith_generator.explanation import StageReport
 
 __all__ = ["ModelResult", "Update", "unchanged", "update"]
 
@@ -83,6 +84,8 @@ def unchanged(asked: Update) -> ModelResult | None:
         home = resolve_source(spec.onnx, asked.folder).parent
         if not _untouched(home, locked.sources) or not _untouched(asked.home, locked.files):
             return None
+        from tritonsmith_generator.job import make_job  # not where all is to be built
+
         job = make_job(asked.name, spec, asked.folder, locked, asked.toolchain)
     except TritonsmithError:
         return None  # update meets it again
@@ -101,6 +104,8 @@ def update(asked: Update, on_event: OnEvent) -> tuple[ModelResult, LockedModel |
     with engine_process(asked.toolchain, target.library) as process:
         if asked.compiles(target):
             process.prepare()  # TensorRT loads while the source is read and hashed
+        from tritonsmith_generator.job import make_job
+
         job = make_job(asked.name, asked.spec, asked.folder, locked, asked.toolchain)
         if locked and locked.follows_from(job.key) and _intact(asked.home, locked.files):
             return _unchanged(asked.name, locked), None
@@ -136,5 +141,7 @@ def _intact(home: Path, files: Mapping[str, FileRecord]) -> bool:
 
 
 def _unchanged(name: str, locked: LockedModel) -> ModelResult:
+    from tritonsmith_generator.explanation import all_reused
+
     stages = all_reused(locked)
     return ModelResult(name, "unchanged", locked.target, locked.version, stages=stages)

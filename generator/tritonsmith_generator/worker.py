@@ -1,8 +1,9 @@
 """Run functions in a fresh interpreter, so that a crash in a native library is a message.
 
-The child is started, not forked: a fork of a process that holds threads or CUDA is broken. It gets
-the parent's ``sys.path``, a session (and so a process group) of its own, and a pipe on which it
-receives its work and sends its events, its result or its error. It may do several pieces of work.
+The child is started, not forked: a fork of a process that holds threads or CUDA is broken (for the
+exception see ``forked``). It gets the parent's ``sys.path``, a process group of its own, and a
+channel on which it receives its work and sends its events, its result or its error. It may do
+several pieces of work.
 """
 
 from __future__ import annotations
@@ -17,11 +18,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Literal, TypeVar
 
-from tritonsmith_generator.channel import channels, ready
+from tritonsmith_generator.channel import Channel, channels, ready
 from tritonsmith_generator.crash import CrashError, Output
 from tritonsmith_generator.errors import HostError
+from tritonsmith_generator.forked import Forked
+from tritonsmith_generator.workermain import CALL, HOLD, PREPARE, set_environment
 
-__all__ = ["Child", "Function", "child", "run_isolated", "stop_running"]
+__all__ = [
+    "Child",
+    "Function",
+    "child",
+    "early_child",
+    "new_child",
+    "run_isolated",
+    "stop_running",
+]
 
 Request = TypeVar("Request")
 Event = TypeVar("Event")
@@ -33,9 +44,10 @@ Function = Callable[[Request, Callable[[Event], None]], Result]
 # our own tensorrt.py in it would hide NVIDIA's.
 _BOOT = (
     "import sys; sys.path[:] = {path!r}; "
-    "from tritonsmith_generator.workermain import serve; serve(*{descriptors!r})"
+    "from tritonsmith_generator.workermain import serve; serve({descriptor})"
 )
 _running: set[Child] = set()
+_early: list[Child] = []
 
 
 def run_isolated(
@@ -66,15 +78,36 @@ def run_isolated(
 
 @contextmanager
 def child(
-    environment: Mapping[str, str] | None = None, held: Sequence[int] = ()
+    environment: Mapping[str, str] | None = None, held: Sequence[int] = (), fork: bool = False
 ) -> Iterator[Child]:
     """A process that does one piece of work after the other; gone, with all that it started, at
     the end of the block. The arguments are those of ``Child``."""
-    process = Child(environment, held)
+    process = Child(environment, held, fork)
     try:
         yield process
     finally:
         process.close()
+
+
+@contextmanager
+def early_child() -> Iterator[Child]:
+    """A process that boots while the block goes on: the first that ``new_child`` gives in it."""
+    process = Child()
+    _early.append(process)
+    try:
+        yield process
+    finally:
+        while _early:
+            _early.pop().close()
+
+
+def new_child(environment: Mapping[str, str], held: Sequence[int]) -> Child:
+    """A process that has not worked yet. The arguments are those of ``Child``."""
+    if not _early:
+        return Child(environment, held)
+    process = _early.pop()
+    process.settle(environment, held)
+    return process
 
 
 def stop_running() -> None:
@@ -93,6 +126,7 @@ class Child:
     Args:
         environment: variables that differ from this process's.
         held: descriptors that stay open until the process has ended, such as that of a lock.
+        fork: whether it may be a fork of this process, which is there at once; see ``forked``.
 
     Attributes:
         last: how far the function is, in words: its last event.
@@ -102,24 +136,19 @@ class Child:
     """
 
     def __init__(
-        self, environment: Mapping[str, str] | None = None, held: Sequence[int] = ()
+        self,
+        environment: Mapping[str, str] | None = None,
+        held: Sequence[int] = (),
+        fork: bool = False,
     ) -> None:
         self.last = ""
         self.stopped = False
         self._what = ""
         self._channel, theirs = channels()
         read_end, write_end = os.pipe()
-        passed = (theirs.incoming, theirs.outgoing, *held)
+        self._process: Forked | subprocess.Popen[bytes]
         try:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", _BOOT.format(path=sys.path, descriptors=passed)],
-                stdin=subprocess.DEVNULL,
-                stdout=write_end,
-                stderr=write_end,
-                pass_fds=passed,
-                start_new_session=True,
-                env={**os.environ, **(environment or {})},
-            )
+            self._process = (Forked if fork else _started)(theirs, write_end)
         except BaseException as exc:
             self._channel.close()
             os.close(read_end)
@@ -135,6 +164,16 @@ class Child:
         self._output = Output(read_end)
         self._output.start()
         _running.add(self)
+        self.settle(environment or {}, held)
+
+    def settle(self, environment: Mapping[str, str], held: Sequence[int]) -> None:
+        """Before its first work: variables and descriptors as for a new one."""
+        if environment:
+            self.prepare(set_environment, dict(environment))
+        if held:
+            with suppress(ConnectionError):
+                self._channel.send(HOLD)
+                self._channel.send_descriptors(held)
 
     def fileno(self) -> int:
         """For ``channel.ready``: readable when ``receive`` has something."""
@@ -144,14 +183,14 @@ class Child:
         """Have a function called; the one before, if any, has answered."""
         self._what, self.last = what, "before its first step"
         self._output.forget()
-        self._send(function, request)
+        self._send(CALL, function, request)
 
     def prepare(self, function: Callable[[Request], object], request: Request) -> None:
         """Have ``function(request)`` called before the next work; returns at once.
 
         It is for what takes time to load: what it returns or raises is lost.
         """
-        self._send(function, request, prepares=True)
+        self._send(PREPARE, function, request)
 
     def run(
         self,
@@ -219,9 +258,9 @@ class Child:
         self._output.finish()
         self._channel.close()
 
-    def _send(self, function: Any, request: Any, prepares: bool = False) -> None:
-        with suppress(BrokenPipeError):  # it died: the end of the pipe tells when it is read
-            self._channel.send(pickle.dumps((function, request, prepares)))
+    def _send(self, kind: bytes, function: Any, request: Any) -> None:
+        with suppress(ConnectionError):  # it died: the end of the channel tells when it is read
+            self._channel.send(kind + pickle.dumps((function, request)))
 
     def _end(self) -> None:
         self.kill()
@@ -234,7 +273,18 @@ class Child:
         _running.discard(self)
         self._end()  # what it started may hold its output open
         lines = self._output.last_lines()
-        return CrashError.of(self._process.returncode, self._what, self.last, lines)
+        return CrashError.of(self._process.wait(), self._what, self.last, lines)
+
+
+def _started(channel: Channel, output: int) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-c", _BOOT.format(path=sys.path, descriptor=channel.fileno())],
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        pass_fds=(channel.fileno(),),
+        start_new_session=True,
+    )
 
 
 class _RemoteError(Exception):

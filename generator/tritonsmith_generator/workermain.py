@@ -6,52 +6,78 @@ import faulthandler
 import os
 import pickle
 import signal
+import socket
 import sys
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, NoReturn
 
 from tritonsmith_generator.channel import Channel
 from tritonsmith_generator.errors import HostError
 
-__all__ = ["serve"]
+__all__ = ["CALL", "HOLD", "PREPARE", "serve", "set_environment", "work"]
+
+# How a message begins; a pickled function and its argument follow. Only a call is answered.
+PREPARE, CALL = b"p", b"c"
+# A message by itself: descriptors follow that have to stay open until the process has ended.
+HOLD = b"h"
 
 
-def serve(incoming: int, outgoing: int, *held: int) -> None:
-    """Call what arrives on the pipe ``incoming``, one function at a time, until the parent is gone.
-
-    ``held`` are descriptors that only have to stay open; neither they nor the pipes are for
-    processes that a function starts.
-    """
+def serve(descriptor: int) -> NoReturn:
+    """Call what arrives on this socket, one function at a time, until the parent is gone."""
     faulthandler.enable(all_threads=False)  # a native crash then tells which of our lines called
-    for number in (incoming, outgoing, *held):
-        os.set_inheritable(number, False)
-    parent = Channel(incoming, outgoing)
-    requests: SimpleQueue[bytes] = SimpleQueue()
-    threading.Thread(target=_receive, args=(parent, requests), daemon=True).start()
+    os.set_inheritable(descriptor, False)
+    parent = Channel(socket.socket(fileno=descriptor))
+    messages: SimpleQueue[bytes] = SimpleQueue()
+    with suppress(EOFError):
+        # There is no thread until the first call: what is prepared may fork this process.
+        while not (message := parent.receive()).startswith(CALL):
+            if message == HOLD:
+                parent.receive_descriptors()
+            else:
+                _answer(parent, message)
+        messages.put(message)
+        work(parent, messages)
+    _end()
+
+
+def set_environment(variables: Mapping[str, str]) -> None:
+    """To be prepared: libraries that are loaded later see them."""
+    os.environ.update(variables)
+
+
+def work(parent: Channel, messages: SimpleQueue[bytes]) -> NoReturn:
+    """Answer these messages and all that come, until the parent is gone."""
+    threading.Thread(target=_receive, args=(parent, messages), daemon=True).start()
     while True:
-        _answer(parent, requests.get())
+        _answer(parent, messages.get())
 
 
-def _receive(parent: Channel, requests: SimpleQueue[bytes]) -> None:
+def _receive(parent: Channel, messages: SimpleQueue[bytes]) -> None:
     """Pass on what the parent sends. Its end of the pipe closes when it ends, however it does."""
     with suppress(EOFError, OSError):
         while True:
-            requests.put(parent.receive())
+            messages.put(parent.receive())
+    _end()
+
+
+def _end() -> NoReturn:
     os.killpg(0, signal.SIGKILL)
+    raise AssertionError("SIGKILL cannot be survived")
 
 
-def _answer(parent: Channel, request: bytes) -> None:
+def _answer(parent: Channel, message: bytes) -> None:
     lock = threading.Lock()  # native libraries report progress from threads of their own
 
     def send(kind: str, value: Any) -> None:
         with lock:
             parent.send(pickle.dumps((kind, value)))
 
-    prepares = False
+    prepares = message.startswith(PREPARE)
     try:
-        function, argument, prepares = pickle.loads(request)
+        function, argument = pickle.loads(memoryview(message)[1:])
         if prepares:
             function(argument)
         else:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import os
 import resource
 import signal
 import subprocess
@@ -13,6 +15,7 @@ from typing import Any
 
 import pytest
 from onnx import TensorProto, helper
+from support import bad_models
 from support import engine_models as models
 from support.needs import needs_rtx
 
@@ -396,3 +399,39 @@ except KeyboardInterrupt:
         assert parent.wait(10) == 130
     assert not Path("/proc", children[0]).exists()
     assert list(tmp_path.iterdir()) == []
+
+
+# In the place of TensorRT: it notes what was loaded before it, and does not load.
+NOTE_MODULES = """
+import json, os, sys
+if not os.path.exists(os.environ["LOADED"]):  # the first time
+    with open(os.environ["LOADED"], "w") as file:
+        json.dump(sorted(sys.modules), file)
+raise ImportError("seen enough")
+"""
+
+
+def test_tensorrt_loads_before_what_can_wait(tmp_path: Path) -> None:
+    """It takes seconds to load, and no build can be quicker."""
+    (tmp_path / "tensorrt_rtx.py").write_text(NOTE_MODULES)
+    bad_models.saved(bad_models.good())(tmp_path)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]),
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+        "LOADED": str(tmp_path / "loaded.json"),
+    }
+    command = [sys.executable, "-m", "tritonsmith_generator", "build", "model.onnx"]
+    done = subprocess.run(
+        [*command, "--target", "tensorrt_rtx", "-o", "repository"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 3, done.stderr
+    assert "its libraries do not load: seen enough" in done.stderr
+    loaded = {*json.loads((tmp_path / "loaded.json").read_text())}
+    heavy = {"numpy", "onnx", "onnxruntime", "pydantic", "typer", "multiprocessing", "dataclasses"}
+    assert loaded & heavy == set()
+    assert "tritonsmith_generator.tensorrt" not in loaded

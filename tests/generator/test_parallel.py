@@ -313,6 +313,45 @@ def test_nothing_to_do_starts_nothing(folder: Path) -> None:
     assert done.stdout == "['unchanged', 'unchanged'] []\n", done.stderr
 
 
+# Loaded by every interpreter: each notes that it was started, and with which arguments.
+NOTE_STARTS = """
+import os, sys
+with open(os.environ["STARTS"], "a") as file:
+    print(os.getpid(), " ".join(sys.orig_argv).partition(";")[0], file=file)
+"""
+
+
+def starts(folder: Path, elsewhere: Path, *arguments: str) -> tuple[int, list[int]]:
+    """A build's exit code and the processes that were interpreters in it, its own the first."""
+    (elsewhere / "sitecustomize.py").write_text(NOTE_STARTS)
+    path = os.pathsep.join([str(elsewhere), os.environ.get("PYTHONPATH", "")])
+    noted = elsewhere / "starts"
+    noted.unlink(missing_ok=True)
+    environment = {**os.environ, "PYTHONPATH": path, "STARTS": str(noted)}
+    command = [*GEN_REPO, "build", *arguments, "-o", "repository"]
+    done = subprocess.run(command, capture_output=True, env=environment)
+    return done.returncode, [int(line.split()[0]) for line in noted.read_text().splitlines()]
+
+
+def test_a_process_boots_early_only_where_there_is_something_to_build(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    elsewhere = tmp_path_factory.mktemp("site")
+    spec = write_spec(folder, {"a": None})
+    good = spec.read_text()
+    spec.write_text(good.replace("onnx:", "onxx:"))
+    code, wrong = starts(folder, elsewhere, "models.yaml")
+    assert (code, len(wrong)) in ((1, 1), (1, 2))  # it may have ended before it noted its start
+    assert_gone(*wrong)
+    assert not (folder / "repository").exists()
+    assert starts(folder, elsewhere, "missing.yaml")[1][1:] == []
+    spec.write_text(good)
+    code, first = starts(folder, elsewhere, "models.yaml")
+    assert (code, len(first)) == (0, 2)
+    code, nothing_to_do = starts(folder, elsewhere, "models.yaml")
+    assert (code, len(nothing_to_do)) == (0, 1)
+
+
 def test_an_error_keeps_its_class_its_code_and_its_traceback(folder: Path) -> None:
     (folder / "model.onnx").write_bytes(b"")
     command = [*GEN_REPO, "build", "model.onnx", "-o", "repository"]

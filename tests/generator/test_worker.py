@@ -10,13 +10,20 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from support import worker_functions as functions
 
 from tritonsmith_generator.errors import HostError, InputError
-from tritonsmith_generator.worker import child, run_isolated, stop_running
+from tritonsmith_generator.worker import (
+    child,
+    early_child,
+    new_child,
+    run_isolated,
+    stop_running,
+)
 
 TESTS = Path(__file__).parents[1]
 
@@ -63,6 +70,42 @@ def test_one_process_does_several_pieces_of_work() -> None:
         for _ in range(2):  # a process that crashed is gone, and says so each time
             with pytest.raises(HostError, match="left with exit code 7"):
                 process.run(functions.leave, 7, ignore)
+    assert_gone(pid)
+
+
+def test_a_fork_is_a_child_like_others() -> None:
+    with child() as process:
+        process.prepare(functions.fork_and_ask, None)
+        _, (another, said) = process.run(functions.remembered, None, ignore)
+    assert another == "True"
+    assert "left with exit code 7" in said
+
+
+def test_a_fork_ends_with_its_parent_whatever_it_does(tmp_path: Path) -> None:
+    note = tmp_path / "pid"
+    with child() as process:
+        process.prepare(functions.start_a_fork_that_hears_nothing, str(note))
+        process.run(functions.process_id, None, ignore)
+        deadline = time.monotonic() + 20
+        while not note.exists() or not note.read_text():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        pid = int(note.read_text())
+        assert not is_gone(pid)
+    assert_gone(pid)
+
+
+def test_an_early_child_is_the_first_one() -> None:
+    with early_child() as early:
+        early.prepare(functions.remember, "early")
+        with closing(new_child({"GIVEN": "late"}, ())) as first:
+            assert first is early
+            assert first.run(functions.remembered, None, ignore)[1] == ["early"]
+            assert first.run(functions.variable, "GIVEN", ignore) == "late"
+        with closing(new_child({}, ())) as second:
+            assert second is not early
+    with early_child() as unused:
+        pid = unused.run(functions.process_id, None, ignore)
     assert_gone(pid)
 
 

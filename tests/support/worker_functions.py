@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from tritonsmith_generator.errors import InputError
@@ -108,3 +109,34 @@ def refuse_to_prepare(what: str) -> None:
 
 def remembered(_: object, emit: Emit) -> tuple[int, list[str]]:
     return os.getpid(), _remembered
+
+
+def start_a_fork_that_hears_nothing(path: str) -> None:
+    """To be prepared: its fork holds Python's lock, as TensorRT does while it starts."""
+    from tritonsmith_generator.worker import Child
+
+    process = Child(fork=True)
+    process.prepare(hold_the_lock, path)
+    _remembered.append("a fork")  # kept alive
+
+
+def hold_the_lock(path: str) -> None:
+    Path(path).write_text(str(os.getpid()))
+    ctypes.PyDLL(None).sleep(600)  # one that does not give the lock away
+
+
+def fork_and_ask(_: object) -> None:
+    """To be prepared: a fork works, crashes and says so, with what it was told."""
+    from tritonsmith_generator.errors import HostError
+    from tritonsmith_generator.worker import child
+
+    with child(fork=True) as process:
+        _remembered.append(str(process.run(process_id, None, print) != os.getpid()))
+        try:
+            process.run(leave, 7, print)
+        except HostError as exc:
+            _remembered.append(str(exc))
+
+
+def variable(name: str, emit: Emit) -> str | None:
+    return os.environ.get(name)

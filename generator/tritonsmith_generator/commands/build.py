@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,8 +18,11 @@ from tritonsmith_generator.commands.progress import Display
 from tritonsmith_generator.errors import InputError, UsageError
 
 if TYPE_CHECKING:
+    from tritonsmith_generator.builder_options import Library
+    from tritonsmith_generator.pipeline import ModelResult
     from tritonsmith_generator.spec import Spec
 
+_LIBRARIES: tuple[Library, ...] = ("tensorrt", "tensorrt_rtx")
 DEFAULT_REPOSITORY = "model_repository"
 _SHAPE = re.compile(r"(?P<name>.+)=(?P<min>[\dx]+):(?P<opt>[\dx]+):(?P<max>[\dx]+)")
 
@@ -82,9 +88,7 @@ def build(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON")] = False,
 ) -> None:
     """Build a model repository. Models that are up to date are left alone."""
-    from tritonsmith_generator.commands.inrelease import choose_toolchain
-    from tritonsmith_generator.pipeline import build as build_repository
-
+    repository = output or _default_repository(source)
     given = {
         "target": target,
         "precision": precision,
@@ -94,45 +98,72 @@ def build(
         "sha256": sha256,
     }
     for_one = {key: value for key, value in given.items() if value is not None}
-    if source.suffix == ".onnx":
-        spec = _spec_of_one(name or source.stem, source, for_one)
-    elif for_one or name:
-        raise UsageError(
-            "--name, --target, --precision, --max-batch, --no-batching, --shape, --samples and "
-            "--sha256 are for a single ONNX file; with a spec, write them into the spec"
-        )
-    else:
-        from tritonsmith_generator.specfile import load_spec
+    library = target if not (in_release or in_image) else None
+    with _early(source, repository, library) if not dry_run else nullcontext():
+        from tritonsmith_generator.commands.inrelease import choose_toolchain
+        from tritonsmith_generator.pipeline import build as build_repository
 
-        spec = load_spec(source)
-    if in_release and spec.triton is None:
-        spec = spec.model_copy(update={"triton": in_release})
-    repository = output or _default_repository(source)
-    with Display(len(set(only or spec.models))) as display:
-        results = build_repository(
-            spec,
-            source.parent,
-            repository,
-            only=only or (),
-            dry_run=dry_run,
-            force=force,
-            jobs=jobs,
-            on_event=display.show,
-            toolchain=choose_toolchain(in_release, in_image, spec.triton, display.show),
-        )
-    from tritonsmith_generator.commands.results import print_json, print_results
-
+        spec = _spec(source, name, for_one)
+        if in_release and spec.triton is None:
+            spec = spec.model_copy(update={"triton": in_release})
+        with Display(len(set(only or spec.models))) as display:
+            results = build_repository(
+                spec,
+                source.parent,
+                repository,
+                only=only or (),
+                dry_run=dry_run,
+                force=force,
+                jobs=jobs,
+                on_event=display.show,
+                toolchain=choose_toolchain(in_release, in_image, spec.triton, display.show),
+            )
     failed = [result.error for result in results if result.error is not None]
     if failed and len(results) == 1 and not as_json:
         raise failed[0]
     if as_json:
-        print_json(results)
+        print(json.dumps([_as_dict(result) for result in results], indent=2))
     else:
+        from tritonsmith_generator.commands.results import print_results  # with rich
+
         print_results(results, repository, dry_run, explain)
     for error in failed:
         show_traceback(error)
     if failed:
         raise typer.Exit(max(error.exit_code for error in failed))
+
+
+@contextmanager
+def _early(source: Path, repository: Path, target: str | None) -> Iterator[None]:
+    """Where it is clear already that something has to be built, a process for it boots while the
+    spec is read, and TensorRT, if that is the target, loads."""
+    from tritonsmith_generator.lock import LOCK_NAME
+
+    if not source.is_file() or (repository / LOCK_NAME).exists():
+        yield
+        return
+    from tritonsmith_generator.worker import early_child
+
+    with early_child() as process:
+        for library in _LIBRARIES:
+            if library == target:
+                from tritonsmith_generator.engineprocess import start_early
+
+                process.prepare(start_early, library)
+        yield
+
+
+def _spec(source: Path, name: str | None, for_one: Mapping[str, Any]) -> Spec:
+    if source.suffix == ".onnx":
+        return _spec_of_one(name or source.stem, source, for_one)
+    if for_one or name:
+        raise UsageError(
+            "--name, --target, --precision, --max-batch, --no-batching, --shape, --samples and "
+            "--sha256 are for a single ONNX file; with a spec, write them into the spec"
+        )
+    from tritonsmith_generator.specfile import load_spec
+
+    return load_spec(source)
 
 
 def _spec_of_one(name: str, source: Path, given: Mapping[str, Any]) -> Spec:
@@ -181,3 +212,18 @@ def _samples(given: str | None, folder: Path) -> dict[str, str] | None:
         return None
     a_path = Path(given).exists() or ":" not in given or ".py:" in given
     return {"samples": os.path.relpath(given, folder) if a_path else given}
+
+
+def _as_dict(result: ModelResult) -> dict[str, Any]:
+    return {
+        "model": result.name,
+        "status": result.status,
+        "target": result.target,
+        "version": result.version,
+        "files": {change.path: change.action for change in result.changes},
+        "warnings": list(result.warnings),
+        "notes": list(result.notes),
+        "stages": [asdict(report) for report in result.stages],
+        "seconds": round(result.seconds, 3),
+        "error": None if result.error is None else str(result.error),
+    }

@@ -1,13 +1,11 @@
-"""What a build came to, printed: for people, or as JSON."""
+"""What a build came to, for people."""
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
@@ -16,21 +14,16 @@ from rich.text import Text
 if TYPE_CHECKING:
     from tritonsmith_generator.pipeline import ModelResult
 
-__all__ = ["print_json", "print_results"]
+__all__ = ["print_results"]
 
 _HEADER = ("Model", "Target", "Version", "Status", "Files", "Seconds")
 _COLORS = {"failed": "red", "unchanged": "dim"}
 
 
-def print_json(results: Sequence[ModelResult]) -> None:
-    """For programs."""
-    print(json.dumps([_as_dict(result) for result in results], indent=2))
-
-
 def print_results(
     results: Sequence[ModelResult], repository: Path, dry_run: bool, explain: bool
 ) -> None:
-    """For people: a table, then what there is to say of each model, then the sum."""
+    """Print a table, then what there is to say of each model, then the sum."""
     console = Console(highlight=False)
     console.print(_table(results), soft_wrap=True)
     for result in results:
@@ -88,18 +81,3 @@ def _row(result: ModelResult) -> tuple[str, ...]:
     files = ", ".join(f"{count} {action}" for action, count in counts.items())
     version, seconds = str(result.version or ""), f"{result.seconds:.1f}"
     return result.name, result.target, version, result.status, files, seconds
-
-
-def _as_dict(result: ModelResult) -> dict[str, Any]:
-    return {
-        "model": result.name,
-        "status": result.status,
-        "target": result.target,
-        "version": result.version,
-        "files": {change.path: change.action for change in result.changes},
-        "warnings": list(result.warnings),
-        "notes": list(result.notes),
-        "stages": [asdict(report) for report in result.stages],
-        "seconds": round(result.seconds, 3),
-        "error": None if result.error is None else str(result.error),
-    }
