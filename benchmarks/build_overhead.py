@@ -7,7 +7,7 @@ Each build is a program of its own, from the start of its interpreter to the pla
 the same options (TF32 off, detailed profiling). They take turns; medians are compared. Polygraphy
 is measured where it is installed. With a GPU, gen-repo also runs the plan on the cases and compares
 its answers, which no other does. CPU seconds are those of a program and all that it started; the
-parts are those that the programs know of.
+parts are those that the programs know of, and how long after its start TensorRT began to load.
 """
 
 from __future__ import annotations
@@ -84,6 +84,18 @@ print(json.dumps(dict(report.parts)))
 """
 
 
+# Loaded by every interpreter that a program starts: when TensorRT began to load in one of them.
+NOTE = """
+import importlib, os, time
+def import_module(name, package=None, real=importlib.import_module):
+    if name == os.environ["NOTED_LIBRARY"]:
+        with open(os.environ["NOTED_IN"], "a") as file:
+            print(time.time(), file=file)
+    return real(name, package)
+importlib.import_module = import_module
+"""
+
+
 def commands(onnx: Path, folder: Path, library: str, shapes: str) -> dict[str, list[str]]:
     """What is measured, by name; each writes its own plan."""
     python, model = sys.executable, str(onnx)
@@ -121,17 +133,33 @@ def measured(command: list[str], folder: Path, environment: Mapping[str, str]) -
     for left in ("repository", "cache"):  # gen-repo would find that there is nothing to do
         shutil.rmtree(folder / left, ignore_errors=True)
     settings = {**os.environ, **environment, "XDG_CACHE_HOME": str(folder / "cache")}
-    before, began = _cpu_of_children(), time.perf_counter()
+    noted = folder / "noted"
+    noted.unlink(missing_ok=True)
+    before, began, started = _cpu_of_children(), time.perf_counter(), time.time()
     done = subprocess.run(command, capture_output=True, text=True, env=settings)
     wall, cpu = time.perf_counter() - began, _cpu_of_children() - before
     if done.returncode:
         sys.exit(f"{' '.join(command[:4])} ...\n{done.stdout[-1000:]}\n{done.stderr[-3000:]}")
+    loads = [float(line) - started for line in noted.read_text().split()] if noted.exists() else []
+    parts = {"start until TensorRT loads": min(loads)} if loads else {}
     for said in (done.stdout, done.stdout.strip().rpartition("\n")[2]):  # TensorRT's log is above
         try:
-            return Run(wall, cpu, _parts(json.loads(said), wall))
+            return Run(wall, cpu, {**parts, **_parts(json.loads(said), wall)})
         except ValueError:
             pass
-    return Run(wall, cpu, {})  # Polygraphy prints what it likes
+    return Run(wall, cpu, parts)  # Polygraphy prints what it likes
+
+
+def _noting(folder: Path, library: str) -> dict[str, str]:
+    """The variables that have every interpreter note when it loads TensorRT."""
+    (folder / "site").mkdir()
+    (folder / "site" / "sitecustomize.py").write_text(NOTE)
+    places = [str(folder / "site"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {
+        "PYTHONPATH": os.pathsep.join(places),
+        "NOTED_LIBRARY": library,
+        "NOTED_IN": str(folder / "noted"),
+    }
 
 
 def _cpu_of_children() -> float:
@@ -165,11 +193,12 @@ def main() -> None:
     rtx = {"POLYGRAPHY_USE_TENSORRT_RTX": "1"} if given.library == "tensorrt_rtx" else {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        settings = {**rtx, **_noting(folder, given.library)}
         runs = commands(given.model, folder, given.library, given.shapes)
         for command in runs.values():  # fills the file cache and compiles
-            measured(command, folder, rtx)
+            measured(command, folder, settings)
         rounds = [
-            [measured(command, folder, rtx) for command in runs.values()]
+            [measured(command, folder, settings) for command in runs.values()]
             for _ in range(given.rounds)
         ]
         sizes = {plan.stem: plan.stat().st_size for plan in folder.glob("*.plan")}
