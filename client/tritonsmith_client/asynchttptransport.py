@@ -11,9 +11,9 @@ from .asyncpooltransport import AsyncPoolTransport
 from .deadline import Deadline
 from .exchange import Exchange
 from .httpevents import async_events
-from .httpreader import HttpResponseReader
-from .httptransport import fixed_headers, wire_request
-from .httpwire import HttpReply
+from .httpreader import HttpResponseReader, aligned
+from .httptransport import Reply, Request, RequestWriter, value_of
+from .httpwire import Foreseen
 from .link import Link
 from .pooltransport import server_name
 from .sockets import keep_alive
@@ -29,21 +29,23 @@ class _Connection(asyncio.BufferedProtocol):
     """One connection; used by one call at a time."""
 
     def __init__(self) -> None:
-        self.reader = HttpResponseReader()
         self.lost = False
+        self._keep_alive = True
+        self._reader = HttpResponseReader()
+        self._foreseen: Foreseen | None = None
         self._transport: asyncio.Transport | None = None
-        self._reply: asyncio.Future[HttpReply] | None = None
+        self._reply: asyncio.Future[Reply] | None = None
         self._writable: asyncio.Future[None] | None = None
         self._spare = bytearray(1)
         self._alarm = Alarm(self._expire)
 
     @property
     def usable(self) -> bool:
-        return self.reader.keep_alive and not self.lost
+        return self._keep_alive and not self.lost
 
     @property
     def silent(self) -> bool:
-        return self.reader.silent
+        return self._reader.silent
 
     # What asyncio calls.
 
@@ -54,21 +56,29 @@ class _Connection(asyncio.BufferedProtocol):
     def get_buffer(self, sizehint: int) -> memoryview:
         if self._reply is None or self._reply.done():
             return memoryview(self._spare)
-        return self.reader.buffer()
+        return self._reader.buffer()
 
     def buffer_updated(self, nbytes: int) -> None:
         if self._reply is None or self._reply.done():  # nobody asked for that
             self.abort()
             return
+        reader, foreseen = self._reader, self._foreseen
         try:
-            if self.reader.received(nbytes):
-                self._reply.set_result(self.reader.reply())
+            if foreseen is not None and reader.fresh and reader.holds(foreseen, nbytes):
+                tensors = aligned(foreseen.size)
+                tensors[:] = reader.scratch_view[len(foreseen.start) : nbytes]
+                self._keep_alive = True
+                self._reply.set_result(foreseen.result(tensors))
+            elif reader.received(nbytes):
+                self._keep_alive = reader.keep_alive
+                self._reply.set_result(reader.reply())
         except Exception as error:
             self._reply.set_exception(error)
 
     def eof_received(self) -> None:
-        if self._reply is not None and not self._reply.done() and self.reader.ended():
-            self._reply.set_result(self.reader.reply())
+        if self._reply is not None and not self._reply.done() and self._reader.ended():
+            self._keep_alive = False
+            self._reply.set_result(self._reader.reply())
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
@@ -88,11 +98,13 @@ class _Connection(asyncio.BufferedProtocol):
 
     # What the transport below calls.
 
-    async def exchange(self, buffers: Sequence[Buffer], deadline: Deadline) -> HttpReply:
+    async def exchange(self, request: Request, deadline: Deadline) -> Reply:
         """Sends a request and waits for its reply; TimeoutError when the time is over."""
         self._alarm.on(deadline)
-        reply: asyncio.Future[HttpReply] = asyncio.get_running_loop().create_future()
-        self.reader.start(True)
+        reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        buffers, self._foreseen = request
+        if not self._reader.fresh:
+            self._reader.start(True)
         self._reply = reply
         try:
             await self._write(buffers)
@@ -127,18 +139,18 @@ class _Connection(asyncio.BufferedProtocol):
                 waiter.set_exception(TimeoutError())
 
 
-class AsyncHttpTransport(AsyncPoolTransport[list[Buffer], HttpReply]):
+class AsyncHttpTransport(AsyncPoolTransport[Request, Reply]):
     """Each call has a connection to itself."""
 
     def __init__(self, link: Link) -> None:
         super().__init__(link)
-        self._fixed = fixed_headers(link)
+        self._write = RequestWriter(link)
         self._tls = None if link.tls is None else link.tls.context()
 
     async def stream(self, exchange: Exchange[T], timeout: float | None) -> AsyncGenerator[T, None]:
         """The events of a reply; the timeout is for each of them. Raises TritonError."""
         self._check_open()
-        request = wire_request(exchange, self._link, self._fixed)
+        request = self._write(exchange)
         connection = await self._within(self._open_stream(), exchange.what, Deadline(timeout))
         parts = async_events(connection, request, exchange, timeout, self._address)
         try:
@@ -147,11 +159,11 @@ class AsyncHttpTransport(AsyncPoolTransport[list[Buffer], HttpReply]):
         finally:
             await parts.aclose()
 
-    def _request(self, exchange: Exchange[Any], deadline: Deadline) -> list[Buffer]:
-        return wire_request(exchange, self._link, self._fixed)
+    def _request(self, exchange: Exchange[Any], deadline: Deadline) -> Request:
+        return self._write(exchange), getattr(exchange.parse, "foreseen", None)
 
-    def _value(self, exchange: Exchange[T], reply: HttpReply) -> T:
-        return exchange.parse(reply)
+    def _value(self, exchange: Exchange[T], reply: Reply) -> T:
+        return value_of(exchange, reply)
 
     async def _open_stream(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         address = self._address

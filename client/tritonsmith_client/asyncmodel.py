@@ -20,6 +20,7 @@ from .optionchecks import checked
 from .options import Options, changed
 from .regions import RegionTensor
 from .sequences import SequenceState, sequence_id
+from .sharing import collect
 from .tensors import Array
 from .values import ModelConfig, ModelMetadata, Parameter, Result
 
@@ -59,7 +60,8 @@ class AsyncModel:
     async def __call__(self, *args: Any, **named: Any) -> Result:
         """Runs the model; see `Model.__call__`. Cancelling the task ends the call."""
         core, options, runner = self._core, self._options, self._runner
-        deadline = self._client.deadline(options.timeout)
+        timeout = options.timeout
+        deadline = Deadline(self._client.timeout if timeout is ... else timeout)
         exchange = core.direct(args, named, options)
         if exchange is None:
             return await runner.run(core.infer(args, named, options, deadline), deadline)
@@ -69,7 +71,10 @@ class AsyncModel:
             flow = core.recover(exchange, [error], args, named, options, deadline)
             return await runner.run(flow, deadline)
         lease = exchange.lease
-        return result if lease is None else core.collected(lease, result)
+        if lease is not None:
+            lease.done = True
+            collect(lease, lease.layout.placement, result)
+        return result
 
     def submit(self, *args: Any, **named: Any) -> asyncio.Future[Result]:
         """Starts the call at once; await the future, or ``cancel()`` it."""

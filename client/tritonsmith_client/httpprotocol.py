@@ -52,7 +52,7 @@ class HttpProtocol(HttpAdmin):
         line, head = infer_request(path, call)
         sizes = [t.size for t in call.inputs if "shared_memory_region" not in t.parameters]
         framing = (head, *[b""] * (len(sizes) - 1))
-        return Prepared(what, line, framing, ResponseReader(what, call.shared_outputs).read, repeat)
+        return Prepared(what, line, framing, ResponseReader(what, call.shared_outputs), repeat)
 
     def streamed(
         self,

@@ -14,12 +14,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from .errors import ResponseError
-from .httpwire import HttpReply
+from .httpwire import Foreseen, HttpReply
 from .tensors import flat_view
 
-__all__ = ["HttpResponseReader", "decompressed"]
+__all__ = ["HttpResponseReader", "aligned", "decompressed"]
 
 _HEAD_LIMIT = 65536
+_END = b"\r\n\r\n"
 _ALIGNMENT = 64
 _SMALL_ALIGNMENT = 8
 _ALIGN_FROM = 16384
@@ -35,6 +36,7 @@ class _Head:
         tensors: bytes of the body that precede its tensors.
     """
 
+    raw: bytes
     status: int
     headers: Mapping[str, str]
     keep_alive: bool
@@ -44,17 +46,27 @@ class _Head:
 
 
 class HttpResponseReader:
-    """Reads one response after the other from one connection."""
+    """Reads one response after the other from one connection.
+
+    Attributes:
+        fresh: nothing was read since `start`.
+        complete: the whole response has arrived.
+        keep_alive: once it is complete, whether another one may follow.
+        silent: nothing has arrived yet.
+        scratch, scratch_view: where `buffer` begins for a fresh response.
+    """
 
     def __init__(self) -> None:
-        self._scratch = bytearray(_HEAD_LIMIT)
-        self._scratch_view = memoryview(self._scratch)
+        self.scratch = bytearray(_HEAD_LIMIT)
+        self.scratch_view = memoryview(self.scratch)
         self._heads: dict[bytes, _Head] = {}
         self._ahead = _HEAD_LIMIT
         self.start(True)
 
     def start(self, has_body: bool) -> None:
         """Expects a new response; a response to HEAD has no body."""
+        self.fresh = True
+        self.complete = False
         self._filled = 0
         self._head: _Head | None = None
         self._body: memoryview | None = None
@@ -65,15 +77,15 @@ class HttpResponseReader:
         self._taken = 0
         self._has_body = has_body
         self.keep_alive = False
-        self.silent = True  # nothing has arrived yet
+        self.silent = True
 
     def buffer(self) -> memoryview:
         """Where to receive the next bytes; never empty."""
         if self._body is not None:
             return self._body[self._at :]
         if self._filled < self._ahead:
-            return self._scratch_view[self._filled : self._ahead]
-        return self._scratch_view[self._filled :]
+            return self.scratch_view[self._filled : self._ahead]
+        return self.scratch_view[self._filled :]
 
     def received(self, count: int) -> bool:
         """Takes note of bytes in the buffer; True once the response is complete.
@@ -81,7 +93,11 @@ class HttpResponseReader:
         Raises:
             ResponseError: this is no HTTP response.
         """
-        self.silent = False
+        self.silent = self.fresh = False
+        self.complete = self._take(count)
+        return self.complete
+
+    def _take(self, count: int) -> bool:
         if self._body is not None:
             self._at += count
             return self._at == self._body.nbytes
@@ -91,18 +107,35 @@ class HttpResponseReader:
         if self._chunks is not None:
             return self._read_chunks()
         if self._until_end:
-            self._tail += self._scratch_view[: self._filled]
+            self._tail += self.scratch_view[: self._filled]
             self._filled = 0
             return False
         return self._body is None or self._at == self._body.nbytes
+
+    def holds(self, foreseen: Foreseen, count: int) -> bool:
+        """Whether the first so many bytes that came are the whole of a foreseen response."""
+        start = foreseen.start
+        return count == len(start) + foreseen.size and self.scratch.startswith(start)
+
+    def feed(self, data: memoryview) -> bool:
+        """As `received`, for bytes that lie elsewhere."""
+        while data and not self.complete:
+            place = self.buffer()
+            count = min(len(place), len(data))
+            place[:count] = data[:count]
+            data = data[count:]
+            self.received(count)
+        if data:
+            self.keep_alive = False  # the server sent more than it announced
+        return self.complete
 
     def ended(self) -> bool:
         """Takes note of the end of the stream; True if it completes the response."""
         if self._until_end:
             self._body = memoryview(self._tail)
             self._at = len(self._tail)
-            return True
-        return False
+            self.complete = True
+        return self.complete
 
     @property
     def status(self) -> int:
@@ -133,16 +166,18 @@ class HttpResponseReader:
         headers = self._head.headers
         if "content-encoding" in headers:
             body = decompressed(body, headers["content-encoding"])
-        return HttpReply(self._head.status, headers, body)
+        whole = self._head.framing == "length" and self.keep_alive and self._has_body
+        raw = self._head.raw + _END if whole and "content-encoding" not in headers else b""
+        return HttpReply(self._head.status, headers, body, raw)
 
     def _read_head(self) -> bool:
         while True:
-            end = self._scratch.find(b"\r\n\r\n", 0, self._filled)
+            end = self.scratch.find(_END, 0, self._filled)
             if end < 0:
                 if self._filled == _HEAD_LIMIT:
                     raise ResponseError(f"no end of the HTTP headers within {_HEAD_LIMIT} bytes")
                 return False
-            raw = bytes(self._scratch_view[:end])
+            raw = bytes(self.scratch_view[:end])
             head = self._heads.get(raw)
             if head is None:
                 head = _parse_head(raw)
@@ -153,7 +188,7 @@ class HttpResponseReader:
             if head.status >= 200:
                 break
             # An interim response, such as 100 Continue: the real one follows.
-            self._scratch[:rest] = self._scratch_view[end + 4 : self._filled]
+            self.scratch[:rest] = self.scratch_view[end + 4 : self._filled]
             self._filled = rest
         self._head = head
         self._begin_body(head, end + 4, rest)
@@ -168,8 +203,8 @@ class HttpResponseReader:
                 rest = length
             # So that the next one's tensors, if it is alike, are received straight into place.
             self._ahead = start + head.tensors if length > _ALIGN_FROM else _HEAD_LIMIT
-            self._body = _aligned(length, head.tensors)
-            self._body[:rest] = self._scratch_view[start : start + rest]
+            self._body = aligned(length, head.tensors)
+            self._body[:rest] = self.scratch_view[start : start + rest]
             self._at = rest
             return
         if head.framing == "chunks":
@@ -178,7 +213,7 @@ class HttpResponseReader:
             self._chunk_state = "size"
         else:
             self._until_end, self.keep_alive = True, False
-        self._scratch[:rest] = self._scratch_view[start : self._filled]
+        self.scratch[:rest] = self.scratch_view[start : self._filled]
         self._filled = rest
 
     def _read_chunks(self) -> bool:
@@ -189,19 +224,19 @@ class HttpResponseReader:
         while not done:
             if self._chunk_state == "data":
                 piece = min(self._chunk_left, self._filled - at)
-                self._chunks += self._scratch_view[at : at + piece]
+                self._chunks += self.scratch_view[at : at + piece]
                 at += piece
                 self._chunk_left -= piece
                 if self._chunk_left:
                     break
                 self._chunk_state = "end"
-            end = self._scratch.find(b"\r\n", at, self._filled)
+            end = self.scratch.find(b"\r\n", at, self._filled)
             if end < 0:
                 break
-            line = bytes(self._scratch_view[at:end])
+            line = bytes(self.scratch_view[at:end])
             at = end + 2
             done = self._chunk_line(line)
-        self._scratch[: self._filled - at] = self._scratch_view[at : self._filled]
+        self.scratch[: self._filled - at] = self.scratch_view[at : self._filled]
         self._filled -= at
         if self._filled == _HEAD_LIMIT:
             raise ResponseError("a line between two chunks is too long")
@@ -253,14 +288,14 @@ def _parse_head(raw: bytes) -> _Head:
     keep_alive = version == "HTTP/1.1" and not closes
     before = headers.get("inference-header-content-length", "")
     tensors = int(before) if _is_length(before) else 0
-    return _Head(status, headers, keep_alive, framing, int(length), tensors)
+    return _Head(raw, status, headers, keep_alive, framing, int(length), tensors)
 
 
 def _is_length(text: str) -> bool:
     return text.isascii() and text.isdecimal() and len(text) < 19
 
 
-def _aligned(length: int, before: int) -> memoryview:
+def aligned(length: int, before: int = 0) -> memoryview:
     """Memory for a body whose tensors start at a multiple of 64, or of 8 in a small one.
 
     Args:

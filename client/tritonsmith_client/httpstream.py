@@ -136,13 +136,7 @@ class StreamReader:
         rest = memoryview(data)
         if not rest and not self._http.ended():
             raise ConnectionResetError("the server closed the connection")
-        self.done = not rest
-        while rest and not self.done:
-            place = self._http.buffer()
-            count = min(len(place), len(rest))
-            place[:count] = rest[:count]
-            rest = rest[count:]
-            self.done = self._http.received(count)
+        self.done = not rest or self._http.feed(rest)
         return self._events()
 
     def _events(self) -> list[HttpReply]:

@@ -8,23 +8,25 @@ from typing import Any, TypeVar
 from .deadline import Deadline
 from .exchange import Exchange, Headers
 from .httpevents import events
-from .httpreader import HttpResponseReader
-from .httpwire import HttpReply, compressed
+from .httpreader import HttpResponseReader, aligned
+from .httpwire import Foreseen, HttpReply, compressed
 from .link import Link
 from .pooltransport import PoolTransport, server_name
 from .sockets import DeadlineSocket, connect
 from .tensors import Buffer
+from .values import Result
 
-__all__ = ["HttpTransport", "fixed_headers", "wire_request"]
+__all__ = ["HttpTransport", "Reply", "Request", "RequestWriter", "value_of"]
 
 T = TypeVar("T")
+_CLOSED = "the server closed the connection"
 
 
 def header_lines(headers: Headers) -> bytes:
     return "".join(f"{name}: {value}\r\n" for name, value in headers).encode("latin-1")
 
 
-def fixed_headers(link: Link) -> bytes:
+def _fixed_headers(link: Link) -> bytes:
     """What every request carries. Triton compresses, slowly, unless it is told not to."""
     own = [("host", link.authority), ("accept-encoding", link.compression or "identity")]
     if link.user_agent:
@@ -32,16 +34,35 @@ def fixed_headers(link: Link) -> bytes:
     return header_lines((*own, *link.headers))
 
 
-def wire_request(exchange: Exchange[T], link: Link, fixed: bytes) -> list[Buffer]:
+class RequestWriter:
     """Everything that is sent for a request; the first buffer holds all headers."""
-    assert isinstance(exchange.route, bytes)
-    route, body = exchange.route, exchange.body
-    if link.compression is not None:
-        route, body = compressed(exchange, link.compression)
-    headers = b""
-    if exchange.headers or link.hook is not None:
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._fixed = _fixed_headers(link)
+        self._rest = self._fixed + b"\r\n"
+        self._plain = link.compression is None and link.hook is None
+
+    def __call__(self, exchange: Exchange[Any]) -> list[Buffer]:
+        if self._plain and not exchange.headers:
+            return [b"".join((exchange.route, self._rest)), *exchange.body]  # type: ignore[arg-type]  # bytes
+        link, body = self._link, exchange.body
+        route: Any = exchange.route
+        if link.compression is not None:
+            route, body = compressed(exchange, link.compression)
         headers = header_lines(link.call_headers(exchange.headers))
-    return [b"".join((route, fixed, headers, b"\r\n")), *body]
+        return [b"".join((route, self._fixed, headers, b"\r\n")), *body]
+
+
+Request = tuple[list[Buffer], Foreseen | None]
+Reply = HttpReply | Result  # a result where the reply was foreseen
+
+
+def value_of(exchange: Exchange[T], reply: Reply) -> T:
+    """What a reply means. Raises TritonError."""
+    if type(reply) is Result:
+        return reply  # type: ignore[return-value]  # the exchange is an inference
+    return exchange.parse(reply)
 
 
 class _Connection:
@@ -49,42 +70,68 @@ class _Connection:
 
     def __init__(self, sock: DeadlineSocket) -> None:
         self.socket = sock
+        # Whether the server has neither closed it nor sent what nobody asked for.
+        self.usable = sock.quiet
+        self.keep_alive = False
         self._reader = HttpResponseReader()
-
-    @property
-    def keep_alive(self) -> bool:
-        return self._reader.keep_alive
+        self._foreseen: Foreseen | None = None
 
     @property
     def silent(self) -> bool:
         return self._reader.silent
 
-    def usable(self) -> bool:
-        """Whether the server has neither closed it nor sent what nobody asked for."""
-        return self.socket.quiet()
+    def send(self, request: Request, deadline: Deadline) -> None:
+        buffers, self._foreseen = request
+        if not self._reader.fresh:
+            self._reader.start(True)
+        self.socket.send(buffers, deadline)
 
-    def send(self, request: list[Buffer], deadline: Deadline) -> None:
-        self._reader.start(True)
-        self.socket.send(request, deadline)
+    def receive(self, deadline: Deadline) -> Reply:
+        foreseen = self._foreseen
+        result = None if foreseen is None else self._receive_foreseen(foreseen, deadline)
+        return self._receive_any(deadline) if result is None else result
 
-    def receive(self, deadline: Deadline) -> HttpReply:
+    def _receive_foreseen(self, foreseen: Foreseen, deadline: Deadline) -> Result | None:
+        """The result, its tensors received into their place at once; None for another reply, the
+        first bytes of which the reader has then."""
+        reader, start, size = self._reader, foreseen.start, foreseen.size
+        length, tensors = len(start), aligned(size)
+        first = reader.scratch_view[:length]
+        count = self.socket.receive_both(first, tensors, deadline)
+        if count >= length and reader.scratch.startswith(start):
+            at = count - length
+            while at < size:
+                reader.fresh = reader.silent = False
+                count = self.socket.receive(tensors[at:], deadline)
+                if not count:
+                    raise ConnectionResetError(_CLOSED)
+                at += count
+            self.keep_alive = True
+            return foreseen.result(tensors)
+        if not count:
+            raise ConnectionResetError(_CLOSED)
+        reader.received(min(count, length))
+        reader.feed(tensors[: max(0, count - length)])
+        return None
+
+    def _receive_any(self, deadline: Deadline) -> HttpReply:
         reader, receive = self._reader, self.socket.receive
-        while True:
+        while not reader.complete:
             count = receive(reader.buffer(), deadline)
-            if not count:
-                if reader.ended():
-                    return reader.reply()
-                raise ConnectionResetError("the server closed the connection")
-            if reader.received(count):
-                return reader.reply()
+            if count:
+                reader.received(count)
+            elif not reader.ended():
+                raise ConnectionResetError(_CLOSED)
+        self.keep_alive = reader.keep_alive
+        return reader.reply()
 
 
-class HttpTransport(PoolTransport[list[Buffer], HttpReply]):
+class HttpTransport(PoolTransport[Request, Reply]):
     """Each call has a connection to itself. Threads may share it."""
 
     def __init__(self, link: Link) -> None:
         super().__init__(link)
-        self._fixed = fixed_headers(link)
+        self._write = RequestWriter(link)
         self._tls = None if link.tls is None else link.tls.context()
 
     def stream(self, exchange: Exchange[T], timeout: float | None) -> Iterator[T]:
@@ -92,11 +139,11 @@ class HttpTransport(PoolTransport[list[Buffer], HttpReply]):
         self._check_open()
         deadline = Deadline(timeout)
         connection = self._connect(exchange.what, deadline).socket
-        request = self._request(exchange, deadline)
+        request = self._write(exchange)
         yield from events(connection, request, exchange, timeout, self._link.address)
 
-    def _request(self, exchange: Exchange[Any], deadline: Deadline) -> list[Buffer]:
-        return wire_request(exchange, self._link, self._fixed)
+    def _request(self, exchange: Exchange[Any], deadline: Deadline) -> Request:
+        return self._write(exchange), getattr(exchange.parse, "foreseen", None)
 
     def _open(self, deadline: Deadline) -> _Connection:
         link = self._link
@@ -104,5 +151,5 @@ class HttpTransport(PoolTransport[list[Buffer], HttpReply]):
         sock = connect(link.address, tls, name, deadline, keepalive=link.keepalive)
         return _Connection(sock)
 
-    def _value(self, exchange: Exchange[T], reply: HttpReply) -> T:
-        return exchange.parse(reply)
+    def _value(self, exchange: Exchange[T], reply: Reply) -> T:
+        return value_of(exchange, reply)

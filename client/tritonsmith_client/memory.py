@@ -18,7 +18,6 @@ from .tensors import Array, Buffer
 __all__ = ["Lease", "Region", "RegionPool", "clear_folder"]
 
 _FOLDER = Path("/dev/shm")
-_SMALLEST = 1 << 18
 
 
 class Region:
@@ -69,15 +68,14 @@ class RegionPool:
         self._lock = threading.RLock()  # a lease may end at any time, also while this is held
 
     def lease(self, size: int) -> Lease | None:
-        """An idle region of at least this size, if there is one."""
+        """An idle region of this size, if there is one."""
         try:
-            return Lease(self, self._idle[_rounded(size)].pop())
+            return Lease(self, self._idle[size].pop())
         except (KeyError, IndexError):
             return None
 
     def make(self, size: int) -> Lease | None:
         """A new region; None where memory or the limit is used up."""
-        size = _rounded(size)
         with self._lock:
             # Others need shared memory too, a server's Python models above all.
             if self._used + size > self._limit or size > _free() // 2:
@@ -199,8 +197,3 @@ def _free() -> int:
     except OSError:
         return 0
     return status.f_bavail * status.f_frsize
-
-
-def _rounded(size: int) -> int:
-    """Sizes come in powers of two, so that regions fit again."""
-    return max(_SMALLEST, 1 << (size - 1).bit_length())

@@ -20,6 +20,7 @@ from .options import Options, changed
 from .regions import RegionTensor
 from .runner import Runner
 from .sequences import SequenceState, sequence_id
+from .sharing import collect
 from .tensors import Array
 from .values import ModelConfig, ModelMetadata, Parameter, Result
 
@@ -78,7 +79,8 @@ class Model:
             StatusError: the server refused or failed; its subclasses say how.
         """
         core, options, runner = self._core, self._options, self._runner
-        deadline = self._client.deadline(options.timeout)
+        timeout = options.timeout
+        deadline = Deadline(self._client.timeout if timeout is ... else timeout)
         exchange = core.direct(args, named, options)
         if exchange is None:
             return runner.run(core.infer(args, named, options, deadline), deadline)
@@ -88,7 +90,10 @@ class Model:
             flow = core.recover(exchange, [error], args, named, options, deadline)
             return runner.run(flow, deadline)
         lease = exchange.lease
-        return result if lease is None else core.collected(lease, result)
+        if lease is not None:
+            lease.done = True
+            collect(lease, lease.layout.placement, result)
+        return result
 
     def submit(self, *args: Any, **named: Any) -> Future[Result]:
         """Runs the model in another thread; the future's ``cancel()`` ends the call.

@@ -29,7 +29,7 @@ from .tensors import Array
 from .values import Result
 
 if TYPE_CHECKING:
-    from .memory import Lease
+    pass
 
 __all__ = ["ModelCore", "read_signature"]
 
@@ -103,11 +103,6 @@ class ModelCore:
         A call with arrays like an earlier one's takes half the time this way.
         """
         return self._builder.direct(args, named, options, self._sharing)
-
-    def collected(self, lease: Lease, result: Result) -> Result:
-        """The result with what lies in shared memory."""
-        lease.done = True
-        return collect(lease, lease.layout.placement, result)
 
     def recover(
         self,
@@ -281,7 +276,9 @@ class ModelCore:
             return None
         plan.failed = False
         sharing.worked()
-        return self.collected(lease, result)
+        lease.done = True
+        collect(lease, lease.layout.placement, result)
+        return result
 
 
 def into(result: Result, out: Mapping[str, Array | RegionTensor]) -> Result:

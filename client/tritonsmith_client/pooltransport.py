@@ -134,8 +134,8 @@ class PoolTransport(ABC, Generic[Request, Reply]):
             raise
         if isinstance(deadline, CancellableDeadline):
             deadline.on_cancel(None)
-        if complete and connection.keep_alive:
-            self._give_back(connection)
+        if complete and connection.keep_alive and not self._closed and len(self._idle) < IDLE_LIMIT:
+            self._idle.append(connection)
         else:
             connection.socket.close()
         return reply
@@ -145,7 +145,8 @@ class PoolTransport(ABC, Generic[Request, Reply]):
             raise ClosedError("the client was used after close(): make a new Client")
 
     def _take_idle(self) -> Connection[Request, Reply] | None:
-        self._check_open()
+        if self._closed:
+            self._check_open()
         if self._pid != os.getpid():  # a forked child must not share its parent's connections
             self._idle = deque()
             self._pid = os.getpid()
@@ -157,12 +158,6 @@ class PoolTransport(ABC, Generic[Request, Reply]):
             if connection.usable():
                 return connection
             connection.socket.close()
-
-    def _give_back(self, connection: Connection[Request, Reply]) -> None:
-        if self._closed or len(self._idle) >= IDLE_LIMIT:
-            connection.socket.close()
-        else:
-            self._idle.append(connection)
 
     def _connect(self, what: str, deadline: Deadline) -> Connection[Request, Reply]:
         try:

@@ -15,7 +15,7 @@ from .options import Options
 from .protocol import WireProtocol
 from .regions import memory_parameters
 from .sharing import OutputSizes, Placement, Sharing, place
-from .tensors import Array, Buffer, flat_view, is_plain, wire_buffer
+from .tensors import Array, Buffer, is_plain, wire_buffer
 from .values import ModelConfig, ModelMetadata, Result
 
 if TYPE_CHECKING:
@@ -139,10 +139,11 @@ class RequestBuilder:
         if plan is None:
             return None
         buffers: list[Buffer] = []
-        for array in (*args, *named.values()):
-            if not array.flags.c_contiguous:
+        for array in (*args, *named.values()) if named else args:
+            view = memoryview(array)
+            if not view.c_contiguous:
                 return None
-            buffers.append(flat_view(array))
+            buffers.append(view.cast("B"))
         if sharing is None or plan.inline or plan.small or sharing.off:
             assert plan.prepared is not None
             return plan.prepared.exchange(buffers, options.headers)

@@ -36,6 +36,7 @@ __all__ = [
 ]
 
 _ALIGNMENT = 64
+_SMALLEST = 1 << 18
 _WORTH = 65536  # below, a request with its bytes inside is as fast
 _LIMIT = 1 << 30
 _LEAST_SHARE = 4
@@ -81,7 +82,7 @@ class Placement:
     Attributes:
         inputs: start and size of each input.
         outputs: start and size of each output that is not left in the response.
-        size: of all of them, with what lies between.
+        size: of the region.
         kept: bytes of the outputs alone.
     """
 
@@ -102,7 +103,9 @@ def place(inputs: Sequence[int], outputs: OutputSizes) -> Placement:
 
     given = tuple(reserved(size) for size in inputs)
     wanted = {name: reserved(size) for name, size in outputs.items() if size}
-    return Placement(given, wanted, end, sum(size for _, size in wanted.values()))
+    # Powers of two, so that regions fit again.
+    size = max(_SMALLEST, 1 << (end - 1).bit_length())
+    return Placement(given, wanted, size, sum(size for _, size in wanted.values()))
 
 
 class Sharing:
@@ -229,12 +232,10 @@ def _version(text: str) -> tuple[int, ...]:
     return tuple(map(int, numbers))
 
 
-def collect(lease: Lease, placement: Placement, result: Result) -> Result:
-    """The result with the outputs that lie in the region."""
-    outputs = {}
+def collect(lease: Lease, placement: Placement, result: Result) -> None:
+    """Completes a result with the outputs that lie in the region."""
     # A view keeps the whole region: not for outputs that are a small part of it.
     keep = _LEAST_SHARE * placement.kept >= lease.region.size
     for name, (dtype, shape) in result.elsewhere.items():
         view = lease.array(placement.outputs[name][0], shape, dtype.numpy)
-        outputs[name] = view if keep else view.copy()
-    return result.with_more(outputs)
+        result.add(name, view if keep else view.copy())

@@ -8,6 +8,7 @@ import select
 import socket
 import struct
 import sys
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +52,10 @@ class DeadlineSocket:
         self._socket.settimeout(deadline.left())
         return self._socket.recv_into(buffer)
 
+    def receive_both(self, first: memoryview, second: memoryview, deadline: Deadline) -> int:
+        """As `receive`, into the one and then the other, if they can be filled at once."""
+        return self.receive(first, deadline)
+
     def abort(self) -> None:
         """Ends a send or receive in another thread."""
         with contextlib.suppress(OSError):
@@ -80,12 +85,15 @@ class _KernelTimedSocket(DeadlineSocket):
         self._timeout = math.inf
 
     def send(self, buffers: Sequence[Buffer], deadline: Deadline) -> None:
-        self._watch(deadline)
+        if deadline.at is not None and deadline.at - time.monotonic() < self._timeout:
+            self._watch(deadline)
         try:
             sent = self._socket.sendmsg(buffers[:_MAX_BUFFERS])
         except BlockingIOError:
             sent = 0
             self._expired(deadline)
+        if sent == sum(map(len, buffers)):
+            return
         for buffer in buffers:
             size = len(buffer)
             if sent >= size:
@@ -99,6 +107,15 @@ class _KernelTimedSocket(DeadlineSocket):
         while True:
             try:
                 return self._socket.recv_into(buffer)
+            except BlockingIOError:
+                self._expired(deadline)
+
+    def receive_both(self, first: memoryview, second: memoryview, deadline: Deadline) -> int:
+        if deadline.at is not None and deadline.at - time.monotonic() < self._timeout:
+            self._watch(deadline)
+        while True:
+            try:
+                return self._socket.recvmsg_into((first, second))[0]
             except BlockingIOError:
                 self._expired(deadline)
 

@@ -18,6 +18,7 @@ __all__ = [
     "array_over",
     "data_type",
     "flat_view",
+    "is_little_endian",
     "is_plain",
     "wire_buffer",
 ]
@@ -54,8 +55,12 @@ def wire_buffer(array: Array, dtype: DataType, name: str) -> tuple[Buffer, int]:
 
 def is_plain(array: Array) -> bool:
     """Whether the memory of a contiguous array like this is what goes over the wire."""
-    dtype = array.dtype
-    return _LITTLE_ENDIAN and dtype.kind in "biuf" and dtype.byteorder != ">" and array.size > 0
+    return array.dtype.kind in "biuf" and is_little_endian(array.dtype) and array.size > 0
+
+
+def is_little_endian(dtype: np.dtype[Any]) -> bool:
+    """Whether its elements lie in memory as they go over the wire."""
+    return _LITTLE_ENDIAN and dtype.byteorder != ">"
 
 
 def flat_view(array: Array) -> memoryview:

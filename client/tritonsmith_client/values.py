@@ -122,7 +122,7 @@ class Result(Mapping[str, "np.ndarray[Any, Any]"]):
 
     def __init__(
         self,
-        outputs: Mapping[str, np.ndarray[Any, Any]],
+        outputs: dict[str, np.ndarray[Any, Any]],
         model_name: str = "",
         model_version: str = "",
         id: str = "",
@@ -147,11 +147,11 @@ class Result(Mapping[str, "np.ndarray[Any, Any]"]):
                 tensor=name,
             ) from None
 
-    def with_more(self, outputs: Mapping[str, np.ndarray[Any, Any]]) -> Result:
-        """The same result with outputs that lay elsewhere."""
-        return self.holding({**self._outputs, **outputs})
+    def add(self, name: str, output: np.ndarray[Any, Any]) -> None:
+        """Completes a result that nobody has seen yet."""
+        self._outputs[name] = output
 
-    def holding(self, outputs: Mapping[str, np.ndarray[Any, Any]]) -> Result:
+    def holding(self, outputs: dict[str, np.ndarray[Any, Any]]) -> Result:
         """The same result with other outputs."""
         return Result(
             outputs, self.model_name, self.model_version, self.id, self.parameters, self.elsewhere
