@@ -75,37 +75,36 @@ def _parameter(value: Parameter) -> bytes:
 class _Layout:
     """Where everything lies in a response, for as long as only the tensors' bytes change."""
 
-    __slots__ = ("constant", "head", "outputs", "places", "total")
+    __slots__ = ("_constant", "_places", "_total", "head", "outputs")
 
     def __init__(self, data: bytes, head: Result, outputs: list[_Output]) -> None:
-        self.total = len(data)
         self.head = head
         self.outputs = outputs
-        self.places = [(name, at, shape, dtype.numpy) for name, dtype, shape, at, _ in outputs]
+        self._total = len(data)
+        self._places = [(name, at, shape, dtype.numpy) for name, dtype, shape, at, _ in outputs]
         # What is neither tensor nor length must be the same byte for byte.
-        self.constant: list[tuple[bytes, int]] = []
+        self._constant: list[tuple[slice, bytes]] = []
         start = 0
         for _, _, _, at, size in sorted(outputs, key=lambda output: output[3]):
-            self.constant.append((data[start:at], start))
+            self._constant.append((slice(start, at), data[start:at]))
             start = at + size
         if start < len(data):
-            self.constant.append((data[start:], start))
+            self._constant.append((slice(start, len(data)), data[start:]))
 
-    def fits(self, data: bytes | memoryview) -> bool:
-        if len(data) != self.total:
-            return False
-        # A loop, because all() would take twice as long, on every call.
-        for constant, at in self.constant:  # noqa: SIM110
-            if data[at : at + len(constant)] != constant:
-                return False
-        return True
-
-    def read(self, data: bytes | memoryview) -> Result:
-        """A message of this layout, which has been checked."""
-        outputs = {}
-        for name, start, shape, dtype in self.places:
+    def read(self, data: bytes | memoryview) -> Result | None:
+        """What a message of this layout says; None for another one."""
+        if len(data) != self._total:
+            return None
+        for place, constant in self._constant:
+            if data[place] != constant:
+                return None
+        outputs: dict[str, Array] = {}
+        for name, start, shape, dtype in self._places:
             outputs[name] = array_at(data, start, shape, dtype)
-        return self.head.holding(outputs)
+        like = self.head
+        return Result(
+            outputs, like.model_name, like.model_version, like.id, like.parameters, like.elsewhere
+        )
 
 
 _Output = tuple[str, DataType, tuple[int, ...], int, int]  # the last two: start and size
@@ -129,8 +128,9 @@ class ResponseReader:
             data: nobody else holds it.
         """
         known = self._layout
-        if known is not None and known.fits(data):
-            return known.read(data)
+        result = None if known is None else known.read(data)
+        if result is not None:
+            return result
         data = bytes(data)
         try:
             layout = _parse(data, self._shared)

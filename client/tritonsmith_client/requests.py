@@ -73,22 +73,27 @@ class Layout:
     requests: dict[str, Prepared]
 
 
-@dataclass(frozen=True)
-class _Last:
-    """The last call with arrays by position: the next one is often alike."""
+@dataclass(slots=True, eq=False)
+class _Alike:
+    """What the arrays of a call have to be for its plan to be this one."""
 
     options: Options
     described: list[tuple[np.dtype[Any], tuple[int, ...]]]
     plan: Plan
 
-    def fits(self, args: tuple[Any, ...]) -> bool:
+    def buffers(self, args: tuple[Any, ...]) -> list[Buffer] | None:
+        """The arrays' bytes if they are alike and contiguous."""
         if len(args) != len(self.described):
-            return False
-        # A loop, because all() would take twice as long, on every call.
-        for value, (dtype, shape) in zip(args, self.described, strict=True):
+            return None
+        found: list[Buffer] = []
+        for value, (dtype, shape) in zip(args, self.described):  # noqa: B905  # costs as much again
             if type(value) is not np.ndarray or value.dtype is not dtype or value.shape != shape:
-                return False
-        return True
+                return None
+            view = memoryview(value)  # type: ignore[arg-type]  # as in tensors.flat_view
+            if not view.c_contiguous:
+                return None
+            found.append(view.cast("B"))
+        return found
 
 
 @dataclass(slots=True, eq=False)  # made for each call, and a frozen one takes thrice as long
@@ -119,7 +124,7 @@ class RequestBuilder:
         self._name = name
         self._version = version
         self._plans: dict[Any, Plan] = {}
-        self._last: _Last | None = None
+        self._last: _Alike | None = None  # with arrays by position: the next call is often alike
         self._names = tuple(tensor.name for tensor in signature.metadata.inputs)
 
     def direct(
@@ -131,19 +136,15 @@ class RequestBuilder:
     ) -> Exchange[Result] | None:
         """The request for arrays that look like those of an earlier one, so that nothing is left
         to check; None for all others. Args: sharing: for what may travel through shared memory."""
-        last = self._last
-        if last is not None and not named and last.options is options and last.fits(args):
-            plan: Plan | None = last.plan
-        else:
-            plan = self._direct_plan(args, named, options)
-        if plan is None:
+        last, buffers = self._last, None
+        if last is not None and not named and last.options is options:
+            buffers = last.buffers(args)
+        if last is None or buffers is None:
+            last = self._direct_plan(args, named, options)
+            buffers = None if last is None else last.buffers((*args, *named.values()))
+        if last is None or buffers is None:
             return None
-        buffers: list[Buffer] = []
-        for array in (*args, *named.values()) if named else args:
-            view = memoryview(array)
-            if not view.c_contiguous:
-                return None
-            buffers.append(view.cast("B"))
+        plan = last.plan
         if sharing is None or plan.inline or plan.small or sharing.off:
             assert plan.prepared is not None
             return plan.prepared.exchange(buffers, options.headers)
@@ -155,7 +156,7 @@ class RequestBuilder:
 
     def _direct_plan(
         self, args: tuple[Any, ...], named: Mapping[str, Any], options: Options
-    ) -> Plan | None:
+    ) -> _Alike | None:
         if not options.plain:
             return None
         pairs = [*zip(self._names, args, strict=False), *named.items()]
@@ -168,9 +169,10 @@ class RequestBuilder:
         plan = self._plans.get((described, options.key))
         if plan is None or not plan.direct:
             return None
+        last = _Alike(options, [(array.dtype, array.shape) for _, array in pairs], plan)
         if not named:
-            self._last = _Last(options, [(a.dtype, a.shape) for a in args], plan)
-        return plan
+            self._last = last
+        return last
 
     def ready(self, arrays: dict[str, Array], options: Options) -> Ready:
         """Checks arrays. Raises InputError for what does not fit."""

@@ -27,8 +27,9 @@ Array = np.ndarray[Any, Any]
 Buffer = bytes | bytearray | memoryview
 
 _LITTLE_ENDIAN = np.dtype("=i4").newbyteorder("<") == np.dtype("=i4")
-# Below this size a copy costs less than an unaligned view and does not hold on to the message.
-_COPY_BELOW = 65536
+# Up to this size a copy costs less than a view of memory that numpy takes for read-only or that is
+# not aligned, and does not hold on to the message.
+_COPY_UP_TO = 131072
 
 
 def wire_buffer(array: Array, dtype: DataType, name: str) -> tuple[Buffer, int]:
@@ -153,7 +154,7 @@ def array_at(
     flags = view.flags
     if flags.writeable and flags.aligned:
         return view
-    if view.nbytes < _COPY_BELOW:
+    if view.nbytes <= _COPY_UP_TO:
         copy: Array = view.copy()
         return copy
     return array_over(message, view.__array_interface__["data"][0], shape, dtype)
