@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 from collections.abc import Sequence
@@ -43,9 +44,9 @@ class Channel:
 
     def receive_descriptors(self) -> Sequence[int]:
         """What the other process passes on; processes that this one starts do not inherit it."""
-        _, descriptors, _, _ = socket.recv_fds(
-            self._socket, 1, _MOST_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
-        )
+        _, descriptors, _, _ = socket.recv_fds(self._socket, 1, _MOST_DESCRIPTORS)
+        for number in descriptors:
+            os.set_inheritable(number, False)
         return descriptors
 
     def close(self) -> None:

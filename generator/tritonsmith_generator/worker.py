@@ -11,18 +11,20 @@ from __future__ import annotations
 import os
 import pickle
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from tritonsmith_generator.channel import Channel, channels, ready
 from tritonsmith_generator.crash import CrashError, Output
 from tritonsmith_generator.errors import HostError
 from tritonsmith_generator.forked import Forked
 from tritonsmith_generator.workermain import CALL, HOLD, PREPARE, set_environment
+
+if TYPE_CHECKING:
+    import subprocess
 
 __all__ = [
     "Child",
@@ -277,6 +279,8 @@ class Child:
 
 
 def _started(channel: Channel, output: int) -> subprocess.Popen[bytes]:
+    import subprocess  # not where a fork is enough
+
     return subprocess.Popen(
         [sys.executable, "-c", _BOOT.format(path=sys.path, descriptor=channel.fileno())],
         stdin=subprocess.DEVNULL,

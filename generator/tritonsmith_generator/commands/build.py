@@ -137,9 +137,7 @@ def build(
 def _early(source: Path, repository: Path, target: str | None) -> Iterator[None]:
     """Where it is clear already that something has to be built, a process for it boots while the
     spec is read, and TensorRT, if that is the target, loads."""
-    from tritonsmith_generator.lock import LOCK_NAME
-
-    if not source.is_file() or (repository / LOCK_NAME).exists():
+    if not source.is_file() or not _is_new(repository):
         yield
         return
     from tritonsmith_generator.worker import early_child
@@ -151,6 +149,15 @@ def _early(source: Path, repository: Path, target: str | None) -> Iterator[None]
 
                 process.prepare(start_early, library)
         yield
+
+
+def _is_new(repository: Path) -> bool:
+    """Whether nothing in it is known to be up to date."""
+    if not repository.exists():
+        return True
+    from tritonsmith_generator.lock import LOCK_NAME
+
+    return not (repository / LOCK_NAME).exists()
 
 
 def _spec(source: Path, name: str | None, for_one: Mapping[str, Any]) -> Spec:
