@@ -6,13 +6,13 @@ import os
 import signal
 import time
 import uuid
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from support.crashes import SharedServers
 
-from tritonsmith_generator.errors import ServerError
 from tritonsmith_generator.serve import Server
 from tritonsmith_generator.serve.base import ServerBase
 
@@ -49,19 +49,8 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     item.add_marker(pytest.mark.xdist_group(group))
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Item,
-) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """A failure also tells of a shared server that has ended, without which tests mean nothing."""
-    report = yield
-    for server in _SHARED if report.failed else ():
-        if not server.is_running:
-            try:
-                server.wait()
-            except ServerError as exc:
-                report.sections.append(("a shared server has ended", str(exc)))
-    return report
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(SharedServers(_SHARED))
 
 
 @pytest.fixture(scope="session", autouse=True)
