@@ -7,6 +7,7 @@ import contextlib
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from types import EllipsisType, TracebackType
 from typing import Any
 
@@ -128,9 +129,12 @@ class AsyncModel:
 
     async def stream(self, *args: Any, **named: Any) -> AsyncIterator[Result]:
         """``async for result in model.stream(prompt)``; see `Model.stream`."""
-        exchange = self._core.stream(args, named, self._options)
-        timeout = self._client.budget(self._options.timeout)
-        parts = self._runner.stream(exchange, timeout)
+        core, options = self._core, self._options
+        timeout = self._client.budget(options.timeout)
+        recover = partial(core.recover_stream, args, named, options)
+        deadline = Deadline(timeout)
+        exchange = await self._runner.run(core.stream(args, named, options, deadline), deadline)
+        parts = self._runner.stream(exchange, recover, timeout)
         try:
             async for part in parts:
                 yield part

@@ -42,20 +42,31 @@ class AsyncRunner:
             result: T = done.value
             return result
 
-    async def stream(self, exchange: Exchange[T | None], timeout: float | None) -> AsyncIterator[T]:
-        """The replies to one request that have a content; the timeout is for each reply."""
-        parts = self.transport.stream(exchange, timeout)
-        try:
-            async for part in parts:
-                if part is not None:
-                    yield part
-        except TritonError as error:
-            from .remedies import completed  # for calls that failed only
+    async def stream(
+        self,
+        exchange: Exchange[T | None],
+        recover: Callable[[TritonError, bool, Deadline], Flow[Exchange[T | None]]],
+        timeout: float | None,
+    ) -> AsyncIterator[T]:
+        """The replies to one request that have a content; see `Runner.stream`."""
+        final = False
+        while True:
+            parts = self.transport.stream(exchange, timeout)
+            try:
+                async for part in parts:
+                    final = True
+                    if part is not None:
+                        yield part
+                return
+            except TritonError as error:
+                from .remedies import completed  # for calls that failed only
 
-            completed(error, exchange.what)
-            raise
-        finally:
-            await parts.aclose()  # type: ignore[attr-defined]  # an async generator
+                completed(error, exchange.what)
+                deadline = Deadline(timeout)
+                exchange = await self.run(recover(error, final, deadline), deadline)
+                final = True
+            finally:
+                await parts.aclose()  # type: ignore[attr-defined]  # an async generator
 
     def submit(
         self, start: Callable[[Deadline], Flow[T]], budget: float | None

@@ -184,10 +184,12 @@ class _Lent(np.ndarray[Any, Any]):
 
 def clear_folder() -> None:
     """Takes away the names that processes left which were killed while they registered a region."""
+    names: list[str] = []
     with contextlib.suppress(OSError):
-        for path in _FOLDER.iterdir():
-            if is_abandoned(path.name):
-                path.unlink()
+        names = [path.name for path in _FOLDER.iterdir()]
+    for name in filter(is_abandoned, names):
+        with contextlib.suppress(OSError):  # it may be another user's, or just gone
+            (_FOLDER / name).unlink()
 
 
 def _free() -> int:

@@ -7,6 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from types import EllipsisType, TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -160,9 +161,12 @@ class Model:
         numbers or text, and outputs have the shapes that the metadata let expect; gRPC has no such
         limits.
         """
-        exchange = self._core.stream(args, named, self._options)
-        timeout = self._client.budget(self._options.timeout)
-        return self._runner.stream(exchange, timeout)
+        core, options = self._core, self._options
+        timeout = self._client.budget(options.timeout)
+        recover = partial(core.recover_stream, args, named, options)
+        deadline = Deadline(timeout)
+        exchange = self._runner.run(core.stream(args, named, options, deadline), deadline)
+        return self._runner.stream(exchange, recover, timeout)
 
     def sequence(self, id: int | str | None = None) -> Sequence:
         """A sequence of requests to a model that keeps state between them.

@@ -152,26 +152,63 @@ class ModelCore:
         return into(result, options.out) if options.out else result
 
     def stream(
-        self, args: tuple[Any, ...], named: Mapping[str, Any], options: Options
-    ) -> Exchange[Result | None]:
+        self, args: tuple[Any, ...], named: Mapping[str, Any], options: Options, deadline: Deadline
+    ) -> Flow[Exchange[Result | None]]:
         """A request whose responses are read one by one; None for a response without content.
-
-        A model that is not decoupled is asked as ever: an ordinary inference takes every tensor
-        over both protocols, and its failures have a status.
 
         Raises:
             InputError: something does not fit, or the protocol cannot carry it in a stream.
         """
+        try:
+            return self._streamed(args, named, options)
+        except InputError:
+            if not (yield from self._refresh(deadline)):
+                raise
+            return self._streamed(args, named, options)
+
+    def recover_stream(
+        self,
+        args: tuple[Any, ...],
+        named: Mapping[str, Any],
+        options: Options,
+        error: TritonError,
+        final: bool,
+        deadline: Deadline,
+    ) -> Flow[Exchange[Result | None]]:
+        """What to ask instead after a stream failed: raises the error where there is nothing.
+
+        Args:
+            final: a response had come, or this was asked instead: nothing is asked again.
+        """
+        if isinstance(error, NotFoundError):
+            yield from _explain(error, self._protocol, self.name, self.version)
+        if final or not isinstance(error, InvalidArgumentError):
+            raise error
+        if not (yield from self._refresh(deadline)):
+            raise error
+        return self._streamed(args, named, options)
+
+    def _streamed(
+        self, args: tuple[Any, ...], named: Mapping[str, Any], options: Options
+    ) -> Exchange[Result | None]:
+        """A model that is not decoupled is asked as ever: an ordinary inference takes every tensor
+        over both protocols, and its failures have a status."""
         builder = self._builder
         metadata = builder.signature.metadata
-        arrays = bind(metadata, args, named)
-        if is_placed(arrays, options.out):
-            raise InputError("a stream takes no tensors in shared memory: give arrays")
-        arrays = converted(metadata, arrays) if options.convert else arrays
-        exchange: Exchange[Any] = builder.inline(builder.ready(arrays, options), options)
-        if not builder.signature.config.decoupled:
-            return exchange
-        return self._protocol.streamed(self.version, builder.signature, arrays, exchange, options)
+        try:
+            arrays = bind(metadata, args, named)
+            if is_placed(arrays, options.out):
+                raise InputError("a stream takes no tensors in shared memory: give arrays")
+            arrays = converted(metadata, arrays) if options.convert else arrays
+            exchange: Exchange[Any] = builder.inline(builder.ready(arrays, options), options)
+            if not builder.signature.config.decoupled:
+                return exchange
+            return self._protocol.streamed(
+                self.version, builder.signature, arrays, exchange, options
+            )
+        except InputError as error:
+            error.model = error.model or self.name
+            raise
 
     def _refresh(self, deadline: Deadline) -> Flow[bool]:
         """Reads the signature again; True if it has changed, False too if that is not to be had."""

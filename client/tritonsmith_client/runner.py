@@ -60,17 +60,33 @@ class Runner:
             result: T = done.value
             return result
 
-    def stream(self, exchange: Exchange[T | None], timeout: float | None) -> Iterator[T]:
-        """The replies to one request that have a content; the timeout is for each reply."""
-        try:
-            for part in self.transport.stream(exchange, timeout):
-                if part is not None:
-                    yield part
-        except TritonError as error:
-            from .remedies import completed  # for calls that failed only
+    def stream(
+        self,
+        exchange: Exchange[T | None],
+        recover: Callable[[TritonError, bool, Deadline], Flow[Exchange[T | None]]],
+        timeout: float | None,
+    ) -> Iterator[T]:
+        """The replies to one request that have a content.
 
-            completed(error, exchange.what)
-            raise
+        Args:
+            recover: gives what to ask instead after a failure, which may be final, or raises.
+            timeout: for each reply.
+        """
+        final = False
+        while True:
+            try:
+                for part in self.transport.stream(exchange, timeout):
+                    final = True
+                    if part is not None:
+                        yield part
+                return
+            except TritonError as error:
+                from .remedies import completed  # for calls that failed only
+
+                completed(error, exchange.what)
+                deadline = Deadline(timeout)
+                exchange = self.run(recover(error, final, deadline), deadline)
+                final = True
 
     def submit(self, start: Callable[[Deadline], Flow[T]], budget: float | None) -> Future[T]:
         """Runs a flow in another thread; its time counts from now."""

@@ -42,8 +42,6 @@ _LIMIT = 1 << 30
 _LEAST_SHARE = 4
 _CLEAR_AGAIN = 1.0  # seconds
 _MOST_FAILURES = 3
-# Since release 24.10 a server does not let go of a region while it writes to it.
-_REFUSES_WHILE_IN_USE = (2, 51)
 _SAME_HOST = ("", "localhost", "127.0.0.1", "::1")
 
 OutputSizes = Mapping[str, int | None]  # None: BYTES, which stay in the response
@@ -175,6 +173,7 @@ class Sharing:
 
     def _begin(self) -> Flow[None]:
         """Before the first region, also of a forked child, which must not use its parent's."""
+        from .abandoned import refuses_while_in_use
         from .farewell import Farewell, left_behind
         from .memory import RegionPool, clear_folder
         from .ownership import is_abandoned
@@ -190,7 +189,7 @@ class Sharing:
         clear_folder()
         try:
             server = yield self._protocol.server_metadata()
-            self._refuses = _version(server.version) >= _REFUSES_WHILE_IN_USE
+            self._refuses = refuses_while_in_use(server.version)
             known = yield self._protocol.memory_status("system")
         except TritonError:  # the call itself will say what is wrong
             return
@@ -224,12 +223,6 @@ class Sharing:
             except TritonError:
                 continue
             self._pool.forget(name)
-
-
-def _version(text: str) -> tuple[int, ...]:
-    """The first two numbers of a version; none for what is no Triton."""
-    numbers = [part for part in text.split(".")[:2] if part.isdecimal()]
-    return tuple(map(int, numbers))
 
 
 def collect(lease: Lease, placement: Placement, result: Result) -> None:

@@ -28,6 +28,8 @@ from tritonsmith_client import (
     StatusError,
     TritonError,
 )
+from tritonsmith_client.deadline import Deadline
+from tritonsmith_client.exchange import Flow
 from tritonsmith_client.httpstream import StreamReader
 from tritonsmith_client.model import Model
 from tritonsmith_client.requests import RequestBuilder
@@ -40,7 +42,14 @@ def evented(client: Client, name: str) -> Model:
     known = model._core.signature
     decoupled = replace(known, config=replace(known.config, decoupled=True))
     model._core._builder = RequestBuilder(model._core._protocol, name, "", decoupled)
+    model._core._refresh = unchanged  # type: ignore[method-assign]
     return model
+
+
+def unchanged(deadline: Deadline) -> Flow[bool]:
+    """Instead of reading again that the model is not decoupled."""
+    yield from ()
+    return False
 
 
 @pytest.fixture

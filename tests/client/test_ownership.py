@@ -89,7 +89,7 @@ def test_a_program_whose_name_is_no_text() -> None:
     assert not done.stderr and done.stdout.startswith("tritonsmith_client_")
 
 
-def test_the_next_region_clears_up_after_a_killed_program() -> None:
+def region_of_a_killed_program() -> Path:
     code = """
 import os
 from tritonsmith_client import SystemRegion
@@ -100,10 +100,31 @@ os.kill(os.getpid(), 9)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     file = Path("/dev/shm", done.stdout.strip())
     assert done.returncode == -9 and file.name and file.exists()
+    return file
+
+
+def test_the_next_region_clears_up_after_a_killed_program() -> None:
+    file = region_of_a_killed_program()
     region = SystemRegion(64)
     assert not file.exists() and Path("/dev/shm", region.name).exists()
     SystemRegion(64).close()
     assert Path("/dev/shm", region.name).exists(), "its process is there"
+
+
+def test_what_cannot_be_cleared_up_does_not_keep_the_rest() -> None:
+    """Another user's file; root's hands are tied by a folder."""
+    owner = region_of_a_killed_program()
+    names = [owner.with_name(owner.name.replace(owner.name[-16:], 16 * digit)) for digit in "012"]
+    try:
+        names[0].mkdir()
+        names[1].touch()
+        names[2].mkdir()
+        assert all(is_abandoned(path.name) for path in names)
+        SystemRegion(64).close()
+        assert [path.exists() for path in (owner, *names)] == [False, True, False, True]
+    finally:
+        for path in names[::2]:
+            path.rmdir()
 
 
 @pytest.mark.parametrize(("kind", "way"), WAYS)

@@ -11,7 +11,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from support.http_calls import until
 
 from tritonsmith_client import (
     Client,
+    InputError,
     InternalError,
     InvalidArgumentError,
     NotFoundError,
@@ -156,6 +157,20 @@ def _one_more(config: dict[str, Any]) -> None:
     config["input"].append({"name": "MINUTES", "data_type": "TYPE_FP32", "dims": [1]})
 
 
+@contextmanager
+def reloaded(server: Server, change: Callable[[Any], None]) -> Iterator[None]:
+    """While the model has another config."""
+    with Client(server.grpc_url) as admin:
+        fields = dict(admin.model("drip").config.fields)
+        changed = {**fields, "input": [dict(tensor) for tensor in fields["input"]]}
+        change(changed)
+        admin.load("drip", config=changed)
+        try:
+            yield
+        finally:
+            admin.load("drip", config=fields)
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -168,20 +183,43 @@ def _one_more(config: dict[str, Any]) -> None:
 def test_a_model_that_has_changed(
     dripping: Server, everybody: list[Asking], change: Callable[[Any], None], words: str
 ) -> None:
-    with Client(dripping.grpc_url) as admin:
-        fields = dict(admin.model("drip").config.fields)
-        changed = {**fields, "input": [dict(tensor) for tensor in fields["input"]]}
-        change(changed)
-        admin.load("drip", config=changed)
-        try:
-            for ask in everybody:
-                if ask.way == "http" and change is not _one_more:
-                    continue  # JSON has no types or shapes that could be wrong
-                error = ask.fails(AT_ONCE)
-                assert type(error) is InvalidArgumentError
-                assert re.search(words, error.server_message)
-        finally:
-            admin.load("drip", config=fields)
+    """The server's refusal has the signature read again, which then says what does not fit."""
+    with reloaded(dripping, change):
+        for ask in everybody:
+            if ask.way == "http" and change is not _one_more:
+                continue  # JSON has no types or shapes that could be wrong
+            with pytest.raises(InputError) as caught:
+                ask(SECONDS=AT_ONCE)
+            assert caught.value.model == "drip"
+            refusal = caught.value.__context__
+            assert type(refusal) is InvalidArgumentError
+            assert re.search(words, refusal.server_message)
+
+
+def test_a_model_with_another_input_is_asked_with_it(
+    dripping: Server, everybody: list[Asking]
+) -> None:
+    with reloaded(dripping, _one_more):
+        for ask in everybody:
+            [part] = ask(AT_ONCE, MINUTES=AT_ONCE)
+            assert part["SLEPT"].item() == 0
+            assert [tensor.name for tensor in ask.model.metadata.inputs] == ["SECONDS", "MINUTES"]
+    for ask in everybody:
+        assert len(ask(AT_ONCE)) == 1, "and with one input once more"
+
+
+def test_a_model_with_another_type_is_asked_again(
+    dripping: Server, everybody: list[Asking]
+) -> None:
+    """What the server refuses before the first response fits when it is made anew."""
+    with reloaded(dripping, _other_type):
+        for ask in everybody:
+            if ask.way == "http":
+                continue  # JSON has no types
+            converting = replace(ask, model=ask.model.using(convert=True))
+            [part] = converting(AT_ONCE)
+            assert part["SLEPT"].item() == 0
+            assert ask.model.metadata.inputs[0].dtype.wire == "INT32"
 
 
 def test_a_model_that_has_gone(dripping: Server, everybody: list[Asking]) -> None:
@@ -193,6 +231,7 @@ def test_a_model_that_has_gone(dripping: Server, everybody: list[Asking]) -> Non
                 error = ask.fails(AT_ONCE)
                 assert type(error) is NotFoundError
                 assert "'drip' has no available versions" in error.server_message
-                assert "client.index()" in error.remedy
+                assert error.message.endswith(": it is in the repository, but not loaded")
+                assert "client.load('drip')" in error.remedy
         finally:
             admin.load("drip")
