@@ -50,15 +50,15 @@ def decode(message: bytes | memoryview, name: str = "") -> np.ndarray[Any, Any]:
     if items is None:
         items = []
         append, unpack = items.append, _LENGTH.unpack_from
-        start = 0
-        while start + 4 <= total:
-            end = start + 4 + unpack(data, start)[0]
-            append(data[start + 4 : end])
-            start = end
-        if start != total:
+        end, last = 0, total - 4  # where the last string can begin
+        while end <= last:
+            start = end + 4
+            end = start + unpack(data, end)[0]
+            append(data[start:end])
+        if end != total:
             raise ResponseError(
                 f"output '{name}' is malformed: {total} bytes hold {len(items)} strings that "
-                f"end at byte {start}"
+                f"end at byte {end}"
             )
     array = np.empty(len(items), dtype=object)
     array[:] = items
