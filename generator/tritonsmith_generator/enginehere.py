@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,10 +22,11 @@ __all__ = ["ask_here", "build_here", "prepare_here", "unsupported_here"]
 
 
 def prepare_here(library: Library) -> None:
-    """Load TensorRT and start its builder."""
+    """Load TensorRT and start its builder, then what comes next."""
     from tritonsmith_generator import tensorrt_start
 
     tensorrt_start.prepare(library)
+    import_module("tritonsmith_generator.tensorrt")
 
 
 def build_here(request: EngineRequest, emit: Callable[[Progress], None]) -> EngineReport:
