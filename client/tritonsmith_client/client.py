@@ -39,7 +39,9 @@ class Client:
     Args:
         url: one server, or several that take turns: ``host:port`` or ``grpc://``, ``grpcs://``,
             ``http://``, ``https://``, ``grpc+unix:///path``, ``http+unix:///path``.
-        timeout: seconds for a whole call, with its retries; None waits for ever.
+        timeout: seconds for a whole call, with its retries; None waits for ever. Triton before
+            release 25.04 may crash when a gRPC call ends early, as its answer is ready: give those
+            time enough, or call them over HTTP.
         headers: sent with each call, e.g. ``{"authorization": "Bearer ..."}``, in ASCII; a function
             that returns them is called before each call. ``host`` is the name that the server
             is asked for (over gRPC, the authority), ``user-agent`` what the client is called.

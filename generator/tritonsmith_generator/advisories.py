@@ -1,7 +1,7 @@
 """Releases of NVIDIA's tritonserver with published vulnerabilities.
 
-From NVIDIA's security bulletins. Where a bulletin's page could not be read, the release is the
-first that came out after it.
+From NVIDIA's security bulletins, where a bulletin's page could not be read with the first release
+that came out after it; and what clients can do to a server without one, from its issues.
 """
 
 from __future__ import annotations
@@ -21,6 +21,11 @@ class _Advisory:
 _ADVISORIES = (
     _Advisory("26.06", "authentication bypass, CVE-2026-24206 and CVE-2026-24207 (CVSS 9.8)"),
     _Advisory("25.07", "code execution through the Python backend, CVE-2025-23319 (CVSS 8.1)"),
+    _Advisory(
+        "25.04",
+        "a crash when a gRPC call is cancelled, or exceeds its deadline, as its answer is ready, "
+        "triton-inference-server/server#8034, which HTTP does not have",
+    ),
 )
 
 

@@ -85,6 +85,11 @@ UNSAFE: dict[str, tuple[Change, str, str]] = {
         "models.yaml",
         "CVE-2026-24207 (CVSS 9.8); code execution through the Python backend, CVE-2025-23319",
     ),
+    "release that crashes": (
+        lambda r: (r / "models.yaml").write_text('triton: "25.03"'),
+        "models.yaml",
+        "server#8034, which HTTP does not have): take 26.06 or newer",
+    ),
 }
 
 
