@@ -95,8 +95,9 @@ def test_what_json_cannot_carry_is_refused(http: Client) -> None:
         ("IN_BF16", np.ones((1, 1), ml_dtypes.bfloat16)),
         ("IN_INT32", np.ones((2, 2), np.int32)),
     ):
-        with pytest.raises(InputError, match=rf"'{name}' is .* use a grpc:// address"):
+        with pytest.raises(InputError, match=rf"'{name}' is .* use a grpc:// address") as caught:
             next(identity.stream({name: array}))
+        assert (caught.value.model, caught.value.tensor) == ("identity", name)
     with pytest.raises(InputError, match=r"'X' is FP32 \[2, 3\]; over HTTP a stream takes one row"):
         next(plain.stream(np.ones((2, 3), np.float32)))
     with pytest.raises(InputError, match="holds what is no text"):

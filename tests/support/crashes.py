@@ -65,8 +65,7 @@ class SharedServers:
         report = yield
         crashes = item.stash[_CRASHES]
         if report.failed:
-            self._wait_for_an_end()
-            crashes += self._start_crashed()
+            crashes += self._start_crashing()
             report.sections += [("a shared server has ended", why) for why in self._ended()]
         report.sections += [(_CRASHED, crash) for crash in crashes]
         return report
@@ -86,12 +85,14 @@ class SharedServers:
                 terminalreporter.write_line(crash)
             terminalreporter.write_line(f"crashes: {len(crashes)}")
 
-    def _wait_for_an_end(self) -> None:
+    def _start_crashing(self) -> list[str]:
+        """As `_start_crashed`, of servers too whose connections have broken and that yet run."""
         deadline = time.monotonic() + _END_SECONDS
-        while all(server.is_running for server in self._servers):
-            if not self._servers or time.monotonic() > deadline:
-                return
+        while self._servers and time.monotonic() < deadline:
+            if crashes := self._start_crashed():
+                return crashes
             time.sleep(0.05)
+        return []
 
     def _start_crashed(self) -> list[str]:
         """How each has ended that is started again."""
