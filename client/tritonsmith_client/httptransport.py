@@ -20,6 +20,7 @@ __all__ = ["HttpTransport", "Reply", "Request", "RequestWriter", "value_of"]
 
 T = TypeVar("T")
 _CLOSED = "the server closed the connection"
+_NOTHING = memoryview(b"")
 
 
 def header_lines(headers: Headers) -> bytes:
@@ -95,14 +96,17 @@ class _Connection:
         """The result, its tensors received into their place at once; None for another reply, the
         first bytes of which the reader has then."""
         reader, start, size = self._reader, foreseen.start, foreseen.size
-        length, tensors = len(start), aligned(size)
-        first = reader.scratch_view[:length]
-        count = self.socket.receive_both(first, tensors, deadline)
+        length, first = len(start), reader.scratch_view[: len(start)]
+        if size:
+            tensors = aligned(size)
+            count = self.socket.receive_both(first, tensors, deadline)
+        else:
+            tensors, count = _NOTHING, self.socket.receive(first, deadline)
         if count >= length and reader.scratch.startswith(start):
             at = count - length
             while at < size:
                 reader.fresh = reader.silent = False
-                count = self.socket.receive(tensors[at:], deadline)
+                count = self.socket.fill(tensors[at:], deadline)
                 if not count:
                     raise ConnectionResetError(_CLOSED)
                 at += count

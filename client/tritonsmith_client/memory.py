@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from .ownership import is_abandoned, region_name
-from .tensors import Array, Buffer
+from .tensors import Array
 
 __all__ = ["Lease", "Region", "RegionPool", "clear_folder"]
 
@@ -155,9 +155,6 @@ class Lease:
         self.region = region
         self.done = False
         self.layout: Any = None
-
-    def write(self, buffer: Buffer, start: int, size: int) -> None:
-        self.region.bytes[start : start + size] = buffer
 
     def array(self, start: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """An array on the region, which keeps the lease."""

@@ -145,14 +145,15 @@ class RequestBuilder:
         if last is None or buffers is None:
             return None
         plan = last.plan
-        if sharing is None or plan.inline or plan.small or sharing.off:
-            assert plan.prepared is not None
+        assert plan.prepared is not None
+        if sharing is None or plan.inline or plan.small:
             return plan.prepared.exchange(buffers, options.headers)
         layout = plan.layout
-        if layout is None or plan.failed:
-            return None
-        lease = sharing.idle(layout.placement.size)
-        return None if lease is None else self.shared(layout, lease, buffers, options)
+        if layout is not None and not plan.failed:
+            lease = sharing.idle(layout.placement.size)
+            if lease is not None:
+                return self.shared(layout, lease, buffers, options)
+        return plan.prepared.exchange(buffers, options.headers) if sharing.off else None
 
     def _direct_plan(
         self, args: tuple[Any, ...], named: Mapping[str, Any], options: Options
@@ -212,8 +213,9 @@ class RequestBuilder:
             if len(layout.requests) >= _PLANS:
                 layout.requests.clear()
             layout.requests[region] = prepared
-        for buffer, (start, size) in zip(buffers, layout.placement.inputs, strict=True):
-            lease.write(buffer, start, size)
+        memory = lease.region.bytes
+        for buffer, (start, end) in zip(buffers, layout.placement.spans):  # noqa: B905  # quicker
+            memory[start:end] = buffer
         exchange = prepared.exchange((), options.headers)
         exchange.lease = lease
         return exchange

@@ -82,12 +82,14 @@ class Placement:
         outputs: start and size of each output that is not left in the response.
         size: of the region.
         kept: bytes of the outputs alone.
+        spans: start and end of each input.
     """
 
     inputs: tuple[tuple[int, int], ...]
     outputs: Mapping[str, tuple[int, int]]
     size: int
     kept: int
+    spans: tuple[tuple[int, int], ...]
 
 
 def place(inputs: Sequence[int], outputs: OutputSizes) -> Placement:
@@ -103,7 +105,9 @@ def place(inputs: Sequence[int], outputs: OutputSizes) -> Placement:
     wanted = {name: reserved(size) for name, size in outputs.items() if size}
     # Powers of two, so that regions fit again.
     size = max(_SMALLEST, 1 << (end - 1).bit_length())
-    return Placement(given, wanted, size, sum(size for _, size in wanted.values()))
+    kept = sum(size for _, size in wanted.values())
+    spans = tuple((start, start + length) for start, length in given)
+    return Placement(given, wanted, size, kept, spans)
 
 
 class Sharing:

@@ -56,6 +56,10 @@ class DeadlineSocket:
         """As `receive`, into the one and then the other, if they can be filled at once."""
         return self.receive(first, deadline)
 
+    def fill(self, buffer: memoryview, deadline: Deadline) -> int:
+        """As `receive`, but may wait for as much as the buffer takes."""
+        return self.receive(buffer, deadline)
+
     def abort(self) -> None:
         """Ends a send or receive in another thread."""
         with contextlib.suppress(OSError):
@@ -103,10 +107,21 @@ class _KernelTimedSocket(DeadlineSocket):
                 sent = 0
 
     def receive(self, buffer: memoryview, deadline: Deadline) -> int:
-        self._watch(deadline)
+        if deadline.at is not None and deadline.at - time.monotonic() < self._timeout:
+            self._watch(deadline)
         while True:
             try:
                 return self._socket.recv_into(buffer)
+            except BlockingIOError:
+                self._expired(deadline)
+
+    def fill(self, buffer: memoryview, deadline: Deadline) -> int:
+        # One system call, and one wake-up of this thread, instead of one for each packet. When the
+        # kernel's timeout is over it returns what has come.
+        self._watch(deadline)
+        while True:
+            try:
+                return self._socket.recv_into(buffer, 0, socket.MSG_WAITALL)
             except BlockingIOError:
                 self._expired(deadline)
 
