@@ -262,8 +262,8 @@ ROWS = {
         unloaded_meanwhile, NotFoundError, "plain", "no available versions",
         r"client\.load\('plain'\)", told="not loaded$", server="controlled"),
     "a model reshaped meanwhile": Row(
-        reshaped_meanwhile, InvalidArgumentError, "add_sub", "unexpected shape", tensor="INPUT1",
-        told="failed: unexpected shape", server="controlled"),
+        reshaped_meanwhile, InputError, "add_sub", tensor="INPUT0", remedy="reshape it",
+        told=r"takes shape \[-1, 8\]", server="controlled"),
     "a model that cannot be loaded": Row(
         not_loadable, NotFoundError, "broken", "no available versions", "the server's log",
         told="could not be loaded: .*broken on purpose$", server="controlled"),

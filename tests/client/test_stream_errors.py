@@ -194,6 +194,8 @@ def test_a_model_that_has_changed(
             refusal = caught.value.__context__
             assert type(refusal) is InvalidArgumentError
             assert re.search(words, refusal.server_message)
+            assert refusal.model == "drip"
+            assert refusal.tensor == ("SECONDS" if "'SECONDS'" in words else None)
 
 
 def test_a_model_with_another_input_is_asked_with_it(
