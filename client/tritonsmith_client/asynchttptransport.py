@@ -162,8 +162,7 @@ class AsyncHttpTransport(AsyncPoolTransport[Request, Reply]):
     def _request(self, exchange: Exchange[Any], deadline: Deadline) -> Request:
         return self._write(exchange), getattr(exchange.parse, "foreseen", None)
 
-    def _value(self, exchange: Exchange[T], reply: Reply) -> T:
-        return value_of(exchange, reply)
+    _value = staticmethod(value_of)
 
     async def _open_stream(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         address = self._address

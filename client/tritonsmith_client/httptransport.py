@@ -96,7 +96,8 @@ class _Connection:
         """The result, its tensors received into their place at once; None for another reply, the
         first bytes of which the reader has then."""
         reader, start, size = self._reader, foreseen.start, foreseen.size
-        length, first = len(start), reader.scratch_view[: len(start)]
+        length = len(start)
+        first = reader.scratch_view[:length]
         if size:
             tensors = aligned(size)
             count = self.socket.receive_both(first, tensors, deadline)
@@ -155,5 +156,4 @@ class HttpTransport(PoolTransport[Request, Reply]):
         sock = connect(link.address, tls, name, deadline, keepalive=link.keepalive)
         return _Connection(sock)
 
-    def _value(self, exchange: Exchange[T], reply: Reply) -> T:
-        return value_of(exchange, reply)
+    _value = staticmethod(value_of)
