@@ -88,13 +88,10 @@ class _Connection:
         self.socket.send(buffers, deadline)
 
     def receive(self, deadline: Deadline) -> Reply:
+        """The tensors of a reply that was foreseen are received into their place at once."""
         foreseen = self._foreseen
-        result = None if foreseen is None else self._receive_foreseen(foreseen, deadline)
-        return self._receive_any(deadline) if result is None else result
-
-    def _receive_foreseen(self, foreseen: Foreseen, deadline: Deadline) -> Result | None:
-        """The result, its tensors received into their place at once; None for another reply, the
-        first bytes of which the reader has then."""
+        if foreseen is None:
+            return self._receive_any(deadline)
         reader, start, size = self._reader, foreseen.start, foreseen.size
         length = len(start)
         first = reader.scratch_view[:length]
@@ -117,7 +114,7 @@ class _Connection:
             raise ConnectionResetError(_CLOSED)
         reader.received(min(count, length))
         reader.feed(tensors[: max(0, count - length)])
-        return None
+        return self._receive_any(deadline)
 
     def _receive_any(self, deadline: Deadline) -> HttpReply:
         reader, receive = self._reader, self.socket.receive

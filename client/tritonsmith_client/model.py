@@ -82,7 +82,7 @@ class Model:
         core, options, runner = self._core, self._options, self._runner
         timeout = options.timeout
         deadline = Deadline(self._client.timeout if timeout is ... else timeout)
-        exchange = core.direct(args, named, options)
+        exchange = core.builder.direct(args, named, options)
         if exchange is None:
             return runner.run(core.infer(args, named, options, deadline), deadline)
         try:

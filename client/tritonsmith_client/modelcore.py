@@ -67,6 +67,10 @@ class ModelCore:
     """Checks, builds and retries requests to one version of one model.
 
     Threads may share it: its state is replaced as a whole.
+
+    Attributes:
+        builder: its ``direct`` gives the whole of a call for which `infer` would send one request,
+            with no need to look; `recover` is for when that fails.
     """
 
     def __init__(
@@ -83,26 +87,17 @@ class ModelCore:
         self._protocol = protocol
         self._retry = retry
         self._sharing = sharing
-        self._builder = RequestBuilder(protocol, name, version, signature)
+        self.builder = RequestBuilder(protocol, name, version, signature, sharing)
 
     @property
     def signature(self) -> Signature:
-        return self._builder.signature
+        return self.builder.signature
 
     def describe(self) -> str:
         """The model in one line, for a repr."""
         metadata = self.signature.metadata
         inputs, outputs = (", ".join(map(str, t)) for t in (metadata.inputs, metadata.outputs))
         return f"'{self.name}': {inputs} -> {outputs}"
-
-    def direct(
-        self, args: tuple[Any, ...], named: Mapping[str, Any], options: Options
-    ) -> Exchange[Result] | None:
-        """The whole of a call for which `infer` would send one request, with no need to look.
-
-        A call with arrays like an earlier one's takes half the time this way.
-        """
-        return self._builder.direct(args, named, options, self._sharing)
 
     def recover(
         self,
@@ -193,7 +188,7 @@ class ModelCore:
     ) -> Exchange[Result | None]:
         """A model that is not decoupled is asked as ever: an ordinary inference takes every tensor
         over both protocols, and its failures have a status."""
-        builder = self._builder
+        builder = self.builder
         metadata = builder.signature.metadata
         try:
             arrays = bind(metadata, args, named)
@@ -220,13 +215,13 @@ class ModelCore:
             return False
         if now == self.signature:
             return False
-        self._builder = RequestBuilder(self._protocol, self.name, self.version, now)
+        self.builder = RequestBuilder(self._protocol, self.name, self.version, now, self._sharing)
         return True
 
     def _once(
         self, args: tuple[Any, ...], named: Mapping[str, Any], options: Options, deadline: Deadline
     ) -> Flow[Result]:
-        builder = self._builder
+        builder = self.builder
         metadata, config = builder.signature.metadata, builder.signature.config
         arrays = bind(metadata, args, named)
         if options.out:

@@ -41,7 +41,7 @@ def evented(client: Client, name: str) -> Model:
     model = client.model(name)
     known = model._core.signature
     decoupled = replace(known, config=replace(known.config, decoupled=True))
-    model._core._builder = RequestBuilder(model._core._protocol, name, "", decoupled)
+    model._core.builder = RequestBuilder(model._core._protocol, name, "", decoupled)
     model._core._refresh = unchanged  # type: ignore[method-assign]
     return model
 
