@@ -22,7 +22,10 @@ __all__ = ["accuracy_stage", "cases_stage", "conversion_stage", "plan_stage"]
 _CODE = {
     "cases": ("cases.py", "reference.py", "passes/tidy.py"),
     "conversion": ("accuracy.py", "conversion.py", "limits.py", "reference.py", "passes/*.py"),
-    "plan": ("builder_options.py", "tensorrt.py", "tensorrt_config.py"),
+    "plan": (
+        *("builder_options.py", "tensorrt.py", "tensorrt_config.py", "tensorrt_plugins.py"),
+        "backends/common/tritonsmith_backend/plan_plugins.py",
+    ),
     "accuracy": (
         *("accuracy.py", "plangate.py", "plandevice.py", "tensorrt_answers.py"),
         "backends/common/tritonsmith_backend/plan_*.py",
