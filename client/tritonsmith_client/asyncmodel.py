@@ -61,8 +61,7 @@ class AsyncModel:
     async def __call__(self, *args: Any, **named: Any) -> Result:
         """Runs the model; see `Model.__call__`. Cancelling the task ends the call."""
         core, options, runner = self._core, self._options, self._runner
-        timeout = options.timeout
-        deadline = Deadline(self._client.timeout if timeout is ... else timeout)
+        deadline = self._client.deadline(options.timeout)
         exchange = core.builder.direct(args, named, options)
         if exchange is None:
             return await runner.run(core.infer(args, named, options, deadline), deadline)
@@ -71,10 +70,8 @@ class AsyncModel:
         except TritonError as error:
             flow = core.recover(exchange, [error], args, named, options, deadline)
             return await runner.run(flow, deadline)
-        lease = exchange.lease
-        if lease is not None:
-            lease.done = True
-            collect(lease, lease.layout.placement, result)
+        if exchange.lease is not None:
+            collect(exchange.lease, result)
         return result
 
     def submit(self, *args: Any, **named: Any) -> asyncio.Future[Result]:

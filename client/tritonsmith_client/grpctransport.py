@@ -91,7 +91,6 @@ class GrpcTransport:
 
     def __init__(self, link: Link) -> None:
         self._link = link
-        self._plain = link.hook is None
         self._credentials = credentials(link)
         self._lock = threading.Lock()
         self._channel: grpc.Channel | None = None
@@ -106,8 +105,7 @@ class GrpcTransport:
         call = calls.get(route) if self._pid == os.getpid() else None
         if call is None:
             call = self._make_call(route)
-        link, headers = self._link, exchange.headers
-        metadata = link.metadata(headers) if headers or not self._plain else link.headers
+        metadata = self._link.metadata(exchange.headers)
         body = b"".join(exchange.body)
         try:
             if isinstance(deadline, CancellableDeadline):

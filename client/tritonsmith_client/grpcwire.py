@@ -13,7 +13,7 @@ from .dtypes import DataType
 from .errors import ResponseError
 from .exchange import InferCall
 from .protobuf import length_delimited, varint
-from .tensors import COPY_UP_TO, Array, array_at, array_from_wire, data_type, is_little_endian
+from .tensors import Array, array_at, array_from_wire, data_type
 from .values import Parameter, Result
 
 __all__ = ["ResponseReader", "parameters_from_wire", "read_stream", "request_framing"]
@@ -81,10 +81,7 @@ class _Layout:
         self.head = head
         self.outputs = outputs
         self._total = len(data)
-        self._places = [
-            (name, at, shape, dtype.numpy, _is_small(dtype, size))
-            for name, dtype, shape, at, size in outputs
-        ]
+        self._places = [(name, at, shape, dtype.numpy) for name, dtype, shape, at, _ in outputs]
         # What is neither tensor nor length must be the same byte for byte.
         self._constant: list[tuple[slice, bytes]] = []
         start = 0
@@ -102,21 +99,9 @@ class _Layout:
             if data[place] != constant:
                 return None
         outputs: dict[str, Array] = {}
-        fixed = type(data) is bytes  # as grpcio returns it: numpy can only read that
-        for name, start, shape, dtype, small in self._places:
-            if fixed and small:
-                outputs[name] = np.ndarray(shape, dtype, data, start).copy()
-            else:
-                outputs[name] = array_at(data, start, shape, dtype)
-        like = self.head
-        return Result(
-            outputs, like.model_name, like.model_version, like.id, like.parameters, like.elsewhere
-        )
-
-
-def _is_small(dtype: DataType, size: int) -> bool:
-    """Whether an output is copied as it is."""
-    return 0 < size <= COPY_UP_TO and is_little_endian(dtype.numpy)
+        for name, start, shape, dtype in self._places:
+            outputs[name] = array_at(data, start, shape, dtype)
+        return self.head.holding(outputs)
 
 
 _Output = tuple[str, DataType, tuple[int, ...], int, int]  # the last two: start and size

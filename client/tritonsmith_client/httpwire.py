@@ -184,10 +184,7 @@ class Foreseen:
         outputs: dict[str, Array] = {}
         for name, dtype, shape, start in self._outputs:
             outputs[name] = np.ndarray(shape, dtype, tensors, start)
-        like = self._result
-        return Result(
-            outputs, like.model_name, like.model_version, like.id, like.parameters, like.elsewhere
-        )
+        return self._result.holding(outputs)
 
 
 class ResponseReader:

@@ -80,8 +80,7 @@ class Model:
             StatusError: the server refused or failed; its subclasses say how.
         """
         core, options, runner = self._core, self._options, self._runner
-        timeout = options.timeout
-        deadline = Deadline(self._client.timeout if timeout is ... else timeout)
+        deadline = self._client.deadline(options.timeout)
         exchange = core.builder.direct(args, named, options)
         if exchange is None:
             return runner.run(core.infer(args, named, options, deadline), deadline)
@@ -90,10 +89,8 @@ class Model:
         except TritonError as error:
             flow = core.recover(exchange, [error], args, named, options, deadline)
             return runner.run(flow, deadline)
-        lease = exchange.lease
-        if lease is not None:
-            lease.done = True
-            collect(lease, lease.layout.placement, result)
+        if exchange.lease is not None:
+            collect(exchange.lease, result)
         return result
 
     def submit(self, *args: Any, **named: Any) -> Future[Result]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .batches import batch_size, join, parts
 from .checks import bind, check_outputs, check_tensors, converted
@@ -27,9 +27,6 @@ from .retry import Retry, attempts
 from .sharing import Sharing, collect, fixed_sizes, learn, worth_sharing
 from .tensors import Array
 from .values import Result
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["ModelCore", "read_signature"]
 
@@ -308,8 +305,7 @@ class ModelCore:
             return None
         plan.failed = False
         sharing.worked()
-        lease.done = True
-        collect(lease, lease.layout.placement, result)
+        collect(lease, result)
         return result
 
 

@@ -218,7 +218,7 @@ class RequestBuilder:
                 layout.requests.clear()
             layout.requests[region] = prepared
         memory = lease.region.bytes
-        for buffer, (start, end) in zip(buffers, layout.placement.spans):  # noqa: B905  # quicker
+        for buffer, (start, end) in zip(buffers, layout.placement.inputs):  # noqa: B905  # quicker
             memory[start:end] = buffer
         exchange = prepared.exchange((), options.headers)
         exchange.lease = lease
@@ -265,8 +265,10 @@ class RequestBuilder:
     def _shared_call(self, layout: Layout, options: Options, region: str) -> InferCall:
         tensors, placement = layout.plan.tensors.items(), layout.placement
         inputs = tuple(
-            InputTensor(name, dtype.wire, shape, size, memory_parameters(region, start, size))
-            for (name, (dtype, shape)), (start, size) in zip(tensors, placement.inputs, strict=True)
+            InputTensor(
+                name, dtype.wire, shape, end - start, memory_parameters(region, start, end - start)
+            )
+            for (name, (dtype, shape)), (start, end) in zip(tensors, placement.inputs, strict=True)
         )
         outputs = tuple(
             RequestedOutput(

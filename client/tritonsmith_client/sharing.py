@@ -78,36 +78,33 @@ class Placement:
     """Where the tensors of one request lie in a region.
 
     Attributes:
-        inputs: start and size of each input.
+        inputs: start and end of each input.
         outputs: start and size of each output that is not left in the response.
         size: of the region.
         kept: bytes of the outputs alone.
-        spans: start and end of each input.
     """
 
     inputs: tuple[tuple[int, int], ...]
     outputs: Mapping[str, tuple[int, int]]
     size: int
     kept: int
-    spans: tuple[tuple[int, int], ...]
 
 
 def place(inputs: Sequence[int], outputs: OutputSizes) -> Placement:
     """Inputs of these sizes one after the other, and then the outputs."""
     end = 0
 
-    def reserved(size: int) -> tuple[int, int]:
+    def reserved(size: int) -> int:
         nonlocal end
         start, end = end, end + -(-size // _ALIGNMENT) * _ALIGNMENT
-        return start, size
+        return start
 
-    given = tuple(reserved(size) for size in inputs)
-    wanted = {name: reserved(size) for name, size in outputs.items() if size}
+    given = tuple((start := reserved(size), start + size) for size in inputs)
+    wanted = {name: (reserved(size), size) for name, size in outputs.items() if size}
     # Powers of two, so that regions fit again.
     size = max(_SMALLEST, 1 << (end - 1).bit_length())
     kept = sum(size for _, size in wanted.values())
-    spans = tuple((start, start + length) for start, length in given)
-    return Placement(given, wanted, size, kept, spans)
+    return Placement(given, wanted, size, kept)
 
 
 class Sharing:
@@ -229,8 +226,10 @@ class Sharing:
             self._pool.forget(name)
 
 
-def collect(lease: Lease, placement: Placement, result: Result) -> None:
-    """Completes a result with the outputs that lie in the region."""
+def collect(lease: Lease, result: Result) -> None:
+    """Completes a result, with which the server is done, with the outputs in the region."""
+    lease.done = True
+    placement: Placement = lease.layout.placement
     # A view keeps the whole region: not for outputs that are a small part of it.
     keep = _LEAST_SHARE * placement.kept >= lease.region.size
     for name, (dtype, shape) in result.elsewhere.items():

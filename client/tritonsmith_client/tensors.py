@@ -11,7 +11,6 @@ from .dtypes import DataType, from_wire
 from .errors import ResponseError
 
 __all__ = [
-    "COPY_UP_TO",
     "Array",
     "Buffer",
     "array_at",
@@ -30,7 +29,7 @@ Buffer = bytes | bytearray | memoryview
 _LITTLE_ENDIAN = np.dtype("=i4").newbyteorder("<") == np.dtype("=i4")
 # Up to this size a copy costs less than a view of memory that numpy takes for read-only or that is
 # not aligned, and does not hold on to the message.
-COPY_UP_TO = 131072
+_COPY_UP_TO = 131072
 
 
 def wire_buffer(array: Array, dtype: DataType, name: str) -> tuple[Buffer, int]:
@@ -155,7 +154,7 @@ def array_at(
     flags = view.flags
     if flags.writeable and flags.aligned:
         return view
-    if view.nbytes <= COPY_UP_TO:
+    if view.nbytes <= _COPY_UP_TO:
         copy: Array = view.copy()
         return copy
     return array_over(message, view.__array_interface__["data"][0], shape, dtype)

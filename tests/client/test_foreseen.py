@@ -37,6 +37,12 @@ def warm(call: Any) -> None:
         assert np.array_equal(call(), X + n)
 
 
+def then_nine(connection: socket.socket) -> None:
+    """What a second connection answers."""
+    read_request(connection)
+    connection.sendall(infer_reply(values=X + 9))
+
+
 def in_pieces(reply: bytes, *cuts: int) -> Script:
     def script(connection: socket.socket) -> None:
         for start, end in zip((0, *cuts), (*cuts, len(reply)), strict=True):
@@ -159,13 +165,8 @@ def test_another_reply_after_replies_that_were_alike(kind: str, other: bytes) ->
 @pytest.mark.parametrize("kind", CALLERS)
 def test_more_than_was_announced(kind: str) -> None:
     """What comes after a reply is nobody's: the next call has a connection of its own."""
-
-    def second(connection: socket.socket) -> None:
-        read_request(connection)
-        connection.sendall(infer_reply(values=X + 9))
-
     script = then(*ALIKE, infer_reply(values=X + 3) + infer_reply(values=X + 66))
-    with ScriptedServer(script, second) as server, model_of(kind, server) as call:
+    with ScriptedServer(script, then_nine) as server, model_of(kind, server) as call:
         warm(call)
         assert np.array_equal(call(), X + 3)
         time.sleep(0.05)
@@ -176,13 +177,8 @@ def test_more_than_was_announced(kind: str) -> None:
 @pytest.mark.parametrize("kind", CALLERS)
 def test_a_connection_that_the_server_closes(kind: str) -> None:
     """It says so in a header, so that this reply is not what was foreseen."""
-
-    def second(connection: socket.socket) -> None:
-        read_request(connection)
-        connection.sendall(infer_reply(values=X + 9))
-
     last = infer_reply(values=X + 3).replace(b"\r\n", b"\r\nConnection: close\r\n", 1)
-    with ScriptedServer(then(*ALIKE, last), second) as server, model_of(kind, server) as call:
+    with ScriptedServer(then(*ALIKE, last), then_nine) as server, model_of(kind, server) as call:
         warm(call)
         assert np.array_equal(call(), X + 3)
         assert np.array_equal(call(), X + 9)
