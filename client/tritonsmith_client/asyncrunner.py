@@ -34,7 +34,7 @@ class AsyncRunner:
             while True:
                 try:
                     value = await self._do(action, deadline)
-                except TritonError as error:
+                except BaseException as error:  # an interrupt too: the flow cleans up
                     action = flow.throw(error)
                 else:
                     action = flow.send(value)

@@ -52,7 +52,7 @@ class Runner:
                         value = send(action, deadline)
                     else:
                         value = self._do(action, deadline)
-                except TritonError as error:
+                except BaseException as error:  # an interrupt too: the flow cleans up
                     action = flow.throw(error)
                 else:
                     action = flow.send(value)

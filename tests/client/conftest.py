@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.regions import own_regions
 
 import tritonsmith_client.asyncclient
 import tritonsmith_client.client
@@ -16,6 +18,15 @@ from tritonsmith_client.link import Link, make_link
 from tritonsmith_generator.serve import Server
 
 MODELS = Path(__file__).parent / "models"
+
+
+@pytest.fixture(autouse=True)
+def leave_no_name() -> Iterator[None]:
+    """Fails the test that leaves a region's name in its folder, which the next ones would find."""
+    yield
+    if own_regions():
+        gc.collect()  # an error's traceback may hold a SystemRegion, in a cycle
+    assert not own_regions()
 
 
 @pytest.fixture(scope="session")

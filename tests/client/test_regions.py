@@ -6,13 +6,13 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import gc
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from support.refusals import refused
+from support.regions import own_regions
 
 from tritonsmith_client import (
     AlreadyExistsError,
@@ -32,12 +32,6 @@ from tritonsmith_client.testing import FakeServer
 
 X = np.arange(12, dtype=np.float32).reshape(3, 4)
 Y = np.arange(6, dtype=np.int64).reshape(2, 3)
-
-
-def ours() -> list[Path]:
-    """The files of the regions that this process still has."""
-    gc.collect()
-    return [*Path("/dev/shm").glob(f"tritonsmith_client_{os.getpid()}_*")]
 
 
 def known(client: Client) -> set[str]:
@@ -146,7 +140,7 @@ def test_a_size_that_is_none(gpu: Memory, size: Any) -> None:
     for kind in (SystemRegion, CudaRegion):
         said = refused(f"{kind.__name__}(): size is ", kind, size)
         assert "; it must be an int from 1 to 9223372036854775807 (bytes)" in said
-    assert not ours() and not gpu.blocks, "something was allocated"
+    assert not own_regions() and not gpu.blocks, "something was allocated"
 
 
 @pytest.mark.parametrize("device", [-1, 0.0, "0", "cuda:0", None, True, 2**31], ids=repr)
@@ -176,7 +170,7 @@ def test_a_tensor_that_is_none(gpu: Memory, kind: Any) -> None:
 def test_more_memory_than_there_is() -> None:
     for size in (1 << 50, 2**63 - 1):
         refused(f"no shared memory of {size} bytes: ", SystemRegion, size)
-    assert not ours(), "the name is still there"
+    assert not own_regions(), "the name is still there"
 
 
 def test_a_stream_takes_no_regions(client: Client) -> None:

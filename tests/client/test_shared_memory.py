@@ -7,8 +7,10 @@ import asyncio
 import gc
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -18,7 +20,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.http_replies import http, infer_reply, silent, then
+from support.regions import own_regions
 from support.samples import sample
+from support.scripted import ScriptedServer
 
 from tritonsmith_client import (
     AsyncClient,
@@ -41,11 +46,6 @@ BIG = (300, 400)
 def shared(url: str) -> Iterator[Client]:
     with Client(url, timeout=20.0) as client:  # found by itself
         yield client
-    assert ours() == []
-
-
-def ours() -> list[str]:
-    return [p.name for p in Path("/dev/shm").glob(f"tritonsmith_client_{os.getpid()}_*")]
 
 
 def regions(server: Server) -> set[str]:
@@ -68,7 +68,7 @@ def test_every_data_type(shared: Client, server: Server, dtype: DataType) -> Non
             assert got.tobytes() == array.tobytes()
         got[...] = got
     assert regions(server) - before, "shared memory was not used"
-    assert ours() == [], "the name is still there"
+    assert not own_regions(), "the name is still there"
     shared.close()
     assert regions(server) == before
 
@@ -349,7 +349,7 @@ def test_a_server_that_does_not_allow_it(forbidding: Server, url: str) -> None:
             array = np.full(BIG, number, np.float32)
             assert np.array_equal(model(IN_FP32=array)["OUT_FP32"], array)
         assert client._core.sharing is not None and client._core.sharing.off, "asked once"
-    assert ours() == []
+    assert not own_regions()
 
 
 def test_only_a_server_on_this_host_is_asked() -> None:
@@ -362,6 +362,46 @@ def test_only_a_server_on_this_host_is_asked() -> None:
     for options in ({"shared_memory": "off"}, {"resolve": True}):
         with Client("localhost", **options) as client:
             assert client._core.sharing is None
+
+
+BIG_X = np.zeros(50_000, np.float32)
+
+
+def refusing_to_say() -> ScriptedServer:
+    """A server that never answers when a region is registered."""
+    reply = infer_reply([BIG_X.size], BIG_X.nbytes, BIG_X)
+    return ScriptedServer(
+        then(reply, http(b'{"name":"triton","version":"2"}'), http(b"[]"), silent)
+    )
+
+
+def test_an_interrupt_while_a_region_is_registered() -> None:
+    """As in a notebook, which keeps the traceback."""
+    with refusing_to_say() as server, Client(f"http://{server.address}", timeout=30.0) as client:
+        model = client.model("m")
+        model(BIG_X)
+        timer = threading.Timer(0.5, signal.raise_signal, [signal.SIGINT])
+        timer.start()
+        with pytest.raises(KeyboardInterrupt) as held:
+            model(BIG_X)
+        assert held.tb and not own_regions(), "the name is still there"
+
+
+def test_a_task_cancelled_while_a_region_is_registered() -> None:
+    async def main() -> None:
+        with refusing_to_say() as server:
+            async with AsyncClient(f"http://{server.address}", timeout=30.0) as client:
+                model = await client.model("m")
+                await model(BIG_X)
+                task = asyncio.ensure_future(model(BIG_X))
+                while not own_regions():
+                    await asyncio.sleep(0.01)
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError) as held:
+                    await task
+                assert held.tb and not own_regions(), "the name is still there"
+
+    asyncio.run(main())
 
 
 def test_asyncio(url: str) -> None:
@@ -377,7 +417,7 @@ def test_asyncio(url: str) -> None:
                 assert all(await asyncio.gather(*map(call, range(20))))
 
     asyncio.run(main())
-    assert ours() == []
+    assert not own_regions()
 
 
 def test_another_word_is_refused() -> None:
