@@ -1,6 +1,6 @@
 """How fast the client is beside others, against the embedded tritonserver.
 
-    python benchmarks/client.py [--quick] [--json FILE] [--peers PYTHON]
+    python benchmarks/client.py [--quick] [--json FILE] [--peers PYTHON] [--let-sleep]
 
 Each client runs in a process of its own and does the same: a numpy array in, a numpy array out,
 compared with the input. In each round all of them take their turn, in random order. The ratio is
@@ -9,6 +9,10 @@ above 1 is faster than tritonclient.grpc. The first round warms up and is not co
 
 Two models answer: 'plain' of the tests in Python, and the same in C (clients/identity.c) if there
 is a C compiler; that takes the server less time: more of what is measured is the client.
+Idle processors of a virtual machine are halted, and each thread that a call passes through waits
+until one runs again: 60 of 140 us of a call on some machines, whatever the client does. So the
+kernel is asked, for as long as this runs, to keep them awake (/dev/cpu_dma_latency, which takes
+root); with --let-sleep it is not.
 --peers names the Python of an environment that has what this one has not: pytriton, tritony,
 tritonclient[all]. What is in neither is left out.
 """
@@ -111,6 +115,17 @@ def workers(target: dict[str, Any], names: list[str], peers: str) -> Iterator[di
             else:
                 found[name] = worker
         yield found
+
+
+@contextmanager
+def awake() -> Iterator[bool]:
+    """Has the kernel keep idle processors awake; False where it does not let us ask."""
+    try:
+        with Path("/dev/cpu_dma_latency").open("wb", buffering=0) as request:
+            request.write(bytes(4))  # at most so many microseconds to wake up, until it is closed
+            yield True
+    except OSError:
+        yield False
 
 
 def interleaved(crew: dict[str, Worker], rounds: int, *task: Any) -> dict[str, Figures]:
@@ -241,10 +256,12 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write every round's figures here")
     parser.add_argument("--peers", default=sys.executable, help="a Python that has them")
     parser.add_argument("--only", default="", help="clients whose names have this in them")
+    parser.add_argument("--let-sleep", action="store_true", help="idle processors may sleep")
     options = parser.parse_args()
     rounds, seconds = (3, 0.5) if options.quick else (6, 1.0)
     report: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+        kept = not options.let_sleep and stack.enter_context(awake())
         folder = Path(name)
         models = ["plain"]
         arguments = []
@@ -253,7 +270,8 @@ def main() -> None:
             arguments = [f"--model-repository={folder}"]
         server = stack.enter_context(Server(MODELS, models=["plain"], extra_args=arguments))
         for model in models:
-            print(f"\n=== model '{model}', {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}")
+            state = "kept awake" if kept else "asleep when idle"
+            print(f"\n=== model '{model}', {os.cpu_count()} CPUs, {state}")
             with workers(target(server, model), chosen(options.only), options.peers) as crew:
                 one = latency(crew, rounds)
                 report[model] = {"one caller": one, "16 callers": throughput(crew, rounds, seconds)}
