@@ -124,9 +124,14 @@ class AsyncModel:
                 future.cancel()
             await asyncio.gather(*waiting, return_exceptions=True)
 
-    async def stream(self, *args: Any, **named: Any) -> AsyncIterator[Result]:
+    def stream(self, *args: Any, **named: Any) -> AsyncIterator[Result]:
         """``async for result in model.stream(prompt)``; see `Model.stream`."""
-        core, options = self._core, self._options
+        return self._stream(args, named, self._options)
+
+    async def _stream(
+        self, args: tuple[Any, ...], named: Mapping[str, Any], options: Options
+    ) -> AsyncIterator[Result]:
+        core = self._core
         timeout = self._client.budget(options.timeout)
         recover = partial(core.recover_stream, args, named, options)
         deadline = Deadline(timeout)
@@ -201,6 +206,31 @@ class AsyncSequence:
         """See `Sequence.end`."""
         return await self._send(args, named, end=True)
 
+    def stream(self, *args: Any, **named: Any) -> AsyncIterator[Result]:
+        """``async for result in track.stream(frame)``; see `Sequence.stream`."""
+        return self._stream(args, named, end=False)
+
+    def end_stream(self, *args: Any, **named: Any) -> AsyncIterator[Result]:
+        """See `Sequence.end_stream`."""
+        return self._stream(args, named, end=True)
+
+    async def _stream(
+        self, args: tuple[Any, ...], named: Mapping[str, Any], end: bool
+    ) -> AsyncIterator[Result]:
+        model, state = self._model, self._state
+        async with self._lock:
+            step = state.step(end)
+            state.streaming = True
+        parts = model._stream(args, named, replace(model._options, sequence=step))
+        try:
+            async for part in parts:
+                state.done(step, args, named)
+                yield part
+            state.done(step, args, named)
+        finally:
+            state.streaming = False
+            await parts.aclose()  # type: ignore[attr-defined]  # an async generator
+
     async def _send(self, args: tuple[Any, ...], named: Mapping[str, Any], end: bool) -> Result:
         model = self._model
         async with self._lock:
@@ -222,8 +252,13 @@ class AsyncSequence:
         trace: TracebackType | None,
     ) -> None:
         farewell = self._state.farewell()
-        if farewell is not None:
-            with contextlib.suppress(TritonError):
+        if farewell is None:
+            return
+        with contextlib.suppress(TritonError):
+            if self._model.config.decoupled:
+                async for _ in self._stream(*farewell, end=True):
+                    pass
+            else:
                 await self._send(*farewell, end=True)
 
 

@@ -31,7 +31,7 @@ def stream_body(
     signature: Signature, arrays: Mapping[str, Array], options: Options
 ) -> dict[str, Any]:
     """The JSON of a request. Raises InputError for what it cannot carry."""
-    for name in ("priority", "queue_timeout", "classes"):
+    for name in ("priority", "queue_timeout", "classes", "sequence"):
         if getattr(options, name):
             raise InputError(f"a stream over HTTP takes no {name}; {_USE_GRPC}")
     request: dict[str, Any] = {"id": options.id} if options.id else {}

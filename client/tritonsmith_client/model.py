@@ -158,7 +158,12 @@ class Model:
         numbers or text, and outputs have the shapes that the metadata let expect; gRPC has no such
         limits.
         """
-        core, options = self._core, self._options
+        return self._stream(args, named, self._options)
+
+    def _stream(
+        self, args: tuple[Any, ...], named: Mapping[str, Any], options: Options
+    ) -> Iterator[Result]:
+        core = self._core
         timeout = self._client.budget(options.timeout)
         recover = partial(core.recover_stream, args, named, options)
         deadline = Deadline(timeout)
@@ -263,6 +268,33 @@ class Sequence:
         """The last request. Without it the last one is sent again to end the sequence."""
         return self._send(args, named, end=True)
 
+    def stream(self, *args: Any, **named: Any) -> Iterator[Result]:
+        """The next request to a decoupled model, over gRPC: yields its responses as they come.
+
+        It is sent when the first of them is asked for; see `Model.stream`. The next request has to
+        wait until this one's responses are read, or the iterator is closed.
+        """
+        return self._stream(args, named, end=False)
+
+    def end_stream(self, *args: Any, **named: Any) -> Iterator[Result]:
+        """As `stream`, for the last request; see `end`."""
+        return self._stream(args, named, end=True)
+
+    def _stream(
+        self, args: tuple[Any, ...], named: Mapping[str, Any], end: bool
+    ) -> Iterator[Result]:
+        model, state = self._model, self._state
+        with self._lock:
+            step = state.step(end)
+            state.streaming = True
+        try:
+            for result in model._stream(args, named, replace(model._options, sequence=step)):
+                state.done(step, args, named)
+                yield result
+            state.done(step, args, named)
+        finally:
+            state.streaming = False
+
     def _send(self, args: tuple[Any, ...], named: Mapping[str, Any], end: bool) -> Result:
         model = self._model
         with self._lock:
@@ -284,7 +316,12 @@ class Sequence:
         trace: TracebackType | None,
     ) -> None:
         farewell = self._state.farewell()
-        if farewell is not None:
-            # Only frees the server's slot: whatever goes wrong here, its idle timeout does too.
-            with contextlib.suppress(TritonError):
+        if farewell is None:
+            return
+        # Only frees the server's slot: whatever goes wrong here, its idle timeout does too.
+        with contextlib.suppress(TritonError):
+            if self._model.config.decoupled:
+                for _ in self._stream(*farewell, end=True):
+                    pass
+            else:
                 self._send(*farewell, end=True)

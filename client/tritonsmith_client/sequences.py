@@ -30,18 +30,24 @@ class SequenceState:
 
     def __init__(self, id: int | str) -> None:
         self.id = id
+        self.streaming = False  # the responses to a request are still being read
         self._started = False
         self._ended = False
         self._last: tuple[tuple[Any, ...], Mapping[str, Any]] | None = None
 
     def step(self, end: bool) -> SequenceStep:
-        """The flags of the next request. Raises InputError after the end."""
+        """The flags of the next request. Raises InputError after the end, and within a stream."""
         if self._ended:
             raise InputError(f"the sequence {self.id!r} has ended: begin another one")
+        if self.streaming:
+            raise InputError(
+                f"the sequence {self.id!r} still streams: read its responses, or close() the "
+                "stream, before the next request"
+            )
         return SequenceStep(self.id, not self._started, end)
 
     def done(self, step: SequenceStep, args: tuple[Any, ...], named: Mapping[str, Any]) -> None:
-        """Takes note of a request that succeeded."""
+        """Takes note of a request that succeeded, or whose first response came."""
         self._started = True
         self._ended = step.end
         self._last = (args, named)
@@ -52,4 +58,5 @@ class SequenceState:
         The server keeps a slot for a sequence until it has seen its end, and takes the flag only
         with a whole request: the last one is sent once more, and its result is dropped.
         """
+        self.streaming = False  # whoever still reads is told of the end
         return self._last if self._started and not self._ended else None

@@ -126,6 +126,10 @@ class TypedSequence(Generic[Outputs]):
         send = self._sequence.end if end else self._sequence
         return self._declared.outputs_of(send(self._declared.given(inputs)))
 
+    def _stream(self, inputs: Mapping[str, Any], end: bool = False) -> Iterator[Outputs]:
+        send = self._sequence.end_stream if end else self._sequence.stream
+        return map(self._declared.outputs_of, send(self._declared.given(inputs)))
+
     def __enter__(self: SequenceSelf) -> SequenceSelf:
         self._sequence.__enter__()
         return self
@@ -180,6 +184,15 @@ class AsyncTypedSequence(Generic[Outputs]):
     async def _call(self, inputs: Mapping[str, Any], end: bool = False) -> Outputs:
         send = self._sequence.end if end else self._sequence
         return self._declared.outputs_of(await send(self._declared.given(inputs)))
+
+    async def _stream(self, inputs: Mapping[str, Any], end: bool = False) -> AsyncIterator[Outputs]:
+        send = self._sequence.end_stream if end else self._sequence.stream
+        parts = send(self._declared.given(inputs))
+        try:
+            async for part in parts:
+                yield self._declared.outputs_of(part)
+        finally:
+            await parts.aclose()  # type: ignore[attr-defined]  # an async generator
 
     async def __aenter__(self: AsyncSequenceSelf) -> AsyncSequenceSelf:
         await self._sequence.__aenter__()

@@ -74,6 +74,26 @@ def test_a_sequence_keeps_its_state(client: Client, models: ModuleType) -> None:
     assert sums == [1, 3, 6]
 
 
+def test_a_sequence_of_a_decoupled_model_streams(url: str, models: ModuleType) -> None:
+    def count(number: int) -> np.ndarray[tuple[int, ...], np.dtype[np.int32]]:
+        return np.array([[number]], np.int32)
+
+    async def use() -> list[int]:
+        async with AsyncClient(url, timeout=30) as client:
+            model = await models.AsyncSteps.open(client)
+            async with model.sequence() as track:
+                found = [part.TOTAL.item() async for part in track.stream(count(2))]
+                found += [part.TOTAL.item() async for part in track.end_stream(COUNT=count(1))]
+        return found
+
+    if url.startswith("http"):  # which has no streams in sequences
+        return
+    with Client(url, timeout=30) as client, models.Steps.open(client).sequence() as track:
+        found = [part.TOTAL.item() for part in track.stream(COUNT=count(2))]
+        found += [part.TOTAL.item() for part in track.end_stream(count(1))]
+    assert found == asyncio.run(use()) == [1, 2, 3]
+
+
 def test_an_optional_input_may_be_left_out(client: Client, models: ModuleType) -> None:
     """The server takes the request; this model then has no answer for what it was not given."""
     with pytest.raises(UnknownOutputError, match="OUT_BOOL"):
@@ -139,7 +159,7 @@ def test_another_model_under_the_same_name_is_noticed(
 USE = """
 import numpy as np
 from tritonsmith_client import AsyncClient, Client
-from triton_models import AddSub, Accumulate, AsyncAddSub, Repeat, Text
+from triton_models import AddSub, Accumulate, AsyncAddSub, AsyncSteps, Repeat, Steps, Text
 
 def use(client: Client) -> None:
     add_sub = AddSub.open(client)
@@ -152,10 +172,16 @@ def use(client: Client) -> None:
         total = track.end(good).SUM
     for part in Repeat.open(client).stream(good, np.ones(1, np.float32), np.array([True])):
         total = part.NUMBER
+    with Steps.open(client).sequence() as steps:
+        for step in steps.stream(COUNT=good):
+            total = step.TOTAL
 
 async def wait(client: AsyncClient) -> None:
     add_sub = await AsyncAddSub.open(client)
     total: np.typing.NDArray[np.int32] = (await add_sub(np.ones(1, np.int32), total)).SUM
+    async with (await AsyncSteps.open(client)).sequence(id="one") as steps:
+        async for step in steps.end_stream(total):
+            total = step.TOTAL
 """
 # A line of wrong code, and the kind of error that mypy has for it.
 WRONG = {
