@@ -22,10 +22,15 @@ from .errors import (
 from .exchange import Exchange, Headers
 from .link import Link
 
-__all__ = ["GrpcTransport", "channel_options", "credentials", "mapped"]
+__all__ = ["KEPT", "GrpcTransport", "channel_options", "credentials", "mapped"]
 
 T = TypeVar("T")
 
+# glibc gives the end of its heap back to the system where twice its largest block is free there. A
+# message, grpcio's copy of it and the reply are three: each call would have its memory mapped anew,
+# which takes as long again. While the last message is kept it does not come to that. Messages of
+# other sizes (bytes) matter little, or never lie on the heap.
+KEPT = range(1 << 20, 1 << 25)
 _NOT_REACHED = ("failed to connect to all addresses", "errors resolving", "DNS resolution failed")
 _BROKEN = re.compile(
     "Stream removed|Socket closed|[Cc]onnection reset|Broken pipe|recvmsg|sendmsg|"
@@ -95,6 +100,7 @@ class GrpcTransport:
         self._lock = threading.Lock()
         self._channel: grpc.Channel | None = None
         self._calls: dict[str, Any] = {}
+        self._kept = b""  # see KEPT
         self._pid = 0
         self._closed = False
 
@@ -107,6 +113,8 @@ class GrpcTransport:
             call = self._make_call(route)
         metadata = self._link.metadata(exchange.headers)
         body = b"".join(exchange.body)
+        if len(body) in KEPT:
+            self._kept = body
         try:
             if isinstance(deadline, CancellableDeadline):
                 reply = _cancellable(call, body, deadline, metadata)
@@ -161,6 +169,7 @@ class GrpcTransport:
         with self._lock:
             self._closed = True
             channel, self._channel, self._calls = self._channel, None, {}
+            self._kept = b""
         if channel is not None and self._pid == os.getpid():
             channel.close()
 

@@ -151,9 +151,10 @@ def array_at(
     if not _LITTLE_ENDIAN:
         swapped: Array = view.byteswap()
         return swapped
-    flags = view.flags
-    if flags.writeable and flags.aligned:
-        return view
+    if type(message) is not bytes:  # to numpy those are read-only, without being asked
+        flags = view.flags
+        if flags.writeable and flags.aligned:
+            return view
     if view.nbytes <= _COPY_UP_TO:
         copy: Array = view.copy()
         return copy

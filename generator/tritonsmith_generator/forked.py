@@ -10,7 +10,6 @@ import os
 import signal
 import sys
 from contextlib import suppress
-from queue import SimpleQueue
 from typing import NoReturn
 
 from tritonsmith_generator.channel import Channel
@@ -46,10 +45,11 @@ def _live(channel: Channel, output: int) -> NoReturn:
     try:
         os.setpgid(0, 0)
         _end_with_parent()
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(output, 1)
         os.dup2(output, 2)
         _close_all_but(0, 1, 2, channel.fileno())
-        work(channel, SimpleQueue())
+        work(channel)
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:

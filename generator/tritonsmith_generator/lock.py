@@ -15,9 +15,9 @@ from typing import Any
 from tritonsmith_generator.digest import sha256
 from tritonsmith_generator.errors import InputError
 from tritonsmith_generator.limits import Limits
+from tritonsmith_generator.names import LOCK_NAME
 
 __all__ = [
-    "LOCK_NAME",
     "FileRecord",
     "Lock",
     "LockedModel",
@@ -26,7 +26,6 @@ __all__ = [
     "write_lock",
 ]
 
-LOCK_NAME = "repository.lock.json"
 _FORMAT = 2
 _READ = (1, 2)  # 1 had no "stages"
 

@@ -92,9 +92,12 @@ def child(
 
 
 @contextmanager
-def early_child() -> Iterator[Child]:
-    """A process that boots while the block goes on: the first that ``new_child`` gives in it."""
-    process = Child()
+def early_child(fork: bool = False) -> Iterator[Child]:
+    """A process that boots while the block goes on: the first that ``new_child`` gives in it.
+
+    ``fork`` is as for ``Child``.
+    """
+    process = Child(fork=fork)
     _early.append(process)
     try:
         yield process

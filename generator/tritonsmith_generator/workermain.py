@@ -27,9 +27,13 @@ HOLD = b"h"
 
 def serve(descriptor: int) -> NoReturn:
     """Call what arrives on this socket, one function at a time, until the parent is gone."""
-    faulthandler.enable(all_threads=False)  # a native crash then tells which of our lines called
     os.set_inheritable(descriptor, False)
-    parent = Channel(socket.socket(fileno=descriptor))
+    work(Channel(socket.socket(fileno=descriptor)))
+
+
+def work(parent: Channel) -> NoReturn:
+    """As ``serve``, for a channel of this process."""
+    faulthandler.enable(all_threads=False)  # a native crash then tells which of our lines called
     messages: SimpleQueue[bytes] = SimpleQueue()
     with suppress(EOFError):
         # There is no thread until the first call: what is prepared may fork this process.
@@ -39,20 +43,15 @@ def serve(descriptor: int) -> NoReturn:
             else:
                 _answer(parent, message)
         messages.put(message)
-        work(parent, messages)
+        threading.Thread(target=_receive, args=(parent, messages), daemon=True).start()
+        while True:
+            _answer(parent, messages.get())
     _end()
 
 
 def set_environment(variables: Mapping[str, str]) -> None:
     """To be prepared: libraries that are loaded later see them."""
     os.environ.update(variables)
-
-
-def work(parent: Channel, messages: SimpleQueue[bytes]) -> NoReturn:
-    """Answer these messages and all that come, until the parent is gone."""
-    threading.Thread(target=_receive, args=(parent, messages), daemon=True).start()
-    while True:
-        _answer(parent, messages.get())
 
 
 def _receive(parent: Channel, messages: SimpleQueue[bytes]) -> None:

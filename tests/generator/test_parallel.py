@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -182,20 +183,23 @@ def test_nothing_outlives_the_command(folder: Path, number: signal.Signals, stat
 
 def test_a_build_that_lost_its_parent_keeps_others_out(folder: Path) -> None:
     """It may still be writing: the lock is held until it has ended."""
-    write_spec(folder, {"a": "hangs_as_a"})
-    command = [*GEN_REPO, "build", "models.yaml", "-o", "repository"]
+    write_spec(folder, {"a": "hangs_as_a", "b": "hangs_as_b"})
+    command = [*GEN_REPO, "build", "models.yaml", "-o", "repository", "--jobs", "2"]
     with subprocess.Popen(command) as parent:
-        pid = int(wait_for(folder / "a.pid"))
-        stop(pid)  # it cannot notice
+        pids = [int(wait_for(folder / f"{name}.pid")) for name in ("a", "b")]
+        for pid in pids:
+            stop(pid)  # they cannot notice; the one that was forked ends with its parent
         parent.kill()
     (folder / "free").touch()
     try:
         refused = subprocess.run(command, capture_output=True, text=True)
     finally:
-        os.kill(pid, signal.SIGCONT)
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
     assert refused.returncode == 3
     assert "another gen-repo is writing to repository" in refused.stderr
-    assert_gone(pid)
+    assert_gone(*pids)
     assert subprocess.run(command, capture_output=True).returncode == 0
 
 
@@ -313,16 +317,20 @@ def test_nothing_to_do_starts_nothing(folder: Path) -> None:
     assert done.stdout == "['unchanged', 'unchanged'] []\n", done.stderr
 
 
-# Loaded by every interpreter: each notes that it was started, and with which arguments.
+# Loaded by every interpreter: each process notes that it was started, or forked; forks come before
+# the command line's parser is there.
 NOTE_STARTS = """
 import os, sys
-with open(os.environ["STARTS"], "a") as file:
-    print(os.getpid(), " ".join(sys.orig_argv).partition(";")[0], file=file)
+def note():
+    with open(os.environ["STARTS"], "a") as file:
+        print(os.getpid(), "late" if "typer" in sys.modules else "", file=file)
+note()
+os.register_at_fork(after_in_child=note)
 """
 
 
 def starts(folder: Path, elsewhere: Path, *arguments: str) -> tuple[int, list[int]]:
-    """A build's exit code and the processes that were interpreters in it, its own the first."""
+    """A build's exit code and the processes that it was made of, its own the first."""
     (elsewhere / "sitecustomize.py").write_text(NOTE_STARTS)
     path = os.pathsep.join([str(elsewhere), os.environ.get("PYTHONPATH", "")])
     noted = elsewhere / "starts"
@@ -330,7 +338,9 @@ def starts(folder: Path, elsewhere: Path, *arguments: str) -> tuple[int, list[in
     environment = {**os.environ, "PYTHONPATH": path, "STARTS": str(noted)}
     command = [*GEN_REPO, "build", *arguments, "-o", "repository"]
     done = subprocess.run(command, capture_output=True, env=environment)
-    return done.returncode, [int(line.split()[0]) for line in noted.read_text().splitlines()]
+    said = noted.read_text().splitlines()
+    assert not [line for line in said if "late" in line]
+    return done.returncode, [int(line) for line in said]
 
 
 def test_a_process_boots_early_only_where_there_is_something_to_build(
@@ -350,6 +360,8 @@ def test_a_process_boots_early_only_where_there_is_something_to_build(
     assert (code, len(first)) == (0, 2)
     code, nothing_to_do = starts(folder, elsewhere, "models.yaml")
     assert (code, len(nothing_to_do)) == (0, 1)
+    code, dry = starts(folder, elsewhere, "models.yaml", "--dry-run", "--force")
+    assert (code, len(dry)) == (0, 1)
 
 
 def test_an_error_keeps_its_class_its_code_and_its_traceback(folder: Path) -> None:

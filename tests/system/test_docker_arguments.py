@@ -9,7 +9,8 @@ import pytest
 from docker.types import Mount
 
 from tritonsmith_generator.errors import HostError, InputError, UsageError
-from tritonsmith_generator.lock import LOCK_NAME, Lock, write_lock
+from tritonsmith_generator.lock import Lock, write_lock
+from tritonsmith_generator.names import LOCK_NAME
 from tritonsmith_generator.serve.docker import Container, DockerServer, container_arguments
 from tritonsmith_generator.serve.dockerengine import Image
 

@@ -26,7 +26,7 @@ from support import bad_models
 from support.docker_engine import tagged
 
 from tritonsmith_generator.engine import EngineRequest, build_engine
-from tritonsmith_generator.lock import LOCK_NAME
+from tritonsmith_generator.names import LOCK_NAME
 from tritonsmith_generator.profiles import ShapeRange
 from tritonsmith_generator.serve.dockerengine import connect
 

@@ -12,6 +12,7 @@ import typer
 
 from tritonsmith_generator.commands.debug import DEBUG
 from tritonsmith_generator.errors import TritonsmithError
+from tritonsmith_generator.names import SOURCES
 
 __all__ = ["COMMANDS", "command_line", "run"]
 
@@ -56,7 +57,6 @@ def _options(
     """What may stand before a command; ``run`` takes --debug, which may stand anywhere."""
 
 
-_SOURCES = (".onnx", ".yaml", ".yml")
 # What a shell reports for a program ended by Ctrl-C: 128 + SIGINT.
 _INTERRUPTED = 130
 
@@ -66,7 +66,7 @@ def run() -> None:
     arguments = sys.argv[1:]
     DEBUG.set("--debug" in arguments)
     arguments = [argument for argument in arguments if argument != "--debug"]
-    if arguments and Path(arguments[0]).suffix in _SOURCES:
+    if arguments and Path(arguments[0]).suffix in SOURCES:
         arguments.insert(0, "build")
     wanted = [name for name in arguments[:1] if name in COMMANDS]
     try:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,14 +15,12 @@ import typer
 from tritonsmith_generator.commands.debug import show_traceback
 from tritonsmith_generator.commands.progress import Display
 from tritonsmith_generator.errors import InputError, UsageError
+from tritonsmith_generator.names import DEFAULT_REPOSITORY
 
 if TYPE_CHECKING:
-    from tritonsmith_generator.builder_options import Library
     from tritonsmith_generator.pipeline import ModelResult
     from tritonsmith_generator.spec import Spec
 
-_LIBRARIES: tuple[Library, ...] = ("tensorrt", "tensorrt_rtx")
-DEFAULT_REPOSITORY = "model_repository"
 _SHAPE = re.compile(r"(?P<name>.+)=(?P<min>[\dx]+):(?P<opt>[\dx]+):(?P<max>[\dx]+)")
 
 
@@ -98,26 +95,24 @@ def build(
         "sha256": sha256,
     }
     for_one = {key: value for key, value in given.items() if value is not None}
-    library = target if not (in_release or in_image) else None
-    with _early(source, repository, library) if not dry_run else nullcontext():
-        from tritonsmith_generator.commands.inrelease import choose_toolchain
-        from tritonsmith_generator.pipeline import build as build_repository
+    from tritonsmith_generator.commands.inrelease import choose_toolchain
+    from tritonsmith_generator.pipeline import build as build_repository
 
-        spec = _spec(source, name, for_one)
-        if in_release and spec.triton is None:
-            spec = spec.model_copy(update={"triton": in_release})
-        with Display(len(set(only or spec.models))) as display:
-            results = build_repository(
-                spec,
-                source.parent,
-                repository,
-                only=only or (),
-                dry_run=dry_run,
-                force=force,
-                jobs=jobs,
-                on_event=display.show,
-                toolchain=choose_toolchain(in_release, in_image, spec.triton, display.show),
-            )
+    spec = _spec(source, name, for_one)
+    if in_release and spec.triton is None:
+        spec = spec.model_copy(update={"triton": in_release})
+    with Display(len(set(only or spec.models))) as display:
+        results = build_repository(
+            spec,
+            source.parent,
+            repository,
+            only=only or (),
+            dry_run=dry_run,
+            force=force,
+            jobs=jobs,
+            on_event=display.show,
+            toolchain=choose_toolchain(in_release, in_image, spec.triton, display.show),
+        )
     failed = [result.error for result in results if result.error is not None]
     if failed and len(results) == 1 and not as_json:
         raise failed[0]
@@ -131,33 +126,6 @@ def build(
         show_traceback(error)
     if failed:
         raise typer.Exit(max(error.exit_code for error in failed))
-
-
-@contextmanager
-def _early(source: Path, repository: Path, target: str | None) -> Iterator[None]:
-    """Where it is clear already that something has to be built, a process for it boots while the
-    spec is read, and TensorRT, if that is the target, loads."""
-    if not source.is_file() or not _is_new(repository):
-        yield
-        return
-    from tritonsmith_generator.worker import early_child
-
-    with early_child() as process:
-        for library in _LIBRARIES:
-            if library == target:
-                from tritonsmith_generator.engineprocess import start_early
-
-                process.prepare(start_early, library)
-        yield
-
-
-def _is_new(repository: Path) -> bool:
-    """Whether nothing in it is known to be up to date."""
-    if not repository.exists():
-        return True
-    from tritonsmith_generator.lock import LOCK_NAME
-
-    return not (repository / LOCK_NAME).exists()
 
 
 def _spec(source: Path, name: str | None, for_one: Mapping[str, Any]) -> Spec:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from tritonsmith_generator.commands.build import DEFAULT_REPOSITORY
+from tritonsmith_generator.names import DEFAULT_REPOSITORY
 
 if TYPE_CHECKING:
     from tritonsmith_generator.merging import MergedModel

@@ -34,6 +34,9 @@ class Display:
 
     def show(self, event: Event) -> None:
         """Show where a model is."""
+        # While models are built there is time for an import that the results need.
+        import tritonsmith_generator.commands.results  # noqa: F401
+
         self._done += event.stage == "done"
         if not sys.stderr.isatty():
             self._print(event)

@@ -8,7 +8,8 @@ from pathlib import Path
 import yaml
 
 from tritonsmith_generator.errors import UsageError
-from tritonsmith_generator.lock import LOCK_NAME, read_lock
+from tritonsmith_generator.lock import read_lock
+from tritonsmith_generator.names import LOCK_NAME
 from tritonsmith_generator.serve.names import NVIDIA_IMAGE
 
 __all__ = ["ChosenImage", "choose_image", "made_for"]
