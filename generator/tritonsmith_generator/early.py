@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from tritonsmith_generator.names import DEFAULT_REPOSITORY, LOCK_NAME, SOURCES
@@ -31,13 +31,16 @@ def early_build(arguments: Sequence[str]) -> Iterator[None]:
         yield
         return
     from tritonsmith_generator.engineprocess import start_early
+    from tritonsmith_generator.errors import HostError
     from tritonsmith_generator.worker import early_child
 
-    with early_child(fork=True) as process:
-        target = _value(arguments, "--target")
-        for library in _LIBRARIES:
-            if library == target:
-                process.prepare(start_early, library)
+    with ExitStack() as stack:
+        with suppress(HostError):  # where no process can be started, the build says so
+            process = stack.enter_context(early_child(fork=True))
+            target = _value(arguments, "--target")
+            for library in _LIBRARIES:
+                if library == target:
+                    process.prepare(start_early, library)
         yield
 
 

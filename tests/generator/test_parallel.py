@@ -364,6 +364,29 @@ def test_a_process_boots_early_only_where_there_is_something_to_build(
     assert (code, len(dry)) == (0, 1)
 
 
+REFUSE_TO_FORK = """
+import errno, os
+def fork():
+    raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+os.fork = fork
+"""
+
+
+def test_a_process_that_cannot_start_early_starts_later(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    elsewhere = tmp_path_factory.mktemp("site")
+    (elsewhere / "sitecustomize.py").write_text(REFUSE_TO_FORK)
+    write_spec(folder, {"a": None})
+    done = subprocess.run(
+        [*GEN_REPO, "build", "models.yaml", "-o", "repository"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(elsewhere)},
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_an_error_keeps_its_class_its_code_and_its_traceback(folder: Path) -> None:
     (folder / "model.onnx").write_bytes(b"")
     command = [*GEN_REPO, "build", "model.onnx", "-o", "repository"]
