@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -159,6 +160,11 @@ def _write(folder: Path, outputs: dict[str, Any]) -> None:
 
 
 def _bench(options: argparse.Namespace) -> None:
+    if options.plot is not None and not os.access(options.plot.parent, os.W_OK):
+        raise InputError(
+            f"the plot cannot be written to {options.plot}: name a folder that is there and is "
+            "yours to write"
+        )
     with Client(options.url, timeout=options.timeout) as client:
         metadata = client.model(options.model, options.version).metadata
     inputs = read_inputs(metadata, options.input, options.seed)
@@ -180,8 +186,6 @@ def _bench(options: argparse.Namespace) -> None:
     ]
     reports = [run_load(load) for load in loads]
     figures = [_figures(*pair) for pair in zip(loads, reports, strict=True)]
-    if options.plot is not None:
-        _plot(options.plot, options.model, reports)
     if options.json:
         print(json.dumps(figures if len(figures) > 1 else figures[0]))
     elif len(figures) > 1:
@@ -190,6 +194,8 @@ def _bench(options: argparse.Namespace) -> None:
         for name, cell in _cells(figures[0]).items():
             print(f"{name:>12}  {cell}")
         _bars(reports[0])
+    if options.plot is not None:  # last: if it fails, the figures are there
+        _plot(options.plot, options.model, reports)
 
 
 def _numbers(text: str) -> tuple[float, ...]:

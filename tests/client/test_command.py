@@ -104,6 +104,11 @@ MISTAKES = {
     "no server": (["models", "--url", "http://127.0.0.1:9"], 4, "no connection"),
     "no gRPC server": (["models", "--url", "127.0.0.1:9"], 4, "check --url, or wait with: triton"),
     "no concurrency": (["bench", "plain", "--concurrency", "0"], 2, "at least 1"),
+    "no place for the plot": (
+        ["bench", "plain", "--seconds", "3600", "--plot", "missing/plot.svg"],
+        2,
+        "the plot cannot be written to missing/plot.svg: name a folder that is there",
+    ),
     "no pause": (["watch", "--every", "0"], 2, "above 0"),
 }
 
