@@ -26,8 +26,10 @@ _IN_USE = 3600.0
 
 def cache_folder(part: str) -> Path:
     """$XDG_CACHE_HOME/tritonsmith/PART, or ~/.cache/tritonsmith/PART; it may not exist yet."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base).absolute() / "tritonsmith" / part
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if not base.is_absolute():  # the XDG Base Directory Specification has such a one ignored
+        base = Path.home() / ".cache"
+    return base / "tritonsmith" / part
 
 
 def is_intact(folder: Path) -> bool:

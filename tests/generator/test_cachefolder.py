@@ -5,7 +5,20 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from tritonsmith_generator.cachefolder import make_once, prune
+import pytest
+
+from tritonsmith_generator.cachefolder import cache_folder, make_once, prune
+
+
+@pytest.mark.parametrize("given", ["", "cache", "./cache", None])
+def test_a_relative_cache_is_none(monkeypatch: pytest.MonkeyPatch, given: str | None) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    if given is not None:
+        monkeypatch.setenv("XDG_CACHE_HOME", given)
+    assert cache_folder("stages") == Path("/home/somebody/.cache/tritonsmith/stages")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/var/cache")
+    assert cache_folder("stages") == Path("/var/cache/tritonsmith/stages")
 
 
 def test_pruning_while_others_make_and_remove(tmp_path: Path) -> None:
