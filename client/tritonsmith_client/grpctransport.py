@@ -32,6 +32,7 @@ T = TypeVar("T")
 # other sizes (bytes) matter little, or never lie on the heap.
 KEPT = range(1 << 20, 1 << 25)
 _NOT_REACHED = ("failed to connect to all addresses", "errors resolving", "DNS resolution failed")
+_EXPIRED = re.compile(r"(.* \()?Deadline Exceeded\)?")  # whoever of both sides noticed it first
 _BROKEN = re.compile(
     "Stream removed|Socket closed|[Cc]onnection reset|Broken pipe|recvmsg|sendmsg|"
     "Transport closed|Endpoint |[Kk]eepalive|[Pp]ing timeout"
@@ -86,7 +87,7 @@ def mapped(exc: grpc.RpcError, what: str, deadline: Deadline | None = None) -> T
     if status == "UNAVAILABLE" and _BROKEN.search(message):
         said = f"{what} failed: the connection broke ({message}); the server may have executed it"
         return ConnectionLostError(said, status=status)
-    if status == "DEADLINE_EXCEEDED" and deadline is not None and message == "Deadline Exceeded":
+    if status == "DEADLINE_EXCEEDED" and deadline is not None and _EXPIRED.fullmatch(message):
         return DeadlineExceededError(f"{what} failed: {deadline} exceeded", status=status)
     return from_grpc_status(status, message, what)
 

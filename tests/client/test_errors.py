@@ -26,6 +26,8 @@ from tritonsmith_client import (
     UnsupportedError,
     errors,
 )
+from tritonsmith_client.deadline import Deadline
+from tritonsmith_client.grpctransport import mapped
 
 # The codes of a Python model's TritonError; the HTTP server says 400 for several of them.
 CODES = {
@@ -49,6 +51,29 @@ def test_every_grpc_status_has_a_class() -> None:
     assert kinds.pop("DEADLINE_EXCEEDED") is DeadlineExceededError
     assert all(issubclass(kind, StatusError) for kind in kinds.values())
     assert kinds["UNAUTHENTICATED"] is kinds["PERMISSION_DENIED"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("Deadline Exceeded", "inference failed: deadline of 0.2 s exceeded"),
+        ("Stream removed (Deadline Exceeded)", "inference failed: deadline of 0.2 s exceeded"),
+        ("the model gave up", "inference failed: the model gave up (DEADLINE_EXCEEDED)"),
+    ],
+)
+def test_a_deadline_is_told_alike_whoever_noticed_it_first(words: str, message: str) -> None:
+    """Which of grpcio's words come is a race between its timer and the server's."""
+
+    class Failed(grpc.RpcError):
+        def code(self) -> grpc.StatusCode:
+            return grpc.StatusCode.DEADLINE_EXCEEDED
+
+        def details(self) -> str:
+            return words
+
+    error = mapped(Failed(), "inference", Deadline(0.2))
+    assert type(error) is DeadlineExceededError
+    assert error.message == message
 
 
 def test_every_http_status_has_a_class() -> None:
