@@ -85,14 +85,16 @@ def calls(request: pytest.FixtureRequest, proxy: Proxy) -> Iterator[Infer]:
         return
     loop = asyncio.new_event_loop()
     aclient = AsyncClient(proxy.url, **options)
-    amodel = loop.run_until_complete(aclient.model("plain")).using(timeout=DEADLINE)
+    try:
+        amodel = loop.run_until_complete(aclient.model("plain")).using(timeout=DEADLINE)
 
-    async def call(rows: Any) -> Result:
-        return await amodel(rows)
+        async def call(rows: Any) -> Result:
+            return await amodel(rows)
 
-    yield lambda rows: loop.run_until_complete(call(rows))
-    loop.run_until_complete(aclient.close())
-    loop.close()
+        yield lambda rows: loop.run_until_complete(call(rows))
+    finally:
+        loop.run_until_complete(aclient.close())
+        loop.close()
 
 
 # In the first bytes, in the headers, in the JSON or the message's head, in the tensor, at its end.

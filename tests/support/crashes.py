@@ -8,8 +8,11 @@ connection lost, just as its answer is ready (triton-inference-server/server#803
 from __future__ import annotations
 
 import contextlib
+import gc
 import signal
+import sys
 import time
+import warnings
 from collections.abc import Generator, Iterator, Sequence
 
 import pytest
@@ -49,6 +52,7 @@ class SharedServers:
             reports = runtestprotocol(item, nextitem=nextitem, log=False)
             if len(crashes) == before:
                 break
+            _forget()
         for report in reports:
             item.ihook.pytest_runtest_logreport(report=report)
         item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
@@ -114,3 +118,13 @@ class SharedServers:
                     server.wait()
                 except ServerError as exc:
                     yield str(exc)
+
+
+def _forget() -> None:
+    """What a run that failed has not closed warns now, instead of in the tests that come next."""
+    for name in ("last_type", "last_value", "last_traceback", "last_exc"):
+        if hasattr(sys, name):
+            delattr(sys, name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        gc.collect()

@@ -15,6 +15,8 @@ TESTS = Path(__file__).parent.parent
 MODELS = TESTS / "client" / "models"
 
 INNER = f"""
+import asyncio
+import gc
 import os
 import signal
 import time
@@ -52,6 +54,7 @@ def end(server, number):
 
 def test_fails_by_a_crash(server, client, runs):
     if runs == 1:
+        left = asyncio.new_event_loop()  # it would warn when it is collected
         os.kill(server.pid, signal.SIGSEGV)
         client.model("plain")
         raise AssertionError
@@ -63,6 +66,7 @@ def test_does_not_mind_a_crash(server, runs):
 
 
 def test_after_it(client, runs):
+    gc.collect()
     client.model("plain")
 
 
@@ -88,6 +92,9 @@ def test_ends_otherwise(server, client, runs):
 @pytest.mark.parametrize("spread", [["-p", "no:xdist"], ["-n", "1"]], ids=["alone", "xdist"])
 def test_a_test_that_fails_by_a_crash_runs_again(tmp_path: Path, spread: list[str]) -> None:
     (tmp_path / "test_inner.py").write_text(INNER)
+    warnings = ("error::ResourceWarning", "error::pytest.PytestUnraisableExceptionWarning")
+    lines = ["[pytest]", "filterwarnings =", *(f"  {line}" for line in warnings)]
+    (tmp_path / "pytest.ini").write_text("\n".join(lines))
     ran = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "conftest", "-p", "no:cacheprovider", "-v", *spread],
         cwd=tmp_path,
