@@ -22,7 +22,7 @@ from .errors import (
 from .exchange import Exchange, Headers
 from .link import Link
 
-__all__ = ["KEPT", "GrpcTransport", "channel_options", "credentials", "mapped"]
+__all__ = ["GrpcTransport", "channel_options", "credentials", "mapped"]
 
 T = TypeVar("T")
 
@@ -30,7 +30,7 @@ T = TypeVar("T")
 # message, grpcio's copy of it and the reply are three: each call would have its memory mapped anew,
 # which takes as long again. While the last message is kept it does not come to that. Messages of
 # other sizes (bytes) matter little, or never lie on the heap.
-KEPT = range(1 << 20, 1 << 25)
+_KEPT = range(1 << 20, 1 << 25)
 _NOT_REACHED = ("failed to connect to all addresses", "errors resolving", "DNS resolution failed")
 _EXPIRED = re.compile(r"(.* \()?Deadline Exceeded\)?")  # whoever of both sides noticed it first
 _BROKEN = re.compile(
@@ -101,7 +101,7 @@ class GrpcTransport:
         self._lock = threading.Lock()
         self._channel: grpc.Channel | None = None
         self._calls: dict[str, Any] = {}
-        self._kept = b""  # see KEPT
+        self._kept = b""  # see _KEPT
         self._pid = 0
         self._closed = False
 
@@ -114,7 +114,7 @@ class GrpcTransport:
             call = self._make_call(route)
         metadata = self._link.metadata(exchange.headers)
         body = b"".join(exchange.body)
-        if len(body) in KEPT:
+        if len(body) in _KEPT:
             self._kept = body
         try:
             if isinstance(deadline, CancellableDeadline):
