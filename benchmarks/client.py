@@ -30,7 +30,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -120,12 +120,14 @@ def workers(target: dict[str, Any], names: list[str], peers: str) -> Iterator[di
 @contextmanager
 def awake() -> Iterator[bool]:
     """Has the kernel keep idle processors awake; False where it does not let us ask."""
-    try:
-        with Path("/dev/cpu_dma_latency").open("wb", buffering=0) as request:
+    kept = False
+    with ExitStack() as stack:
+        with suppress(OSError):
+            place = Path("/dev/cpu_dma_latency")
+            request = stack.enter_context(place.open("wb", buffering=0))
             request.write(bytes(4))  # at most so many microseconds to wake up, until it is closed
-            yield True
-    except OSError:
-        yield False
+            kept = True
+        yield kept
 
 
 def interleaved(crew: dict[str, Worker], rounds: int, *task: Any) -> dict[str, Figures]:

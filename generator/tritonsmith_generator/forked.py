@@ -1,7 +1,7 @@
 """A process that goes on from where this one is: there at once, with all that was imported.
 
-Only for a process that has no other thread, and neither CUDA nor a library with threads: a child
-process before its first call. Elsewhere a fork is broken.
+Only for a process that has no other thread, and neither CUDA nor a library with threads: a command
+that is not parsed yet, a child process before its first call. Elsewhere a fork is broken.
 """
 
 from __future__ import annotations
