@@ -1,6 +1,6 @@
 """How fast the client is beside others, against the embedded tritonserver.
 
-    python benchmarks/client.py [--quick] [--json FILE] [--peers PYTHON] [--let-sleep]
+    python benchmarks/client.py [--quick] [--model NAME] [--json FILE] [--peers PYTHON] [--let-sleep]
 
 Each client runs in a process of its own and does the same: a numpy array in, a numpy array out,
 compared with the input. In each round all of them take their turn, in random order. The ratio is
@@ -8,7 +8,8 @@ the median over rounds of tritonclient.grpc's median time in that round through 
 above 1 is faster than tritonclient.grpc. The first round warms up and is not counted.
 
 Two models answer: 'plain' of the tests in Python, and the same in C (clients/identity.c) if there
-is a C compiler; that takes the server less time: more of what is measured is the client.
+is a C compiler; that takes the server less time: more of what is measured is the client. --model
+names the only one that is asked, and then nothing is measured over TLS.
 Idle processors of a virtual machine are halted, and each thread that a call passes through waits
 until one runs again: 60 of 140 us of a call on some machines, whatever the client does. So the
 kernel is asked, for as long as this runs, to keep them awake (/dev/cpu_dma_latency, which takes
@@ -259,6 +260,7 @@ def main() -> None:
     parser.add_argument("--peers", default=sys.executable, help="a Python that has them")
     parser.add_argument("--only", default="", help="clients whose names have this in them")
     parser.add_argument("--let-sleep", action="store_true", help="idle processors may sleep")
+    parser.add_argument("--model", choices=["plain", "compiled"], help="ask only this one")
     options = parser.parse_args()
     rounds, seconds = (3, 0.5) if options.quick else (6, 1.0)
     report: dict[str, Any] = {}
@@ -271,13 +273,13 @@ def main() -> None:
             models.append("compiled")
             arguments = [f"--model-repository={folder}"]
         server = stack.enter_context(Server(MODELS, models=["plain"], extra_args=arguments))
-        for model in models:
+        for model in [name for name in models if options.model in (name, None)]:
             state = "kept awake" if kept else "asleep when idle"
             print(f"\n=== model '{model}', {os.cpu_count()} CPUs, {state}")
             with workers(target(server, model), chosen(options.only), options.peers) as crew:
                 one = latency(crew, rounds)
                 report[model] = {"one caller": one, "16 callers": throughput(crew, rounds, seconds)}
-        tls = certificates(folder)
+        tls = [] if options.model else certificates(folder)
         if tls:
             server = stack.enter_context(Server(MODELS, models=["plain"], extra_args=tls))
             print("\n=== model 'plain' over TLS")

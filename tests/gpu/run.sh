@@ -2,8 +2,8 @@
 # Runs the GPU suite and benchmarks on a machine without a network, from files part.00, part.01, ...
 #   tests/gpu/run.sh FOLDER_WITH_PARTS [RESULTS_FOLDER [STEP...]]
 # Steps, "tests peers" by default: tests (the suite), peers (PyTorch and ONNX Runtime on this GPU, and
-# plans against them), overhead (our build against TensorRT's API and Polygraphy), client (the
-# client's benchmark). README.md names the settings.
+# plans against them), overhead (our build against TensorRT's API and Polygraphy), unchanged (a build
+# that has nothing to do), client (the client's benchmark). README.md names the settings.
 # The bundle, joined, is a tar file with: runtime.tar.gz (CPython 3.10 and the packages of
 # requirements.txt), the wheel of TensorRT 8.6.0, triton.tar.gz (tritonserver), and unpack.sh, which lays
 # these out and writes env.sh (PATH, PYTHONPATH, LD_LIBRARY_PATH, TRITON_HOME). A wheel of onnxruntime_gpu
@@ -34,6 +34,9 @@ if [ ! -f "$home/ready" ]; then
   rm -rf "$home/bundle"
   # One folder with everything: the server's Python gets it as its environment.
   ln -sfn "$home/trt/tensorrt" "$home"/trt/tensorrt-*.dist-info "$home/runtime/site/"
+  # As pip does when it installs: where PYTHONDONTWRITEBYTECODE is set, each start would compile all.
+  ( source "$home/env.sh" && python3.10 -m compileall -q -j 0 "$home/runtime" "$home/trt" \
+    "$home/client-peers" >/dev/null || true )  # some packages hold templates that are no Python
   touch "$home/ready"
 fi
 # Each time: the source may have changed since the bundle was unpacked.
@@ -72,11 +75,21 @@ overhead() {
       --shapes x=1x3x224x224:8x3x224x224:32x3x224x224 2>&1 | tee "$results/overhead.txt" )
 }
 
+unchanged() (
+  enter_bundle
+  cd benchmarks
+  for run in 1 2; do python3.10 -c 'import parallel; parallel.nothing_to_do(5)'; done 2>&1 |
+    tee "$results/unchanged.txt"
+)
+
 client() (
   enter_bundle
   peers=python3.10
   [ ! -f "$home/client-python" ] || peers=$home/client-python
-  python3.10 benchmarks/client.py --peers "$peers" --json "$results/client.json" 2>&1 | tee "$results/client.txt"
+  for run in $(seq "${GPU_CLIENT_RUNS:-1}"); do
+    python3.10 benchmarks/client.py --peers "$peers" --json "$results/client.$run.json" \
+      ${GPU_CLIENT_OPTIONS:-} 2>&1 | tee "$results/client.$run.txt"
+  done
 )
 
 ( enter_bundle; python3.10 tests/gpu/seed_server.py "$TRITON_HOME" )
