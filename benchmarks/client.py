@@ -1,6 +1,7 @@
 """How fast the client is beside others, against the embedded tritonserver.
 
-    python benchmarks/client.py [--quick] [--model NAME] [--json FILE] [--peers PYTHON] [--let-sleep]
+    python benchmarks/client.py [--quick] [--model NAME] [--peers PYTHON] [--json FILE]
+        [--let-sleep]
 
 Each client runs in a process of its own and does the same: a numpy array in, a numpy array out,
 compared with the input. In each round all of them take their turn, in random order. The ratio is
