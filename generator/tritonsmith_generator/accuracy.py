@@ -6,6 +6,7 @@ report.raise_if_failed()
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -102,6 +103,12 @@ class GateReport:
         return not self.failures
 
     @property
+    def error(self) -> float:
+        """The largest relative L2 error; infinite for NaN and infinity on one side."""
+        found = self.outputs.values()
+        return max(math.inf if m.non_finite else m.relative_l2 for m in found)
+
+    @property
     def try_next(self) -> str | None:
         """The precision to try after a failure; None after fp32."""
         return self._next(LIMITS)
@@ -122,6 +129,7 @@ class GateReport:
         what: str = "",
         sparse: bool = False,
         others: int | None = None,
+        searched: str = "",
         available: Collection[str] = LIMITS,
     ) -> None:
         """Raises InputError that names output, value, limit and the precision to try next.
@@ -129,7 +137,8 @@ class GateReport:
         ``what`` says of what the outputs are, before all else, e.g. ``"the plan: "``;
         ``sparse`` says that weights were pruned as well, which may lose more than any precision;
         ``others`` how many conversions with some nodes left alone fail as well, None if that was
-        not tried; ``available`` names the precisions of the target.
+        not tried; ``searched`` another such search and what came of it; ``available`` names the
+        precisions of the target.
         """
         if self.passed:
             return
@@ -139,7 +148,9 @@ class GateReport:
             tried = f"nor is any of {others} others that keep some nodes as they are, and "
             rest = f"to keep all nodes would leave nothing of {self.precision}"
             reasons.append(f"{tried if others else ''}{rest}")
-        advice = self._advice(sparse, others is not None, available)
+        if searched:
+            reasons.append(searched)
+        advice = self._advice(sparse, bool(searched) or others is not None, available)
         raise InputError(
             f"{what}{precision} is not accurate enough: {'; '.join(reasons)}; {_either(advice)}"
         )

@@ -42,12 +42,14 @@ class Graph:
     """An ONNX model on the disk, and what the passes did to it, in sentences.
 
     ``digests`` has "sha256:..." of the model file and of its weight files, by their names relative
-    to the model file's folder.
+    to the model file's folder. ``error`` is the largest relative L2 error of an output in ONNX
+    Runtime; 0 for the model as it is given.
     """
 
     model: Path
     digests: Mapping[str, str]
     notes: tuple[str, ...] = ()
+    error: float = 0.0
 
     @property
     def weights(self) -> Mapping[str, Path]:
@@ -69,7 +71,7 @@ def converted_graph(kept: Kept, source: Graph) -> Graph:
     notes, name = tuple(kept.about["notes"]), kept.about["model"]
     if name is None:  # the precision changes nothing in this graph
         return replace(source, notes=notes)
-    return Graph(kept.folder / name, kept.files, notes)
+    return Graph(kept.folder / name, kept.files, notes, kept.about["relative_l2"])
 
 
 def samples_of(job: Job, source: str | None) -> Samples | None:
@@ -90,18 +92,26 @@ def recipe_of(job: Job) -> Recipe:
 
 
 def convert_model(
-    job: Job, model: Path, cases: Sequence[Case], folder: Path, tell: Tell
+    job: Job,
+    model: Path,
+    cases: Sequence[Case],
+    folder: Path,
+    tell: Tell,
+    nearer: float | None = None,
 ) -> Mapping[str, Any]:
     """Run the passes that the spec's precision needs, and the accuracy gate behind them.
 
     The gate compares the result in ONNX Runtime with the recorded answers of the original; where
-    it fails, nodes are kept in FP32 until it passes, if the spec allows that. ``folder`` is empty
-    and gets the converted model. Raises InputError where the gate never passes, with the
+    it fails, nodes are kept in FP32 until it passes, if the spec allows that. ``nearer`` is a
+    relative L2 error to keep in the place of the spec's. ``folder`` is empty and gets the
+    converted model. Raises InputError where the gate never passes, with the
     precision to try next.
     """
     spec = job.spec
     executor, version = executor_of(job)
     limits = limits_for(spec.precision, spec.accuracy.limit)
+    if nearer is not None:
+        limits = replace(limits, relative_l2=nearer)
     inputs = [case.inputs for case in cases]
     search = Search(model, inputs, spec.precision, executor, version, limits, _options(job))
     work = folder / "passes"
@@ -122,7 +132,7 @@ def convert_model(
     result = converted.passes.model
     name = _move(result, folder) if work in result.parents else None
     shutil.rmtree(work)
-    return {"model": name, "notes": notes}
+    return {"model": name, "notes": notes, "relative_l2": converted.gate.error}
 
 
 def _move(model: Path, folder: Path) -> str:

@@ -63,9 +63,9 @@ class Stages:
         ``elsewhere`` looks for it where the cache has it not.
         """
         began = perf_counter()
-        self.inputs[stage.name] = stage.inputs
         kept = stage.kept() or elsewhere(stage)
         why = () if kept is not None else self._why(stage)
+        self.inputs[stage.name] = stage.inputs
         if kept is None and not self._dry_run:
             kept = stage.made(make)
         ran = kept is None or kept.fresh  # or another process has made it meanwhile
@@ -73,6 +73,10 @@ class Stages:
         seconds = round(perf_counter() - began, 3)
         self._add(StageReport(stage.name, ran, why if ran else (), seconds, parts))
         return kept
+
+    def before(self, name: str) -> Inputs:
+        """The inputs that a stage had when the model was published; empty if there were none."""
+        return self._locked.stages.get(name, {}) if self._locked is not None else {}
 
     def follows(self, name: str, other: str) -> None:
         """In a dry run: the inputs are not known, because another stage would make them."""
@@ -87,8 +91,9 @@ class Stages:
         self._reports.append(report)
 
     def _why(self, stage: Stage) -> tuple[str, ...]:
-        before = self._locked.stages.get(stage.name) if self._locked is not None else None
-        if before is None:
+        # A stage may run more than once in a build: then what counts is the time before.
+        before = self.inputs.get(stage.name) or self.before(stage.name)
+        if not before:
             return self._changes
         lost = "is damaged" if stage.folder.exists() else "is gone"
         return differences(before, stage.inputs) or (f"its cached result {lost}",)

@@ -10,12 +10,13 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import get_native_id
 from typing import Any
 
 from tritonsmith_generator import plangate
+from tritonsmith_generator.accuracy import GateReport
 from tritonsmith_generator.artifact import (
     Artifact,
     artifact_of_graph,
@@ -41,7 +42,7 @@ from tritonsmith_generator.conversion import (
 )
 from tritonsmith_generator.engine import refusal
 from tritonsmith_generator.engineprocess import EngineProcess
-from tritonsmith_generator.errors import TritonsmithError
+from tritonsmith_generator.errors import InputError, TritonsmithError
 from tritonsmith_generator.explanation import Stages
 from tritonsmith_generator.job import Job
 from tritonsmith_generator.onnxfile import OnnxFile
@@ -52,6 +53,7 @@ from tritonsmith_generator.repository import Content
 from tritonsmith_generator.signature import Signature
 from tritonsmith_generator.stage import Kept, Stage
 from tritonsmith_generator.stageinputs import (
+    NEARER,
     accuracy_stage,
     cases_stage,
     conversion_stage,
@@ -63,6 +65,7 @@ __all__ = ["Made", "ModelStages"]
 
 _CASES = "cases.npz"
 _BEHIND = 10  # niceness
+_SEARCHES = 3  # more graphs for a plan that fails its gate; each costs a build of the plan
 
 Published = Callable[[Stage], Kept | None]
 
@@ -114,12 +117,16 @@ class ModelStages:
         if plans is not None:
             return Made(self._recorded(), plans, ())
         recipe = recipe_of(self._job)
-        graph = self._converted() if recipe.passes else self._source
+        if self._job.target.compiled:
+            return self._compiled(recipe)
+        graph = self._graph(recipe)
         if graph is None:
             return self._to_convert()
-        if self._job.target.compiled:
-            return self._compiled(graph, recipe)
         return Made(self._recorded(), artifact_of_graph(self._job, graph), graph.notes)
+
+    def _graph(self, recipe: Recipe, nearer: float | None = None) -> Graph | None:
+        """None in a dry run that would have to convert."""
+        return self._converted(nearer) if recipe.passes else self._source
 
     def _to_convert(self) -> Made:
         """In a dry run: what follows from a conversion that was not made."""
@@ -127,22 +134,58 @@ class ModelStages:
             self._stages.follows("plan", "conversion")
         return Made(self._recorded(), artifact_to_come(self._job), ())
 
-    def _compiled(self, graph: Graph, recipe: Recipe) -> Made:
+    def _compiled(self, recipe: Recipe) -> Made:
+        """Where only the plan fails its gate, the next one is of a graph that is nearer to the
+        original, with more nodes kept in FP32."""
+        job, misses = self._job, list[str]()
+        graph = self._graph(recipe, self._nearer_before())
+        made, verdict = self._built(graph, recipe)
+        while graph is not None and verdict is not None and not verdict.passed:
+            search = recipe.lower and job.spec.accuracy.fallback and graph.error > 0
+            if not search or len(misses) == _SEARCHES:
+                plangate.refuse(job, verdict, bool(misses), builds=len(misses))
+            nearer = plangate.nearer(verdict, graph.error)
+            misses.append(
+                f"plan: {verdict.failures[0]}; its graph was converted again, with a relative L2 "
+                f"of at most {nearer:g} instead of {graph.error:.3g}"
+            )
+            try:
+                graph = self._graph(recipe, nearer)
+                made, its_verdict = self._built(graph, recipe)
+            except InputError:  # so near it does not come, or nothing of the precision is left
+                plangate.refuse(job, verdict, True, builds=len(misses) - 1)
+                raise
+            verdict = its_verdict
+        return replace(made, notes=(*misses, *made.notes))
+
+    def _nearer_before(self) -> float | None:
+        """What the last build came to, if it began with the same: it need not search again."""
+        before = self._stages.before("conversion")
+        if NEARER not in before:
+            return None
+        nearer = float(before[NEARER])
+        return nearer if self._conversion(nearer).inputs == before else None
+
+    def _built(self, graph: Graph | None, recipe: Recipe) -> tuple[Made, GateReport | None]:
+        """And the verdict on the plan, where one was run."""
+        if graph is None:
+            return self._to_convert(), None
         job, why_not = self._job, plangate.why_not(self._job, recipe.builder)
         stage = self._plan_stage(graph, recipe)
         kept = self._plan_beside_cases(stage, graph, recipe)
         if kept is None:
             if not why_not:
                 self._stages.follows("accuracy", "plan")
-            return Made(self._recorded(), artifact_to_come(job), graph.notes)
+            return Made(self._recorded(), artifact_to_come(job), graph.notes), None
         artifact, cases = artifact_of_plan(job, kept), self._recorded()
         notes = (*graph.notes, *artifact.notes)
         if why_not:
-            return Made(cases, artifact, (*notes, plangate.not_compared(why_not)))
+            return Made(cases, artifact, (*notes, plangate.not_compared(why_not))), None
         asked = served_cases(cases, artifact.served(self._signature))
         found = self._accuracy(stage, artifact.files[job.target.filename], asked)
-        judged = plangate.judge_plan(job, recipe.builder, found, asked)
-        return Made(cases, artifact, (*notes, *judged), found)
+        verdict = plangate.judge_plan(job, recipe.builder, found, asked)
+        told = plangate.told(found, verdict, asked)
+        return Made(cases, artifact, (*notes, *told), found), verdict
 
     def _accuracy(self, plan: Stage, file: Content, asked: Sequence[Case]) -> Mapping[str, Any]:
         """What the plan's run on the GPU gave; empty in a dry run that would have to run it."""
@@ -209,17 +252,19 @@ class ModelStages:
 
         return self._stages.result(stage, compile_into, self._published)
 
-    def _converted(self) -> Graph | None:
-        """None in a dry run that would have to convert."""
+    def _conversion(self, nearer: float | None) -> Stage:
+        job, digests = self._job, self._source.digests
+        return conversion_stage(job, digests, self._asks, *executor_of(job), nearer=nearer)
+
+    def _converted(self, nearer: float | None) -> Graph | None:
         job, source = self._job, self._source
-        stage = conversion_stage(job, source.digests, self._asks, *executor_of(job))
 
         def convert_into(folder: Path) -> Mapping[str, Any]:
             self._refuse_unsupported()
             cases = self._recorded()
-            return convert_model(job, source.model, cases, folder, self._tell)
+            return convert_model(job, source.model, cases, folder, self._tell, nearer)
 
-        kept = self._stages.result(stage, convert_into)
+        kept = self._stages.result(self._conversion(nearer), convert_into)
         return None if kept is None else converted_graph(kept, source)
 
     def _refuse_unsupported(self) -> None:

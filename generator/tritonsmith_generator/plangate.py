@@ -6,12 +6,13 @@ TensorRT 8.6 chooses their precision as well.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tritonsmith_generator.accuracy import Metrics, judge, limits_for, measure
+from tritonsmith_generator.accuracy import GateReport, Metrics, judge, limits_for, measure
 from tritonsmith_generator.builder_options import BuilderOptions
 from tritonsmith_generator.cases import Case
 from tritonsmith_generator.conversion import Tell, executor_of
@@ -21,7 +22,7 @@ from tritonsmith_generator.job import Job
 from tritonsmith_generator.passes.recipe import precisions_of
 from tritonsmith_generator.plananswers import PlanAnswers, PlanQuestion
 
-__all__ = ["judge_plan", "measure_plan", "not_compared", "why_not"]
+__all__ = ["judge_plan", "measure_plan", "nearer", "not_compared", "refuse", "told", "why_not"]
 
 _SKIP = "accuracy.plan: false publishes the plan without this comparison"
 
@@ -96,26 +97,61 @@ def _ask(
 
 def judge_plan(
     job: Job, builder: BuilderOptions, found: Mapping[str, Any], cases: Sequence[Case]
-) -> Iterator[str]:
-    """What ``measure_plan`` found, if anything, in sentences for the summary.
-
-    Raises InputError, with the precision to try next, where a limit is not kept.
-    """
-    if not found:
-        return
-    if "skipped" in found:
-        yield not_compared(found["skipped"])
-        return
+) -> GateReport | None:
+    """The verdict on what ``measure_plan`` found; None where it found nothing to compare."""
+    if "metrics" not in found:
+        return None
     precision = job.spec.precision
     if precision == "fp32" and builder.tf32:  # asked for, and it is nothing else
         precision = "tf32"
     metrics = {name: Metrics(**values) for name, values in found["metrics"].items()}
     limits = limits_for(precision, job.spec.accuracy.limit)
-    report = judge(metrics, cases[0].outputs, limits, precision)
-    available = precisions_of(*executor_of(job))
-    report.raise_if_failed(
-        what="the plan on the GPU: ", sparse=job.spec.sparse, available=available
+    return judge(metrics, cases[0].outputs, limits, precision)
+
+
+def refuse(job: Job, verdict: GateReport, searched: bool, builds: int) -> None:
+    """Raises InputError, with the precision to try next, where a limit is not kept.
+
+    ``searched`` says that graphs with more nodes kept in FP32 were looked for, ``builds`` how many
+    of them made a plan.
+    """
+    text = "no nodes were found that make up for it when they are kept in FP32"
+    text += f" ({builds} more built)" if builds else ""
+    verdict.raise_if_failed(
+        what="the plan on the GPU: ",
+        sparse=job.spec.sparse,
+        searched=text if searched else "",
+        available=precisions_of(*executor_of(job)),
     )
-    yield from (f"plan: {line}" for line in report.lines())
-    if outside := found["outside"]:
-        yield f"plan: {outside} of {len(cases)} cases were not compared: no profile allows them"
+
+
+def told(
+    found: Mapping[str, Any], verdict: GateReport | None, cases: Sequence[Case]
+) -> Iterator[str]:
+    """What ``measure_plan`` found, if anything, in sentences for the summary."""
+    if "skipped" in found:
+        yield not_compared(found["skipped"])
+    if verdict is not None:
+        yield from (f"plan: {line}" for line in verdict.lines())
+        if outside := found["outside"]:
+            yield f"plan: {outside} of {len(cases)} cases were not compared: no profile allows them"
+
+
+def nearer(verdict: GateReport, error: float) -> float:
+    """The relative L2 error that the graph's next conversion has to keep so that its plan passes.
+
+    ``error`` is that of the graph whose plan failed. TensorRT fuses and orders what it computes in
+    ways of its own, so that a plan is further off than its graph, by a factor that is much the same
+    for the next one. A limit that is no distance says only that it has to be less.
+    """
+    shares = [
+        _MARGIN * failure.limit / failure.value
+        for failure in verdict.failures
+        if failure.metric in _DISTANCES and math.isfinite(failure.value)
+    ]
+    return float(f"{error * min([_HALF, *shares]):.3g}")
+
+
+_MARGIN = 0.8
+_HALF = 0.5
+_DISTANCES = frozenset({"relative_l2", "max_abs"})

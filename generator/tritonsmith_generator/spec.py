@@ -143,8 +143,8 @@ class Accuracy(_Strict):
     ``samples`` is a ``.npz`` file with one array per input (axis 0 is the sample), a folder of
     ``.npy`` files or ``package.module:function``; ``limit`` the largest allowed relative L2 error,
     without unit, or limits by metric, each in the place of the precision's own; ``fallback``
-    whether nodes may stay in FP32 so that they are kept; ``plan`` whether the finished plan is
-    run, where there is a GPU for it, and has to keep them too.
+    whether nodes may stay in FP32 so that model and plan keep them; ``plan`` whether the finished
+    plan is run, where there is a GPU for it, and has to keep them too.
     """
 
     samples: str | None = None

@@ -16,7 +16,7 @@ from tritonsmith_generator.job import Job
 from tritonsmith_generator.profiles import Shaping
 from tritonsmith_generator.stage import Stage
 
-__all__ = ["accuracy_stage", "cases_stage", "conversion_stage", "plan_stage"]
+__all__ = ["NEARER", "accuracy_stage", "cases_stage", "conversion_stage", "plan_stage"]
 
 # The code of ours that makes a result: a release, or a change of a checkout, may make another one.
 _CODE = {
@@ -31,6 +31,8 @@ _CODE = {
         "backends/common/tritonsmith_backend/plan_*.py",
     ),
 }
+# What the conversion has to keep so that the plan may keep its limits.
+NEARER = "relative L2 of the graph, for the plan's sake"
 _QUANTIZED_BY_MODELOPT = ("fp8", "int4")
 
 
@@ -51,9 +53,17 @@ def cases_stage(job: Job, graph: Mapping[str, str], shaping: Shaping) -> Stage:
 
 
 def conversion_stage(
-    job: Job, graph: Mapping[str, str], cases: Stage, executor: str, release: str
+    job: Job,
+    graph: Mapping[str, str],
+    cases: Stage,
+    executor: str,
+    release: str,
+    nearer: float | None = None,
 ) -> Stage:
-    """The graph in its precision, measured on the cases, for what runs it."""
+    """The graph in its precision, measured on the cases, for what runs it.
+
+    ``nearer`` is as ``convert_model`` takes it.
+    """
     spec = job.spec
     packages = ["onnx", "onnxruntime", "numpy", "ml_dtypes"]
     packages += ["onnxslim"] * spec.simplify
@@ -67,6 +77,8 @@ def conversion_stage(
         "cases": f"sha256:{cases.key}",
         **_versions(*packages),
     }
+    if nearer is not None:
+        inputs[NEARER] = nearer
     return _stage("conversion", {**inputs, **_prefixed(job.sample_digests(spec.range_samples))})
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,9 +12,11 @@ from typing import Any
 import numpy as np
 
 from tritonsmith_generator.builder_options import Library, Release
+from tritonsmith_generator.digest import sha256
 from tritonsmith_generator.engine import EngineReport, EngineRequest, Progress
 from tritonsmith_generator.enginelayers import EngineLayers
 from tritonsmith_generator.errors import HostError
+from tritonsmith_generator.passes.emulate import emulate
 from tritonsmith_generator.plananswers import Arrays, PlanAnswers, PlanQuestion
 from tritonsmith_generator.reference import Reference
 from tritonsmith_generator.toolchain import LOCAL
@@ -24,14 +28,16 @@ __all__ = ["AnsweringToolchain"]
 class AnsweringToolchain:
     """Each run of a plan appends the shapes of the inputs to ``diary``, as a line.
 
-    ``factor`` is what all answers are multiplied by, ``cut`` how many rows they lack. Inputs of
-    more than ``rows`` rows are outside of all profiles. ``failure`` is what the GPU says instead.
-    ``layers`` is what its inspector shows of each plan.
+    ``factor`` is what all answers are multiplied by, ``cut`` how many rows they lack. Where
+    ``apart`` is given, a plan's answers are so many times as far from the model's as those of the
+    graph that it was built from. Inputs of more than ``rows`` rows are outside of all profiles.
+    ``failure`` is what the GPU says instead. ``layers`` is what its inspector shows of each plan.
     """
 
     model: Path
     diary: Path
     factor: float = 1.0
+    apart: float | None = None
     cut: int = 0
     rows: int = 1000
     failure: str = ""
@@ -59,7 +65,9 @@ class AnsweringToolchain:
     def build_engine(
         self, request: EngineRequest, on_progress: Callable[[Progress], None]
     ) -> EngineReport:
-        return replace(LOCAL.build_engine(request, on_progress), engine_layers=self.layers)
+        report = replace(LOCAL.build_engine(request, on_progress), engine_layers=self.layers)
+        shutil.copy(request.onnx, self._graph_of(request.plan))
+        return report
 
     def run_plan(
         self, question: PlanQuestion, on_progress: Callable[[Progress], None]
@@ -70,8 +78,26 @@ class AnsweringToolchain:
             file.write(f"{shapes}\n")
         if self.failure:
             raise HostError(self.failure)
+        return PlanAnswers(self._answers(question))
+
+    def _answers(self, question: PlanQuestion) -> tuple[Arrays | None, ...]:
         ask = Reference(self.model)
-        return PlanAnswers(tuple(self._answer(ask, inputs) for inputs in question.inputs))
+        if self.apart is None:
+            return tuple(self._answer(ask, inputs) for inputs in question.inputs)
+        with tempfile.TemporaryDirectory() as folder:
+            graph = Reference(emulate(self._graph_of(question.plan), Path(folder)))
+            return tuple(self._moved(ask, graph, dict(inputs)) for inputs in question.inputs)
+
+    def _moved(self, ask: Reference, graph: Reference, inputs: Arrays) -> Arrays:
+        assert self.apart is not None
+        wanted, got = ask(dict(inputs)), graph(dict(inputs))
+        return {
+            name: self._changed(wanted[name] + self.apart * (got[name] - wanted[name]))
+            for name in wanted
+        }
+
+    def _graph_of(self, plan: Path) -> Path:
+        return self.diary.with_name(f"{sha256(plan)}.onnx")
 
     def _answer(self, ask: Reference, inputs: Arrays) -> Arrays | None:
         if any(len(array) > self.rows for array in inputs.values()):

@@ -102,7 +102,7 @@ def convert(
         if part:
             holds(part)
         converted = not part or len(tried) > before
-        return _error(tried[-1].gate) if converted else math.inf
+        return tried[-1].gate.error if converted else math.inf
 
     kept = find(_candidates(search, tried[0].passes, base.model), error, holds, TRIALS - 1)
     best = tried[0] if kept is None else next(one for one in tried if one.kept == kept)
@@ -129,12 +129,6 @@ def _attempt(
     verdict = gate(wanted, got, search.limits, search.precision)
     passes = PassesReport(done.model, (*base.reports, *done.reports))
     return Converted(passes, verdict, folder, kept)
-
-
-def _error(report: GateReport) -> float:
-    """The largest relative L2 error; infinite for NaN and infinity on one side."""
-    found = report.outputs.values()
-    return max(math.inf if m.non_finite else m.relative_l2 for m in found)
 
 
 def _or_not(attempt: Callable[[Part], bool]) -> Callable[[Part], bool]:
