@@ -48,7 +48,7 @@ class EngineProcess(Protocol):
         """As ``engine.unsupported_nodes``."""
 
     def build(self, request: EngineRequest, on_progress: OnProgress) -> EngineReport:
-        """As ``engine.build_engine``; once."""
+        """As ``engine.build_engine``."""
 
     def ask(self, question: PlanQuestion, on_progress: OnProgress) -> PlanAnswers:
         """Run a plan on the GPU. Raises HostError if that fails."""
