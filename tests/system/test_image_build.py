@@ -11,22 +11,27 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import tarfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import docker
+import numpy as np
 import pytest
+from ml_dtypes import bfloat16
 from support import bad_models
 from support.docker_engine import tagged
 
-from tritonsmith_generator.engine import EngineRequest, build_engine
+from tritonsmith_generator.engine import EngineRequest, Progress, build_engine
+from tritonsmith_generator.imagebuild.toolchain import ImageToolchain, image_toolchain
 from tritonsmith_generator.names import LOCK_NAME
+from tritonsmith_generator.plananswers import Arrays, PlanQuestion
 from tritonsmith_generator.profiles import ShapeRange
 from tritonsmith_generator.serve.dockerengine import connect
 
@@ -223,6 +228,76 @@ def test_a_container_that_is_killed(
     assert "the engine build of simplenet.onnx gave no plan: the container tritonsmith-" in said
     assert "was killed by signal 9" in said
     assert not (tmp_path / "repository").exists()
+
+
+# What the image's Python finds in the place of the module that runs plans, which takes a GPU.
+_ANSWERING = """
+import sys, types
+def ask(question, emit):
+    from tritonsmith_generator.engine import Progress
+    from tritonsmith_generator.plananswers import PlanAnswers
+    assert question.plan.stat().st_size > 1000 and question.plan.name == "m.plan"
+    emit(Progress("doubling", None, 1, 2, "step"))
+    double = lambda row: {f"{name} twice": array + array for name, array in row.items()}
+    return PlanAnswers((*map(double, question.inputs), None))
+module = types.ModuleType("tritonsmith_generator.tensorrt")
+module.ask = ask
+sys.modules[module.__name__] = module
+"""
+
+
+@pytest.fixture
+def toolchain(builder: Builder, known_images: Path, client: docker.DockerClient) -> ImageToolchain:
+    release = builder.options[1]
+    name = NVIDIA if builder.options[0] == "--in-release" else release
+    return image_toolchain(name, lambda text, done: None)
+
+
+@pytest.fixture
+def plan(toolchain: ImageToolchain, builder: Builder, tmp_path: Path) -> Path:
+    shapes = {"input": ShapeRange((1, 784), (8, 784), (32, 784))}
+    plan = tmp_path / "plans" / "m.plan"
+    plan.parent.mkdir()
+    library: Any = builder.target
+    toolchain.build_engine(EngineRequest(library, SIMPLENET, plan, (shapes,)), lambda _: None)
+    return plan
+
+
+def test_a_plan_is_run_where_it_was_built(
+    toolchain: ImageToolchain, builder: Builder, plan: Path, tmp_path: Path
+) -> None:
+    """Arrays go in and come out; what they are multiplied by needs no GPU."""
+    packages = tmp_path / "packages"
+    shutil.copytree(toolchain.packages, packages)
+    (packages / "sitecustomize.py").write_text(_ANSWERING)
+    rows: tuple[Arrays, ...] = (
+        {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.ones((), np.int64)},
+        {"a": np.array([0.5, np.inf, -2], bfloat16), "b": np.zeros((0, 4), np.float16)},
+    )
+    said: list[Progress] = []
+    library: Any = builder.target
+    question = PlanQuestion(library, plan, rows)
+    answers = replace(toolchain, packages=packages).run_plan(question, said.append)
+    assert answers.skipped == "" and answers.outputs[2:] == (None,)
+    for row, output in zip(rows, answers.outputs, strict=False):
+        assert output is not None and list(output) == [f"{name} twice" for name in row]
+        for name, array in row.items():
+            found = output[f"{name} twice"]
+            assert (found.dtype, found.shape) == (array.dtype, array.shape)
+            assert (found == array + array).all()
+    assert [progress.phase for progress in said] == ["doubling"]
+
+
+def test_without_a_gpu_a_plan_is_not_run_inside_either(
+    toolchain: ImageToolchain, builder: Builder, plan: Path
+) -> None:
+    if builder.target == "tensorrt":
+        pytest.skip("TensorRT builds on a GPU only")
+    library: Any = builder.target
+    question = PlanQuestion(library, plan, ({"input": np.zeros((1, 784), np.float32)},))
+    answers = toolchain.run_plan(question, lambda _: None)
+    assert answers.outputs == ()
+    assert answers.skipped.startswith("it does not load: "), answers.skipped
 
 
 def test_what_the_builder_refuses_is_said_outside(

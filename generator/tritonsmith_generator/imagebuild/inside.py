@@ -1,8 +1,9 @@
-"""Runs in the server's image: one engine build. It needs numpy, ml_dtypes and TensorRT only.
+"""Runs in the server's image: one engine build, or one run of a plan on the cases.
 
-python3 -m tritonsmith_generator.imagebuild.inside REQUEST
+python3 -m tritonsmith_generator.imagebuild.inside build|ask REQUEST
 
-What it has to say to us are lines of JSON after MARK; anything else on its output is TensorRT's.
+It needs numpy, ml_dtypes and TensorRT only. What it has to say to us are lines of JSON after MARK;
+anything else on its output is TensorRT's.
 """
 
 from __future__ import annotations
@@ -14,7 +15,12 @@ from dataclasses import asdict
 from typing import Any
 
 from tritonsmith_generator.errors import TritonsmithError
-from tritonsmith_generator.imagebuild.messages import decode_request, encode_report
+from tritonsmith_generator.imagebuild.arrays import write_arrays
+from tritonsmith_generator.imagebuild.messages import (
+    decode_question,
+    decode_request,
+    encode_report,
+)
 
 __all__ = ["MARK"]
 
@@ -33,17 +39,34 @@ def _name_the_bindings(library: str) -> None:
         sys.modules[library] = importlib.import_module(bindings)
 
 
-def _main(text: str) -> None:
-    try:
-        request = decode_request(text)
-        _name_the_bindings(request.library)
-        from tritonsmith_generator import tensorrt
+def _tell(progress: Any) -> None:
+    _say("progress", asdict(progress))
 
-        report = tensorrt.build(request, lambda progress: _say("progress", asdict(progress)))
-        _say("report", encode_report(report))
+
+def _build(text: str) -> None:
+    request = decode_request(text)
+    _name_the_bindings(request.library)
+    from tritonsmith_generator import tensorrt
+
+    _say("report", encode_report(tensorrt.build(request, _tell)))
+
+
+def _ask(text: str) -> None:
+    question, answered = decode_question(text)
+    _name_the_bindings(question.library)
+    from tritonsmith_generator import tensorrt
+
+    answers = tensorrt.ask(question, _tell)
+    write_arrays(answered, answers.outputs)
+    _say("answers", answers.skipped)
+
+
+def _main(what: str, text: str) -> None:
+    try:
+        {"build": _build, "ask": _ask}[what](text)
     except TritonsmithError as exc:
         _say("error", [type(exc).__name__, str(exc)])
 
 
 if __name__ == "__main__":
-    _main(sys.argv[1])
+    _main(*sys.argv[1:])

@@ -15,10 +15,19 @@ from tritonsmith_client.dtypes import from_wire
 from tritonsmith_generator.builder_options import BuilderOptions
 from tritonsmith_generator.engine import EngineReport, EngineRequest
 from tritonsmith_generator.enginelayers import EngineLayers
+from tritonsmith_generator.imagebuild.arrays import read_arrays
+from tritonsmith_generator.plananswers import PlanQuestion
 from tritonsmith_generator.profiles import Profile, ShapeRange
 from tritonsmith_generator.signature import Signature, Tensor
 
-__all__ = ["decode_report", "decode_request", "encode_report", "encode_request"]
+__all__ = [
+    "decode_question",
+    "decode_report",
+    "decode_request",
+    "encode_question",
+    "encode_report",
+    "encode_request",
+]
 
 
 def encode_request(request: EngineRequest) -> str:
@@ -60,6 +69,22 @@ def decode_report(given: Mapping[str, Any], request: EngineRequest) -> EngineRep
         "engine_layers": None if layers is None else EngineLayers(**layers),
     }
     return EngineReport(**{**given, **known})
+
+
+def encode_question(question: PlanQuestion, asked: Path, answered: Path) -> str:
+    """``asked`` is a file with the inputs, ``answered`` where the outputs go; see ``arrays``."""
+    plugins = [str(plugin) for plugin in question.plugins]
+    places = {"asked": str(asked), "answered": str(answered), "plan": str(question.plan)}
+    return json.dumps({"library": question.library, "plugins": plugins, **places})
+
+
+def decode_question(text: str) -> tuple[PlanQuestion, Path]:
+    """And where the outputs go."""
+    given = json.loads(text)
+    inputs = tuple(row for row in read_arrays(Path(given["asked"])) if row is not None)
+    plugins = tuple(map(Path, given["plugins"]))
+    question = PlanQuestion(given["library"], Path(given["plan"]), inputs, plugins)
+    return question, Path(given["answered"])
 
 
 def _profiles(given: list[dict[str, Any]]) -> tuple[Profile, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,25 +18,34 @@ from tritonsmith_generator.builder_options import LIBRARY_NAMES, Library, Releas
 from tritonsmith_generator.cachefolder import cache_folder
 from tritonsmith_generator.engine import EngineReport, EngineRequest, Progress, check_request
 from tritonsmith_generator.errors import HostError
+from tritonsmith_generator.imagebuild.arrays import read_arrays, write_arrays
 from tritonsmith_generator.imagebuild.container import run_in_image
 from tritonsmith_generator.imagebuild.contents import Contents, contents_of
 from tritonsmith_generator.imagebuild.inside import MARK
-from tritonsmith_generator.imagebuild.messages import decode_report, encode_request
+from tritonsmith_generator.imagebuild.messages import (
+    decode_report,
+    encode_question,
+    encode_request,
+)
 from tritonsmith_generator.imagebuild.packages import packages_for
 from tritonsmith_generator.plananswers import PlanAnswers, PlanQuestion
 from tritonsmith_generator.serve.dockerengine import Image, connect, ensure_image
 from tritonsmith_generator.serve.environment import Progress as Report
+from tritonsmith_generator.workfolder import work_folder
 
 __all__ = ["ImageToolchain", "image_toolchain"]
 
 _OURS = "/tritonsmith"
 _WORK = Path(f"{_OURS}/work")
 _SHOWN_LINES = 16
+_ASKED, _ANSWERED = "asked.npz", "answered.npz"
+
+Emit = Callable[[Progress], None]
 
 
 @dataclass(frozen=True)
 class ImageToolchain:
-    """A ``Toolchain``: each build runs in a container of the image.
+    """A ``Toolchain``: each build, and each run of a plan, has a container of the image.
 
     ``packages`` is the folder of what the image's Python lacks.
     """
@@ -90,8 +99,15 @@ class ImageToolchain:
     def run_plan(
         self, question: PlanQuestion, on_progress: Callable[[Progress], None]
     ) -> PlanAnswers:
-        """Not done: it would take another container, and loading TensorRT once more."""
-        return PlanAnswers(skipped=f"it was built inside {self.image.name}")
+        """In another container, by the TensorRT that will serve the plan. Raises HostError."""
+        with work_folder() as folder:
+            write_arrays(folder / _ASKED, question.inputs)
+            return worker.run_isolated(
+                _ask,
+                (self, replace(question, inputs=()), folder),
+                on_progress,
+                what=f"the run of the plan in {self.image.name}",
+            )
 
 
 def image_toolchain(name: str, on_progress: Report) -> ImageToolchain:
@@ -102,11 +118,39 @@ def image_toolchain(name: str, on_progress: Report) -> ImageToolchain:
     return ImageToolchain(image, contents, packages_for(image, contents, on_progress))
 
 
-def _build(
-    work: tuple[ImageToolchain, EngineRequest], emit: Callable[[Progress], None]
-) -> EngineReport:
+def _build(work: tuple[ImageToolchain, EngineRequest], emit: Emit) -> EngineReport:
     toolchain, request = work
     inside, mounts = _moved(request)
+    what = f"the engine build of {request.onnx.name} gave no plan"
+    command = ("build", encode_request(inside))
+    return decode_report(_inside(toolchain, command, mounts, emit, "report", what), request)
+
+
+def _ask(work: tuple[ImageToolchain, PlanQuestion, Path], emit: Emit) -> PlanAnswers:
+    toolchain, question, folder = work
+    plugins, mounts = _plugins(question.plugins)
+    moved = replace(question, plan=_WORK / "plan" / question.plan.name, plugins=plugins)
+    mounts += [
+        _mount(f"{_WORK}/plan", question.plan.parent),
+        _mount(f"{_WORK}/answers", folder, read_only=False),
+        *_turns(),
+    ]
+    there = _WORK / "answers"
+    command = ("ask", encode_question(moved, there / _ASKED, there / _ANSWERED))
+    what = "the run of the plan gave no answers"
+    skipped = _inside(toolchain, command, mounts, emit, "answers", what)
+    return PlanAnswers(read_arrays(folder / _ANSWERED), skipped)
+
+
+def _inside(
+    toolchain: ImageToolchain,
+    command: Sequence[str],
+    mounts: Sequence[Mount],
+    emit: Emit,
+    wanted: str,
+    failed: str,
+) -> Any:
+    """What ``inside`` says of the kind that is wanted. Raises its errors, and HostError."""
     answers: dict[str, Any] = {}
     others: list[str] = []
 
@@ -122,7 +166,7 @@ def _build(
 
     run = run_in_image(
         toolchain.image,
-        ["python3", "-m", "tritonsmith_generator.imagebuild.inside", encode_request(inside)],
+        ["python3", "-m", "tritonsmith_generator.imagebuild.inside", *command],
         on_line,
         mounts=[*_our_mounts(toolchain.packages), *mounts],
         environment={
@@ -136,12 +180,10 @@ def _build(
         for mount in mounts:  # in our user's own words
             message = message.replace(mount["Target"], mount["Source"])
         raise getattr(errors, kind)(message)
-    if "report" not in answers:
+    if wanted not in answers:
         said = "\n  ".join(["It said last:", *others[-_SHOWN_LINES:]]) if others else ""
-        raise HostError(
-            f"the engine build of {request.onnx.name} gave no plan: {run.fate}.\n{said}"
-        )
-    return decode_report(answers["report"], request)
+        raise HostError(f"{failed}: {run.fate}.\n{said}")
+    return answers[wanted]
 
 
 def _our_mounts(packages: Path) -> list[Mount]:
@@ -164,20 +206,31 @@ def _moved(request: EngineRequest) -> tuple[EngineRequest, list[Mount]]:
         cache.parent.mkdir(parents=True, exist_ok=True)
         mounts.append(_mount(f"{_WORK}/timings", cache.parent, read_only=False))
         options = replace(options, timing_cache=_WORK / "timings" / cache.name)
-    if devices.gpus():  # where builds, inside and outside, wait for their turn on a GPU
-        turns = cache_folder("gpus")
-        turns.mkdir(parents=True, exist_ok=True)
-        mounts.append(_mount(f"{_WORK}/cache/tritonsmith/gpus", turns, read_only=False))
-    plugins = []
-    for number, plugin in enumerate(options.plugins):
-        plugins.append(_WORK / "plugins" / str(number) / plugin.name)
-        mounts.append(_mount(str(plugins[-1]), plugin))
+    mounts += _turns()
+    plugins, of_plugins = _plugins(options.plugins)
+    mounts += of_plugins
     moved = replace(
         request,
         onnx=_WORK / "model" / onnx.name,
         plan=_WORK / "plan" / request.plan.name,
-        options=replace(options, plugins=tuple(plugins)),
+        options=replace(options, plugins=plugins),
     )
+    return moved, mounts
+
+
+def _turns() -> list[Mount]:
+    """Where builds, inside and outside, wait for their turn on a GPU."""
+    if not devices.gpus():
+        return []
+    turns = cache_folder("gpus")
+    turns.mkdir(parents=True, exist_ok=True)
+    return [_mount(f"{_WORK}/cache/tritonsmith/gpus", turns, read_only=False)]
+
+
+def _plugins(plugins: Sequence[Path]) -> tuple[tuple[Path, ...], list[Mount]]:
+    """The libraries where the container has them."""
+    moved = tuple(_WORK / "plugins" / str(n) / plugin.name for n, plugin in enumerate(plugins))
+    mounts = [_mount(str(to), plugin) for to, plugin in zip(moved, plugins, strict=True)]
     return moved, mounts
 
 
