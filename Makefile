@@ -48,7 +48,7 @@ model_repository/mobilenet_v2.onnx: model_repository/mobilenet_v2.py
 	@$(BIN)/gen-repo export $<:mobilenet_v2 $@ --force
 
 test: setup
-	@$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadgroup
+	@$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 
 lint: setup
 	@$(BIN)/ruff check .

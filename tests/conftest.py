@@ -6,6 +6,7 @@ import os
 import signal
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -45,8 +46,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Where tests run side by side: a file's in one process, and in one those of the engine."""
-    group = "docker" if item.get_closest_marker("docker") else item.path.stem
-    item.add_marker(pytest.mark.xdist_group(group))
+    item.add_marker(pytest.mark.xdist_group(_group(item)))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Groups are handed out in this order: the one that takes by far the longest comes first, so
+    that no process is left alone with it in the end."""
+    sizes = Counter(map(_group, items))
+    items.sort(key=lambda item: (_group(item) != "docker", -sizes[_group(item)]))
+
+
+def _group(item: pytest.Item) -> str:
+    return "docker" if item.get_closest_marker("docker") else item.path.stem
 
 
 def pytest_configure(config: pytest.Config) -> None:
