@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from pathlib import Path
 
@@ -25,16 +26,15 @@ def test_pruning_while_others_make_and_remove(tmp_path: Path) -> None:
     stop = threading.Event()
 
     def work(name: str) -> None:
-        for number in range(10_000):
-            if stop.is_set():
-                return
-            make_once(tmp_path / "cases" / f"{name}{number}", lambda new: (new / "x").touch())
+        while not stop.is_set():  # few folders at a time: each look goes through all of them
+            make_once(tmp_path / "cases" / name, lambda new: (new / "x").touch())
+            shutil.rmtree(tmp_path / "cases" / name)
 
     threads = [threading.Thread(target=work, args=(name,)) for name in "abc"]
     for thread in threads:
         thread.start()
     try:
-        for _ in range(100):
+        for _ in range(2000):
             prune(tmp_path, 1 << 30)
     finally:
         stop.set()
