@@ -86,7 +86,7 @@ class AnsweringToolchain:
             return tuple(self._answer(ask, inputs) for inputs in question.inputs)
         with tempfile.TemporaryDirectory() as folder:
             graph = Reference(emulate(self._graph_of(question.plan), Path(folder)))
-            return tuple(self._moved(ask, graph, dict(inputs)) for inputs in question.inputs)
+            return tuple(self._moved(ask, graph, inputs) for inputs in question.inputs)
 
     def _moved(self, ask: Reference, graph: Reference, inputs: Arrays) -> Arrays:
         assert self.apart is not None
