@@ -17,6 +17,8 @@ from tritonsmith_generator.parallel import Ended, Limits, run_side_by_side
 from tritonsmith_generator.schedule import Task
 
 GB = 10**9
+# Seconds for which a task waits for one that should come, and for one that should not.
+COMES, COMES_NOT = 30.0, 1.0
 
 
 def run(function: Any, tasks: Iterable[Task], limits: Limits, **options: Any) -> list[Ended]:
@@ -32,7 +34,8 @@ def values(ended: list[Ended]) -> list[Any]:
 @pytest.mark.parametrize(("free", "together"), [(20 * GB, True), (15 * GB, False)])
 def test_memory_decides_what_runs_together(tmp_path: Path, free: int, together: bool) -> None:
     events: list[Event] = []
-    tasks = [Task(name, (tmp_path, name), memory=10 * GB) for name in ("a", "b")]
+    seconds = COMES if together else COMES_NOT
+    tasks = [Task(a, (tmp_path, a, b, seconds), memory=10 * GB) for a, b in ("ab", "ba")]
     limits = Limits(2, free_memory=lambda: free)
     met = values(run(functions.overlaps, tasks, limits, on_event=events.append))
     assert met == [together, together]
@@ -44,7 +47,8 @@ def test_memory_decides_what_runs_together(tmp_path: Path, free: int, together: 
 
 def test_more_than_there_ever_is_runs_alone(tmp_path: Path) -> None:
     tasks = [
-        Task(name, (tmp_path, name), memory=memory) for name, memory in (("a", 0), ("b", 99 * GB))
+        Task("a", (tmp_path, "a", "b", COMES_NOT)),
+        Task("b", (tmp_path, "b", "a", COMES_NOT), memory=99 * GB),
     ]
     assert values(run(functions.overlaps, tasks, Limits(2, free_memory=lambda: GB))) == [False] * 2
 
@@ -113,7 +117,7 @@ def test_each_of_several_gpus_gets_a_process(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_what_needs_no_gpu_overtakes_what_waits_for_one(tmp_path: Path) -> None:
     small = (Gpu(0, "NVIDIA T4", "7.5", 4 * GB, "580", "GPU-0"),)  # for one task at a time
-    tasks = [Task(name, (tmp_path, name), on_gpu=name in "ab") for name in ("a", "b", "c")]
+    tasks = [Task(a, (tmp_path, a, b, COMES), on_gpu=a in "ab") for a, b in ("ac", "ba", "ca")]
     assert values(run(functions.overlaps, tasks, Limits(2, small))) == [True, False, True]
 
 

@@ -6,15 +6,18 @@ import contextlib
 import os
 import re
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import docker
 import pytest
+from docker.transport.unixconn import UnixHTTPConnection
 
 from tritonsmith_generator.deploy import Deployment, docker_files, fetch_wheels, write_files
 from tritonsmith_generator.errors import HostError
@@ -68,7 +71,7 @@ def own_engine(
     os.environ["DOCKER_HOST"] = f"unix://{folder}/docker.sock"
     try:
         client = _wait_for(daemon, folder / "log")
-        with contextlib.closing(client):
+        with mock.patch.object(UnixHTTPConnection, "connect", _connect), contextlib.closing(client):
             yield client, daemon
     finally:
         os.environ.pop("DOCKER_HOST")
@@ -80,6 +83,14 @@ def own_engine(
             if line.split()[1].startswith(str(folder)):
                 subprocess.run(["umount", "--lazy", line.split()[1]], check=False)
         shutil.rmtree(folder)
+
+
+def _connect(self: Any) -> None:
+    """Docker's own forgets its socket where it finds no engine, and whichever test comes next to
+    collect garbage would be blamed. This one is urllib3's to close, as after any failure."""
+    self.sock = socket.socket(socket.AF_UNIX)
+    self.sock.settimeout(self.timeout)
+    self.sock.connect(self.unix_socket)
 
 
 def _wait_for(daemon: subprocess.Popen[bytes], log: Path) -> docker.DockerClient:

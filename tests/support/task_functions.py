@@ -20,18 +20,16 @@ def process_id(_: object, emit: Emit) -> int:
     return os.getpid()
 
 
-def overlaps(places: tuple[Path, str], emit: Emit) -> bool:
-    """Whether another one is at work during the next two seconds, or until one comes."""
-    folder, name = places
-    mine = folder / name
-    mine.touch()
-    deadline = time.monotonic() + 2
-    met = False
-    while not met and time.monotonic() < deadline:
-        met = any(path != mine and path.suffix != ".done" for path in folder.iterdir())
-        time.sleep(0.02)
-    mine.rename(mine.with_suffix(".done"))
-    return met
+def overlaps(request: tuple[Path, str, str, float], emit: Emit) -> bool:
+    """Whether the other one is at work at the same time; it is waited for so many seconds."""
+    folder, name, other, seconds = request
+    over = (folder / f"{other}.over").exists()
+    (folder / name).touch()
+    deadline = time.monotonic() + seconds
+    while not over and not (met := (folder / other).exists()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    (folder / f"{name}.over").touch()
+    return not over and met
 
 
 def takes_memory(size: int, emit: Emit) -> int:
@@ -69,14 +67,21 @@ def is_killed_beside(places: tuple[Path, str], emit: Emit) -> bool:
         (folder / "again").touch()
         return False
     if name == "a":
-        while not (folder / "b").exists():
-            time.sleep(0.01)
+        _wait_for(folder / "b")
         (folder / "killed").touch()
         os.kill(os.getpid(), signal.SIGKILL)
     (folder / "b").touch()
-    deadline = time.monotonic() + 2
-    while not (folder / "killed").exists() or time.monotonic() < deadline:
+    _wait_for(folder / "killed")
+    deadline = time.monotonic() + 1
+    while time.monotonic() < deadline:
         if (folder / "again").exists():
             return True
         time.sleep(0.01)
     return False
+
+
+def _wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 30
+    while not path.exists():
+        assert time.monotonic() < deadline, f"{path.name} does not come"
+        time.sleep(0.01)
