@@ -56,6 +56,7 @@ def record_cases(
     signature: Signature,
     shaping: Shaping,
     samples: Sequence[Mapping[str, Any]] = (),
+    exact: bool = False,
 ) -> tuple[Case, ...]:
     """Ask ONNX Runtime about the samples; without any, at the corners of every profile.
 
@@ -63,7 +64,7 @@ def record_cases(
     normal floats, integers below what the graph looks up with them. Raises InputError if the
     model fails, or if its rows depend on each other although axis 0 was taken for the batch.
     """
-    reference = Reference(model)
+    reference = Reference(model, exact)
     names = [tensor.name for tensor in signature.outputs]
     made = tuple(_corner_inputs(proto, signature, shaping))
     asked = [dict(sample) for sample in samples] or made

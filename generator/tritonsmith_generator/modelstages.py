@@ -47,6 +47,7 @@ from tritonsmith_generator.explanation import Stages
 from tritonsmith_generator.job import Job
 from tritonsmith_generator.onnxfile import OnnxFile
 from tritonsmith_generator.passes.base import Arrays
+from tritonsmith_generator.passes.conditions import is_quantized
 from tritonsmith_generator.passes.recipe import Recipe
 from tritonsmith_generator.profiles import Shaping
 from tritonsmith_generator.repository import Content
@@ -106,7 +107,9 @@ class ModelStages:
         self._stages, self._published = stages, published
         self._process, self._tell = process, tell
         self._source = source_graph(job, file)
-        self._asks = cases_stage(job, self._source.digests, shaping)
+        # What TensorRT makes of Q and DQ does not depend on this machine's CPU.
+        self._exact = job.target.compiled and is_quantized(file.proto)
+        self._asks = cases_stage(job, self._source.digests, shaping, self._exact)
         self._cases: tuple[Case, ...] | None = None
 
     def make(self, plans: Artifact | None) -> Made:
@@ -288,7 +291,7 @@ class ModelStages:
         def ask() -> tuple[Case, ...]:
             self._tell("cases", "asking ONNX Runtime for reference answers", None)
             return record_cases(
-                file.path, file.proto, self._signature, self._shaping, self._samples
+                file.path, file.proto, self._signature, self._shaping, self._samples, self._exact
             )
 
         def record_into(folder: Path) -> Mapping[str, Any]:

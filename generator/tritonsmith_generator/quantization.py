@@ -30,6 +30,8 @@ class Quantization:
         percentile: share of values that are not clipped, in percent.
         max_samples: how many samples ranges are measured on at most; None takes all.
         per_channel: a step for each output channel of a weight, not one for the whole weight.
+        reduce_range: weights in 7 bits instead of 8, which no CPU's kernels saturate with (see
+            ``Reference``). None: where ONNX Runtime runs the model.
         smooth: SmoothQuant for transformers, whose activations have outliers in few channels: how
             much of them moves into the weights, from 0 to 1 (0.5 to 0.8 are usual); None: nothing.
         block_size: weights along the input channel that share a step; layers that it does not
@@ -44,6 +46,7 @@ class Quantization:
     percentile: float = 99.99
     max_samples: int | None = None
     per_channel: bool = True
+    reduce_range: bool | None = None
     smooth: float | None = None
     block_size: int | None = None
 
@@ -52,6 +55,7 @@ USED_BY: Mapping[str, tuple[str, ...]] = {
     "method": ("int8",),
     "percentile": ("int8",),
     "per_channel": ("int8",),
+    "reduce_range": ("int8",),
     "smooth": ("int8",),
     "max_samples": ("int8", "fp8", "int4"),
     "block_size": ("int4",),

@@ -36,8 +36,11 @@ NEARER = "relative L2 of the graph, for the plan's sake"
 _QUANTIZED_BY_MODELOPT = ("fp8", "int4")
 
 
-def cases_stage(job: Job, graph: Mapping[str, str], shaping: Shaping) -> Stage:
-    """Recorded inputs with ONNX Runtime's answers. ``graph`` is the model's files by digest."""
+def cases_stage(job: Job, graph: Mapping[str, str], shaping: Shaping, exact: bool) -> Stage:
+    """Recorded inputs with ONNX Runtime's answers. ``graph`` is the model's files by digest.
+
+    ``exact`` is as for ``Reference``.
+    """
     samples = job.spec.case_samples
     inputs: dict[str, Any] = {
         **graph,
@@ -47,6 +50,8 @@ def cases_stage(job: Job, graph: Mapping[str, str], shaping: Shaping) -> Stage:
     if samples is not None:
         inputs["samples"] = samples
         inputs |= _prefixed(job.sample_digests(samples))
+    if exact:
+        inputs["Q and DQ"] = "one by one"
     for number, (shapes, values) in enumerate(corners(shaping)):
         inputs |= flat({f"case {number}": {**_said(shapes), **_said(values, " values")}})
     return _stage("cases", inputs)

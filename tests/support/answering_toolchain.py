@@ -85,7 +85,7 @@ class AnsweringToolchain:
         if self.apart is None:
             return tuple(self._answer(ask, inputs) for inputs in question.inputs)
         with tempfile.TemporaryDirectory() as folder:
-            graph = Reference(emulate(self._graph_of(question.plan), Path(folder)))
+            graph = Reference(emulate(self._graph_of(question.plan), Path(folder)), exact=True)
             return tuple(self._moved(ask, graph, inputs) for inputs in question.inputs)
 
     def _moved(self, ask: Reference, graph: Reference, inputs: Arrays) -> Arrays:

@@ -10,6 +10,7 @@ from tritonsmith_generator import onnxfile
 from tritonsmith_generator.passes.base import Condition
 
 __all__ = [
+    "is_quantized",
     "opset_at_least",
     "opset_of",
     "quantized",
@@ -61,6 +62,11 @@ def _quantizers(proto: onnx.ModelProto) -> int:
         for graph in onnxfile.graphs(proto.graph)
         for node in graph.node
     )
+
+
+def is_quantized(proto: onnx.ModelProto) -> bool:
+    """Whether the model has a Q or DQ node."""
+    return _quantizers(proto) > 0
 
 
 def _none_quantized(proto: onnx.ModelProto) -> str | None:

@@ -129,7 +129,7 @@ def _quantize(
     quantizer = QDQQuantizer(
         load_model_with_shape_infer(model),
         per_channel=how.options.per_channel,
-        reduce_range=False,
+        reduce_range=bool(how.options.reduce_range),
         weight_qType=QuantType.QInt8,
         activation_qType=QuantType.QInt8,
         tensors_range=TensorsData(CalibrationMethod.MinMax, both),

@@ -98,11 +98,14 @@ def _steps(library: Executor, version: str) -> Mapping[str, _Steps]:
 
 
 def _for_library(options: Options, library: Executor) -> Options:
-    """TensorRT has INT4 blocks of certain sizes only, TensorRT for RTX of what suits the layers."""
+    """TensorRT has INT4 blocks of certain sizes only, TensorRT for RTX of what suits the layers;
+    ONNX Runtime may come to serve on a CPU whose kernels saturate with weights of 8 bits."""
     how = options.quantization
-    if library != "tensorrt" or how.block_size is not None:
-        return options
-    return replace(options, quantization=replace(how, block_size=BLOCK_SIZES[library][0]))
+    if library == "tensorrt" and how.block_size is None:
+        how = replace(how, block_size=BLOCK_SIZES[library][0])
+    if library == "onnxruntime" and how.reduce_range is None:
+        how = replace(how, reduce_range=True)
+    return replace(options, quantization=how)
 
 
 def _name(library: Executor, version: str) -> str:
