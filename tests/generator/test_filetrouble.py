@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -49,6 +48,13 @@ def test_weights_that_vanish_while_the_model_is_converted(gen_repo: GenRepo) -> 
     assert "cache" not in outcome.err
 
 
+LIMITED = """
+import os, resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+os.execv(sys.executable, [sys.executable, "-m", "tritonsmith_generator", *sys.argv[1:]])
+"""
+
+
 def test_a_limit_of_the_shell_is_no_trouble_of_the_cache(tmp_path: Path) -> None:
     np.savez(tmp_path / "large.npz", x=np.ones((8, 1 << 18), np.float32))
     (tmp_path / "models.yaml").write_text(
@@ -57,10 +63,9 @@ def test_a_limit_of_the_shell_is_no_trouble_of_the_cache(tmp_path: Path) -> None
     wide = [models.tensor(name, shape=("batch", 1 << 18)) for name in "xy"]
     models.saved(models.model([models.relu()], wide[:1], wide[1:]))(tmp_path)
     done = subprocess.run(
-        [sys.executable, "-m", "tritonsmith_generator", "models.yaml", "-o", "repository"],
+        [sys.executable, "-c", LIMITED, "models.yaml", "-o", "repository"],
         cwd=tmp_path,
         env={**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")},
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20)),
         capture_output=True,
         text=True,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import shutil
 import signal
 import subprocess
@@ -81,9 +82,11 @@ def assert_gone(*pids: int) -> None:
 
 def is_gone(pid: int) -> bool:
     try:
-        return "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text()
-    except FileNotFoundError:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):  # cleared away; while it was read
         return True
+    # The last of its threads closes its files.
+    return bool(re.search(r"\nState:\tZ(.|\n)*\nThreads:\t[01]\n", status))
 
 
 def stop(pid: int) -> None:
@@ -120,7 +123,13 @@ def test_jobs_of_nonsense(gen_repo: GenRepo, folder: Path) -> None:
 def test_results_come_in_the_specs_order(folder: Path) -> None:
     spec = load_spec(write_spec(folder, {"a": "waits_until_b_is_built", "b": None}))
     events: list[Event] = []
-    results = build(spec, folder, folder / "repository", jobs=2, on_event=events.append)
+
+    def note(event: Event) -> None:
+        events.append(event)
+        if (event.model, event.stage) == ("b", "done"):
+            (folder / "b.done").touch()
+
+    results = build(spec, folder, folder / "repository", jobs=2, on_event=note)
     assert [result.name for result in results] == ["a", "b"]
     assert [e.model for e in events if e.stage == "done"] == ["b", "a"]
     assert [e.detail for e in events if e.stage == "done"] == ["built", "built"]
@@ -145,7 +154,7 @@ def test_a_crash_is_one_models_failure(gen_repo: GenRepo, folder: Path) -> None:
 
 
 def test_what_was_killed_beside_others_is_built_alone(gen_repo: GenRepo, folder: Path) -> None:
-    write_spec(folder, {"a": "is_killed_beside_b", "b": "meets_a"})
+    write_spec(folder, {"a": "is_killed_beside_b", "b": "outlives_a"})
     code, results = as_json(gen_repo, "--jobs", 2)
     assert (code, statuses(results)) == (0, {"a": "built", "b": "built"}), results
 
@@ -168,7 +177,10 @@ def test_nothing_outlives_the_command(folder: Path, number: signal.Signals, stat
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as parent:
         pids = [int(wait_for(folder / f"{name}.pid")) for name in ("a", "b")]
         parent.send_signal(number)
-        _, said = parent.communicate(timeout=30)
+        try:
+            _, said = parent.communicate(timeout=30)
+        finally:
+            parent.kill()
     assert parent.returncode == status
     assert_gone(*pids)
     if number == signal.SIGINT:

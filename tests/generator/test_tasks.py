@@ -86,7 +86,12 @@ def test_a_crash_that_an_earlier_task_may_have_caused_is_tried_again() -> None:
 def test_what_was_killed_beside_others_comes_again_when_they_have_ended(tmp_path: Path) -> None:
     tasks = [Task(name, (tmp_path, name)) for name in ("a", "b")]
     events: list[Event] = []
-    ended = run(functions.is_killed_beside, tasks, Limits(2), on_event=events.append)
+
+    def note(event: Event) -> None:
+        events.append(event)
+        (tmp_path / "told").touch()
+
+    ended = run(functions.is_killed_beside, tasks, Limits(2), on_event=note)
     assert values(ended) == [False, False]
     assert (tmp_path / "again").exists()
     assert [str(event) for event in events] == ["waiting: to run alone"]

@@ -64,7 +64,7 @@ def stays_with_a() -> Sample:
 
 
 def waits_until_b_is_built() -> Sample:
-    _wait_for("repository/b/config.pbtxt")
+    _wait_for("b.done")
     return _sample()
 
 
@@ -95,9 +95,21 @@ def is_killed() -> Sample:
 def is_killed_beside_b() -> Sample:
     """As memory that b needs, too, would have it; alone there is enough."""
     if not (HERE / "repository/b/config.pbtxt").exists():
-        _mark("a.here")
+        _mark("a.here", str(os.getpid()))
         _wait_for("b.here")
         os.kill(os.getpid(), signal.SIGKILL)
+    return _sample()
+
+
+def outlives_a() -> Sample:
+    """Goes on when the end of a's process has been noticed."""
+    _mark("b.here")
+    _wait_for("a.here")
+    process, deadline = Path("/proc", (HERE / "a.here").read_text()), time.monotonic() + 60
+    while process.exists():
+        if time.monotonic() > deadline:
+            raise TimeoutError("a does not end")
+        time.sleep(0.01)
     return _sample()
 
 

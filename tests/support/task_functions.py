@@ -68,10 +68,10 @@ def is_killed_beside(places: tuple[Path, str], emit: Emit) -> bool:
         return False
     if name == "a":
         _wait_for(folder / "b")
-        (folder / "killed").touch()
+        (folder / "killed").touch()  # for when it comes again
         os.kill(os.getpid(), signal.SIGKILL)
     (folder / "b").touch()
-    _wait_for(folder / "killed")
+    _wait_for(folder / "told")  # "a" waits for its turn
     deadline = time.monotonic() + 1
     while time.monotonic() < deadline:
         if (folder / "again").exists():
