@@ -304,6 +304,21 @@ def _nan_weights(file: OnnxFile, target: str) -> Iterator[str]:
             yield f"weight '{tensor.name}' holds NaN"
 
 
+def _saturating_weights(file: OnnxFile, target: str) -> Iterator[str]:
+    """See ``Reference``: two products of 255 and 64 fit 16 bits, those of 255 and 65 do not."""
+    if target != "onnxruntime":
+        return
+    for tensor in tensors(file.proto.graph):
+        integers = tensor.data_type == TensorProto.INT8 and len(tensor.dims) > 1 and tensor.raw_data
+        if integers and np.abs(np.frombuffer(tensor.raw_data, np.int8).astype(np.int16)).max() > 64:
+            yield (
+                f"weight '{tensor.name}' takes all 8 bits of INT8, with which ONNX Runtime may be "
+                "wrong on x86-64 CPUs without VNNI: quantize it with reduce_range=True, or serve "
+                "it where the CPU has VNNI"
+            )
+            return  # the others are like it
+
+
 _WARNINGS: tuple[Check, ...] = (
     _old_opset,
     _double,
@@ -311,6 +326,7 @@ _WARNINGS: tuple[Check, ...] = (
     _unused_inputs,
     _untidy_nodes,
     _nan_weights,
+    _saturating_weights,
 )
 
 

@@ -214,6 +214,7 @@ DOUBTFUL = {
     "unsorted": (bad.unsorted(), ORT, "the nodes are not in topological order"),
     "repeated node names": (bad.repeated_names(), ORT, "several nodes are named 'same'"),
     "NaN in a weight": (bad.nan_weight(), ORT, "weight 'w' holds NaN"),
+    "INT8 of 8 bits": (bad.eight_bit_weight(), ORT, "weight 'q' takes all 8 bits of INT8"),
     "unused input": (
         bad.model([bad.relu()], [bad.tensor("x"), bad.tensor("idle")]),
         ORT,

@@ -129,6 +129,16 @@ def nan_weight() -> onnx.ModelProto:
     return model([helper.make_node("MatMul", ["x", "w"], ["y"], "m")], weights=[weight])
 
 
+def eight_bit_weight() -> onnx.ModelProto:
+    weight = numpy_helper.from_array(np.full((4, 4), -65, np.int8), "q")
+    scale = numpy_helper.from_array(np.float32(0.1), "scale")
+    nodes = [
+        helper.make_node("DequantizeLinear", ["q", "scale"], ["w"], "d"),
+        helper.make_node("MatMul", ["x", "w"], ["y"], "m"),
+    ]
+    return model(nodes, weights=[weight, scale])
+
+
 def cycle() -> onnx.ModelProto:
     return model([relu("b", "a", "one"), relu("a", "b", "two")], outputs=[tensor("b")])
 
