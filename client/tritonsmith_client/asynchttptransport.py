@@ -151,7 +151,7 @@ class AsyncHttpTransport(AsyncPoolTransport[Request, Reply]):
         """The events of a reply; the timeout is for each of them. Raises TritonError."""
         self._check_open()
         request = self._write(exchange)
-        connection = await self._within(self._open_stream(), exchange.what, Deadline(timeout))
+        connection = await self._within(self._open_stream, exchange.what, Deadline(timeout))
         parts = async_events(connection, request, exchange, timeout, self._address)
         try:
             async for part in parts:

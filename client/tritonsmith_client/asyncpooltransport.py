@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, Generic, Protocol, TypeVar
 
 from .deadline import Deadline
@@ -135,12 +135,15 @@ class AsyncPoolTransport(ABC, Generic[Request, Reply]):
             self._idle.append(connection)
 
     async def _connect(self, what: str, deadline: Deadline) -> AsyncConnection[Request, Reply]:
-        return await self._within(self._open(), what, deadline)
+        return await self._within(self._open, what, deadline)
 
-    async def _within(self, opening: Coroutine[Any, Any, T], what: str, deadline: Deadline) -> T:
+    async def _within(
+        self, opening: Callable[[], Coroutine[Any, Any, T]], what: str, deadline: Deadline
+    ) -> T:
         """A connection, opened before the deadline. Raises TritonError."""
         try:
-            return await asyncio.wait_for(opening, deadline.left())
+            left = deadline.left()  # before there is a coroutine that nobody would await
+            return await asyncio.wait_for(opening(), left)
         except (TimeoutError, asyncio.TimeoutError) as exc:
             raise DeadlineExceededError(
                 f"{what} failed: no connection to {self._address} within the {deadline}"

@@ -53,7 +53,7 @@ _BY_HTTP_STATUS = {
 _BY_RESET = {7: "UNAVAILABLE", 8: "CANCELLED", 11: "RESOURCE_EXHAUSTED", 12: "PERMISSION_DENIED"}
 _LONGEST = (1 << 32) - 1
 _MOST_DIGITS = 8
-_GRACE = 50  # milliseconds
+_GRACE = 1000  # milliseconds, so that a client that is late to look yet goes by its own clock
 
 
 class Head:

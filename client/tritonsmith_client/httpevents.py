@@ -67,9 +67,11 @@ async def async_events(
     reader, (source, sink) = StreamReader(), connection
     try:
         sink.writelines(request)
-        await asyncio.wait_for(sink.drain(), deadline.left())
+        left = deadline.left()  # before there is a coroutine that nobody would await
+        await asyncio.wait_for(sink.drain(), left)
         while not reader.done:
-            data = await asyncio.wait_for(source.read(_BUFFER), deadline.left())
+            left = deadline.left()
+            data = await asyncio.wait_for(source.read(_BUFFER), left)
             for reply in reader.feed(data):
                 yield exchange.parse(reply)
                 deadline = Deadline(timeout)

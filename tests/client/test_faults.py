@@ -3,6 +3,8 @@ connection afterwards."""
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import json
 import socket
 import threading
@@ -12,10 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 from support.callers import CALLERS, calling
+from support.http_calls import until
 from support.http_replies import CONFIG, FAULTS, METADATA, X, http, infer_reply, silent, then
 from support.scripted import Script, ScriptedServer, read_request
+from support.stopwatch import Stopwatch
 
 from tritonsmith_client import (
+    AsyncClient,
     Client,
     ConnectError,
     ConnectionLostError,
@@ -27,7 +32,7 @@ from tritonsmith_client import (
 )
 
 
-def call(url: str, timeout: float = 1.0, kind: str = "sync", **options: Any) -> Any:
+def call(url: str, timeout: float = 10.0, kind: str = "sync", **options: Any) -> Any:
     with calling(kind, url, timeout=5.0, **options) as made:
         return made("m", X, timeout)
 
@@ -38,11 +43,12 @@ def test_a_fault_is_one_typed_error_in_time(
     reply: bytes | Script, kind: type[TritonError], caller: str
 ) -> None:
     with ScriptedServer(then(reply)) as server:
-        start = time.monotonic()
+        watch = Stopwatch()
         with pytest.raises(TritonError) as caught:
-            call(f"http://{server.address}", kind=caller, retry=Retry(attempts=1))
+            timeout = 1.0 if kind is DeadlineExceededError else 10.0
+            call(f"http://{server.address}", timeout, kind=caller, retry=Retry(attempts=1))
         assert type(caught.value) is kind, repr(caught.value)
-        assert time.monotonic() - start < 1.0 + 0.5
+        assert watch.seconds() < 1.0 + 0.5
         assert str(caught.value).startswith("inference with model 'm'")
         assert caught.value.model == "m"
 
@@ -57,10 +63,10 @@ def drip(connection: socket.socket) -> None:
 @pytest.mark.parametrize("caller", CALLERS)
 def test_a_slow_drip_does_not_outlive_the_deadline(caller: str) -> None:
     with ScriptedServer(then(drip)) as server:
-        start = time.monotonic()
+        watch = Stopwatch()
         with pytest.raises(DeadlineExceededError, match="deadline of 0.5 s"):
             call(f"http://{server.address}", timeout=0.5, kind=caller)
-        assert time.monotonic() - start < 0.5 + 0.5
+        assert watch.seconds() < 0.5 + 0.5
 
 
 @pytest.mark.parametrize("caller", CALLERS)
@@ -78,10 +84,10 @@ def test_a_server_that_does_not_read(caller: str) -> None:
         ScriptedServer(deaf) as server,
         calling(caller, f"http://{server.address}") as made,
     ):
-        start = time.monotonic()
+        watch = Stopwatch()
         with pytest.raises(DeadlineExceededError):
             made("m", large, 0.5)
-        assert time.monotonic() - start < 0.5 + 0.5
+        assert watch.seconds() < 0.5 + 0.5
         released.set()
 
 
@@ -92,14 +98,14 @@ def test_a_handshake_that_does_not_end(scheme: str, caller: str) -> None:
         while connection.recv(100_000):
             pass
 
-    start = time.monotonic()
+    watch = Stopwatch()
     with (
         ScriptedServer(mute) as server,
         calling(caller, f"{scheme}://{server.address}", timeout=0.5) as made,
         pytest.raises((DeadlineExceededError, UnavailableError)),
     ):
         made("m", X, 0.5)
-    assert time.monotonic() - start < 0.5 + 0.5
+    assert watch.seconds() < 0.5 + 0.5
 
 
 @pytest.mark.parametrize("scheme", ["http", "grpc"])
@@ -112,13 +118,13 @@ def test_a_host_that_does_not_answer(scheme: str) -> None:
     for filler in fillers:
         filler.setblocking(False)
         filler.connect_ex(address)
-    start = time.monotonic()
+    watch = Stopwatch()
     with (
         Client(f"{scheme}://127.0.0.1:{address[1]}", timeout=0.5) as client,
         pytest.raises((DeadlineExceededError, UnavailableError)),
     ):
         client.metadata()
-    assert time.monotonic() - start < 0.5 + 0.5
+    assert watch.seconds() < 0.5 + 0.5
     for filler in [*fillers, listener]:
         filler.close()
 
@@ -129,7 +135,8 @@ def test_a_stale_connection_is_replaced_without_an_error() -> None:
         server._scripts[1] = server.answer(infer_reply())
         with Client(f"http://{server.address}", retry=Retry(attempts=1)) as client:
             model = client.model("m")
-            time.sleep(0.2)  # until the server's FIN is here
+            transport: Any = client._runner.transport
+            until(lambda: not transport._idle[0].usable())  # the server's FIN is here
             assert np.array_equal(model(X)["y"], X)
         assert server.connections == 2
 
@@ -191,10 +198,10 @@ def test_an_early_refusal_of_a_large_request_is_heard() -> None:
 
 
 def test_refused_connections_end_at_once() -> None:
-    start = time.monotonic()
+    watch = Stopwatch()
     with Client("http://127.0.0.1:9") as client, pytest.raises(ConnectError):
         client.metadata()
-    assert time.monotonic() - start < 2.0
+    assert watch.seconds() < 2.0
 
 
 def test_grpc_to_what_is_no_grpc() -> None:
@@ -202,22 +209,35 @@ def test_grpc_to_what_is_no_grpc() -> None:
         connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
         time.sleep(0.2)
 
-    start = time.monotonic()
+    watch = Stopwatch()
     with (
         ScriptedServer(chatter) as server,
         Client(server.address, timeout=2.0) as client,
         pytest.raises((UnavailableError, DeadlineExceededError)),
     ):
         client.metadata()
-    assert time.monotonic() - start < 2.0 + 0.5
+    assert watch.seconds() < 2.0 + 0.5
 
 
 def test_a_silent_grpc_peer() -> None:
-    start = time.monotonic()
+    watch = Stopwatch()
     with (
         ScriptedServer(silent) as server,
         Client(server.address, timeout=0.5) as client,
         pytest.raises((UnavailableError, DeadlineExceededError)),
     ):
         client.metadata()
-    assert time.monotonic() - start < 0.5 + 0.5
+    assert watch.seconds() < 0.5 + 0.5
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9", "grpc://127.0.0.1:9"])
+def test_a_deadline_that_is_over_before_there_is_a_connection(url: str) -> None:
+    """An error, and no coroutine that was begun for nobody, of which Python would warn."""
+
+    async def main() -> None:
+        async with AsyncClient(url, timeout=1e-9, http2="own") as client:
+            with pytest.raises(DeadlineExceededError):
+                await client.metadata()
+
+    asyncio.run(main())
+    gc.collect()
