@@ -17,6 +17,7 @@ from tritonsmith_generator.serve.log import LogLine, parse
 __all__ = ["ServerProcess"]
 
 _KEPT_LINES = 4000
+_LAST_WORDS = 5.0  # seconds for what it said last, if something of it yet has its output open
 _log = logging.getLogger(__name__)
 
 
@@ -61,7 +62,8 @@ class ServerProcess:
             self._tell_guard(None)
             raise
         self._tell_guard(self._server.pid)
-        threading.Thread(target=self._read, name="tritonserver log", daemon=True).start()
+        self._reader = threading.Thread(target=self._read, name="tritonserver log", daemon=True)
+        self._reader.start()
         threading.Thread(target=self._watch, name="tritonserver watch", daemon=True).start()
 
     @property
@@ -107,6 +109,7 @@ class ServerProcess:
         with self._reaping:
             self._server.wait()
         guard.clean(self._shm_prefix, self._folder)
+        self._reader.join(_LAST_WORDS)
         self._tell_guard(None)
         self.ended.set()
 
