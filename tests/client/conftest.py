@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 from support.regions import own_regions
 
 import tritonsmith_client.asyncclient
@@ -18,6 +19,12 @@ from tritonsmith_client.link import Link, make_link
 from tritonsmith_generator.serve import Server
 
 MODELS = Path(__file__).parent / "models"
+
+# How long an example takes is the machine's affair; hypothesis knows that only of CI's.
+settings.register_profile(
+    "patient", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("patient")
 
 
 @pytest.fixture(autouse=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -40,38 +41,47 @@ def test_models_and_health(url: str, server: Server, capsys: Capture) -> None:
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["nope"] is False
 
 
+def bench(arguments: list[str], capsys: Capture, answered: Callable[[str], bool]) -> str:
+    """What it prints; anew if the machine stood still for most of the half second."""
+    for _ in range(4):
+        assert main(["bench", "plain", *arguments, "--seconds", "0.5"]) == 0
+        told = capsys.readouterr().out
+        if answered(told):
+            break
+    return told
+
+
 @pytest.mark.parametrize("more", [[], ["--processes", "2"], ["--rate", "50"]], ids=str)
 def test_bench(url: str, capsys: Capture, tmp_path: Path, more: list[str]) -> None:
     plot = tmp_path / "plot.svg"
-    arguments = ["bench", "plain", "--url", url, "--concurrency", "2", "--seconds", "0.5"]
-    assert main([*arguments, *more, "--json", "--plot", str(plot)]) == 0
-    said = json.loads(capsys.readouterr().out)
+    arguments = ["--url", url, "--concurrency", "2", *more]
+    asked = [*arguments, "--json", "--plot", str(plot)]
+    said = json.loads(bench(asked, capsys, lambda told: json.loads(told)["answers"] >= 10))
     assert said["answers"] >= 10 and said["errors"] == {}
     assert 0 < said["p50_ms"] <= said["p90_ms"] <= said["p99_ms"]
     assert said["per_second"] == pytest.approx(said["answers"] / said["seconds"], rel=0.2)
     if "--rate" in more:
         assert said["per_second"] < 60
     assert ElementTree.fromstring(plot.read_text()).tag.endswith("svg")
-    assert main([*arguments, *more]) == 0
-    told = capsys.readouterr().out
+    told = bench(arguments, capsys, lambda told: "#" in told)
     assert "#" in told
     assert ("rate  unlimited" in told) == ("--rate" not in more)
 
 
 def test_bench_over_several_loads(url: str, capsys: Capture, tmp_path: Path) -> None:
     plot = tmp_path / "plot.svg"
-    arguments = ["bench", "plain", "--url", url, "--concurrency", "1,3", "--rate", "20,40",
-                 "--seconds", "0.5"]  # fmt: skip
-    assert main([*arguments, "--json", "--plot", str(plot)]) == 0
-    rows = json.loads(capsys.readouterr().out)
+    arguments = ["--url", url, "--concurrency", "1,3", "--rate", "20,40"]
+    asked = [*arguments, "--json", "--plot", str(plot)]
+    rows = json.loads(
+        bench(asked, capsys, lambda told: all(row["answers"] for row in json.loads(told)))
+    )
     loads = [(row["concurrency"], row["rate"]) for row in rows]
     assert loads == [(1, 20.0), (1, 40.0), (3, 20.0), (3, 40.0)]
     assert all(row["answers"] and not row["errors"] for row in rows)
     picture = ElementTree.fromstring(plot.read_text())
     shapes = Counter(element.tag.rpartition("}")[2] for element in picture)
     assert (shapes["polyline"], shapes["circle"]) == (3, 12)
-    assert main(arguments) == 0
-    lines = capsys.readouterr().out.splitlines()
+    lines = bench(arguments, capsys, lambda told: True).splitlines()
     assert lines[0].split()[:3] == ["concurrency", "rate", "per_second"] and len(lines) == 5
     with pytest.raises(SystemExit, match="2"):
         main(["bench", "plain", "--concurrency", "many"])

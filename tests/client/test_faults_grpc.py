@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from typing import Any
@@ -13,6 +12,7 @@ import grpc
 import numpy as np
 import pytest
 from support.callers import CALLERS, Call, calling
+from support.stopwatch import Stopwatch
 from tritonclient.grpc import model_config_pb2, service_pb2
 
 from tritonsmith_client import (
@@ -27,7 +27,7 @@ from tritonsmith_client import (
 )
 
 X = np.arange(4, dtype=np.float32)
-DEADLINE = 1.0
+DEADLINE = 10.0
 
 Answer = Callable[[bytes, grpc.ServicerContext], bytes]
 
@@ -164,10 +164,10 @@ def test_a_reply_that_does_not_come(call: Call, server: RawServer) -> None:
         return reply()
 
     server.answers = [wait]
-    start = time.monotonic()
+    watch = Stopwatch()
     with pytest.raises(DeadlineExceededError):
         call("m", X, 0.5)
-    assert time.monotonic() - start < 0.5 + 0.5
+    assert watch.seconds() < 0.5 + 0.5
     released.set()
     assert np.array_equal(call("m", X, DEADLINE)["y"], X)
 
@@ -177,13 +177,13 @@ def test_the_deadline_holds_over_all_attempts(server: RawServer) -> None:
         context.abort(grpc.StatusCode.UNAVAILABLE, "queue full")
 
     server.answers = [busy] * 1000
-    start = time.monotonic()
+    watch = Stopwatch()
     with (
         calling("sync", f"127.0.0.1:{server.port}", retry=Retry(attempts=1000)) as call,
         pytest.raises((DeadlineExceededError, UnavailableError)),
     ):
-        call("m", X, 0.7)
-    assert time.monotonic() - start < 0.7 + 0.5
+        call("m", X, 2.0)
+    assert watch.seconds() < 2.0 + 0.5
     assert server.calls > 1
 
 
@@ -221,8 +221,8 @@ class TestStreams:
 
         server.answers = [wait]
         with Client(f"127.0.0.1:{server.port}", timeout=5.0) as client:
-            start = time.monotonic()
+            watch = Stopwatch()
             with pytest.raises(DeadlineExceededError):
                 list(client.model("m").using(timeout=0.5).stream(X))
-            assert time.monotonic() - start < 0.5 + 0.5
+            assert watch.seconds() < 0.5 + 0.5
         released.set()

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.stopwatch import Stopwatch
 
 from tritonsmith_client import (
     AsyncClient,
@@ -155,10 +156,10 @@ def test_calls_in_any_size(run: Run) -> None:
 def test_a_deadline_leaves_the_client_usable(run: Run) -> None:
     async def use(client: Any) -> None:
         slow = await client.model("slow")
-        start = time.monotonic()
+        watch = Stopwatch()
         with pytest.raises(DeadlineExceededError):
             await slow.using(timeout=0.3)(np.array([[2.0]], np.float32))
-        assert time.monotonic() - start < 0.3 + 0.5
+        assert watch.seconds() < 0.3 + 0.5
         assert (await slow(np.array([[0.0]], np.float32)))["SLEPT"].shape == (1, 1)
 
     run(use)
@@ -169,12 +170,12 @@ def test_deadlines_of_calls_over_one_connection_do_not_mix(run: Run) -> None:
 
     async def use(client: Any) -> None:
         slow = await client.model("slow")
-        for timeout, seconds in ((30.0, 0.0), (0.4, 0.0), (30.0, 0.8), (0.6, 0.5), (20.0, 0.3)):
+        for timeout, seconds in ((30.0, 0.0), (0.7, 0.0), (30.0, 0.8), (1.9, 1.1), (20.0, 0.3)):
             await slow.using(timeout=timeout)(np.array([[seconds]], np.float32))
-        start = time.monotonic()
+        watch = Stopwatch()
         with pytest.raises(DeadlineExceededError):
             await slow.using(timeout=0.3)(np.array([[2.0]], np.float32))
-        assert time.monotonic() - start < 0.3 + 0.5
+        assert watch.seconds() < 0.3 + 0.5
 
     run(use)
 
@@ -182,11 +183,11 @@ def test_deadlines_of_calls_over_one_connection_do_not_mix(run: Run) -> None:
 def test_futures_overlap(run: Run) -> None:
     async def use(client: Any) -> None:
         slow = await client.model("slow")
-        start = time.monotonic()
-        futures = [slow.submit(np.array([[0.5]], np.float32)) for _ in range(4)]
+        watch = Stopwatch()
+        futures = [slow.submit(np.array([[1.0]], np.float32)) for _ in range(4)]
         for future in futures:
-            assert (await future)["SLEPT"][0, 0] == 0.5
-        assert time.monotonic() - start < 4 * 0.5
+            assert (await future)["SLEPT"][0, 0] == 1.0
+        assert watch.seconds() < 4 * 1.0
 
     run(use)
 
@@ -194,14 +195,14 @@ def test_futures_overlap(run: Run) -> None:
 def test_a_cancelled_future_ends_at_once(run: Run) -> None:
     async def use(client: Any) -> None:
         slow = await client.model("slow")
-        start = time.monotonic()
+        watch = Stopwatch()
         future = slow.submit(np.array([[5.0]], np.float32))
         await asyncio.sleep(0.2)
         time.sleep(0.2)
         assert future.cancel()
         with pytest.raises((RequestCancelledError, asyncio.CancelledError)):
             await future
-        assert time.monotonic() - start < 3.0
+        assert watch.seconds() < 3.0
         assert (await slow(np.array([[0.0]], np.float32)))["SLEPT"].shape == (1, 1)
 
     run(use)
@@ -283,10 +284,10 @@ def test_a_failing_part_fails_the_call(run: Run) -> None:
         slow = await client.model("slow")
         seconds = np.zeros((9, 1), np.float32)
         seconds[6] = 3.0
-        start = time.monotonic()
+        watch = Stopwatch()
         with pytest.raises(DeadlineExceededError):
             await slow.using(timeout=0.5)(seconds)
-        assert time.monotonic() - start < 0.5 + 0.5
+        assert watch.seconds() < 0.5 + 0.5
 
     run(use)
 
@@ -500,17 +501,17 @@ def test_an_error_in_the_middle_of_a_stream(run: Run) -> None:
 
 def test_a_stream_that_falls_silent(run: Run) -> None:
     async def use(client: Any) -> None:
-        model = (await client.model("repeat")).using(timeout=0.5)
+        model = (await client.model("repeat")).using(timeout=1.0)
         got: list[int] = []
-        start = time.monotonic()
+        watch = Stopwatch()
         # Each response comes in time, all of them together do not: the timeout is for each.
-        async for result in model.stream(wish(4, 0.2)):
+        async for result in model.stream(wish(30, 0.05)):
             got.append(int(result["NUMBER"][0]))
-        assert got == [0, 1, 2, 3]
-        with pytest.raises(DeadlineExceededError, match="no response within 0.5 s"):
-            async for _ in model.stream(wish(1, 2.0)):
+        assert got == list(range(30))
+        with pytest.raises(DeadlineExceededError, match="no response within 1 s"):
+            async for _ in model.stream(wish(1, 3.0)):
                 pass
-        assert time.monotonic() - start < 5
+        assert watch.seconds() < 8
 
     run(use)
 

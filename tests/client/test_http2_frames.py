@@ -203,7 +203,6 @@ def test_noise_is_no_reply(noise: bytes, cuts: list[int]) -> None:
     frame_size=st.sampled_from([16384, 20_000, 1 << 20]),
     most=st.sampled_from([1, 10_000, 1 << 31]),
 )
-@settings(deadline=None)
 def test_a_strict_server_reads_what_is_sent(
     sizes: list[int], window: int, frame_size: int, most: int
 ) -> None:

@@ -6,7 +6,7 @@ import gzip
 import zlib
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tritonsmith_client import ResponseError
@@ -52,7 +52,6 @@ BODIES = st.binary(max_size=300) | st.binary(min_size=70_000, max_size=70_100)
 
 
 @given(BODIES, CUTS, st.lists(st.integers(1, 120), min_size=1, max_size=6))
-@settings(deadline=None)
 def test_every_framing_in_any_pieces(body: bytes, cuts: list[int], sizes: list[int]) -> None:
     sizes = [*sizes, len(body)]
     framings = [
@@ -141,7 +140,6 @@ def test_nonsense_is_one_error(data: bytes) -> None:
 
 
 @given(st.binary(max_size=300), CUTS)
-@settings(deadline=None)
 def test_garbage_is_a_typed_error_or_waits_for_more(data: bytes, cuts: list[int]) -> None:
     try:
         assert feed(HttpResponseReader(), data, cuts) is None

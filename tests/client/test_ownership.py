@@ -92,14 +92,16 @@ def test_a_program_whose_name_is_no_text() -> None:
 def region_of_a_killed_program() -> Path:
     code = """
 import os
+from pathlib import Path
 from tritonsmith_client import SystemRegion
 region = SystemRegion(64)
+assert Path("/dev/shm", region.name).exists()
 print(region.name, flush=True)
 os.kill(os.getpid(), 9)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     file = Path("/dev/shm", done.stdout.strip())
-    assert done.returncode == -9 and file.name and file.exists()
+    assert done.returncode == -9  # whoever makes a region next clears it up: another test, perhaps
     return file
 
 

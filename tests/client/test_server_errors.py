@@ -82,7 +82,7 @@ def behind(waiting: int, **options: Any) -> Ask:
 
     async def ask(client: Any) -> object:
         model = await got(client.model("queued"))
-        running = [model.using(timeout=None).submit(np.ones((1, 1), np.float32))]
+        running = [model.using(timeout=None).submit(np.full((1, 1), 2.5, np.float32))]
         for _ in range(waiting):
             await asyncio.sleep(0.2)  # one after the other
             running.append(model.using(timeout=None).submit(ZERO))
@@ -185,7 +185,7 @@ ROWS = {
     "traces of an unknown model": Row(
         client_does("trace_settings", "nope"), InvalidArgumentError, "nope", "unknown", INDEX),
     "waiting for an unknown model": Row(
-        client_does("wait_ready", 0.5, models=["add_sup"]), DeadlineExceededError, "add_sup",
+        client_does("wait_ready", 1.6, models=["add_sup"]), DeadlineExceededError, "add_sup",
         remedy=INDEX, told=r"model 'add_sup': the repository has .* \(did you mean 'add_sub'\?\)$"),
     "loading where that is off": Row(
         client_does("load", "text"), UnavailableError, "text", "not allowed", CONTROL),
@@ -224,7 +224,7 @@ ROWS = {
         region_twice, (AlreadyExistsError, InvalidArgumentError), None, "already in manager",
         r"client\.unregister\(region\)"),
     "a deadline": Row(
-        infer("slow", np.full((1, 1), 1.0, np.float32), timeout=0.2), DeadlineExceededError, "slow",
+        infer("slow", np.full((1, 1), 3.0, np.float32), timeout=0.2), DeadlineExceededError, "slow",
         remedy=r"using\(timeout=", told="deadline of 0.2 s exceeded$"),
     "a bad log format": Row(
         client_does("log_settings", {"log_format": "nonsense"}), InvalidArgumentError, None,
@@ -268,9 +268,9 @@ ROWS = {
         not_loadable, NotFoundError, "broken", "no available versions", "the server's log",
         told="could not be loaded: .*broken on purpose$", server="controlled"),
     "waiting for a model that is not loaded": Row(
-        client_does("wait_ready", 0.5, models=["text", "nope"]), DeadlineExceededError, "text",
+        client_does("wait_ready", 1.6, models=["text", "nope"]), DeadlineExceededError, "text",
         remedy=r"client\.load\('text'\)", server="controlled",
-        told="within 0.5 s at .*: model 'text', model 'nope': it is .* not loaded$"),
+        told="within 1.6 s at .*: model 'text', model 'nope': it is .* not loaded$"),
     "loading an unknown model": Row(
         client_does("load", "nope"), InternalError, "nope", "failed to poll",
         "not in the server's repository", server="controlled"),

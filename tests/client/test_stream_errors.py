@@ -33,7 +33,7 @@ from tritonsmith_generator.serve import Server
 
 HERE = Path(__file__).parent
 AT_ONCE = np.zeros((1, 1), np.float32)
-LONG = np.full((1, 1), 2.0, np.float32)
+LONG = np.full((1, 1), 4.0, np.float32)
 
 
 @pytest.fixture(scope="module")

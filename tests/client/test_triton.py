@@ -43,12 +43,14 @@ def special(
     folder = tmp_path_factory.mktemp("special") / "models"
     shutil.copytree(HERE / "special", folder)
     shutil.copytree(HERE / "models" / "add_sub", folder / "add_sub")
-    shutil.copytree(HERE / "models" / "accumulate", folder / "accumulate")
+    for copy in ("accumulate", "forgetful"):
+        shutil.copytree(HERE / "models" / "accumulate", folder / copy)
     (folder / "chained" / "1").mkdir()
-    config = folder / "accumulate" / "config.pbtxt"
+    config = folder / "forgetful" / "config.pbtxt"
     text = config.read_text()
     assert "idle_microseconds: 60000000" in text
-    config.write_text(text.replace("idle_microseconds: 60000000", "idle_microseconds: 300000"))
+    text = text.replace("idle_microseconds: 60000000", "idle_microseconds: 300000")
+    config.write_text(text.replace("accumulate", "forgetful"))
     return start_server(folder, extra_args=["--cache-config=local,size=1048576"])
 
 
@@ -84,7 +86,7 @@ def test_metadata_of_batches_and_strings(client: Client) -> None:
 def fill(client: Client, count: int) -> list[Any]:
     """Requests that keep the queued model busy: the first one runs, the others wait."""
     model = client.model("queued").using(timeout=None)
-    running = [model.submit(np.ones((1, 1), np.float32))]
+    running = [model.submit(np.full((1, 1), 2.5, np.float32))]
     for _ in range(count - 1):
         time.sleep(0.2)  # one after the other
         running.append(model.submit(np.zeros((1, 1), np.float32)))
@@ -154,7 +156,7 @@ def test_sequences_that_break_a_rule(there: Client) -> None:
         assert track(one)["SUM"] == 1 and track(one)["SUM"] == 2
         with pytest.raises((InvalidArgumentError, InputError), match="batch"):
             track(np.ones((2, 1), np.int32))
-    with model.sequence() as track:
+    with there.model("forgetful").sequence() as track:
         assert track(one)["SUM"] == 1
         time.sleep(1.0)  # longer than the server keeps an idle one
         with pytest.raises(InvalidArgumentError, match="must specify the START flag"):

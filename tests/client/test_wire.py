@@ -9,7 +9,7 @@ import hypothesis.extra.numpy as hnp
 import numpy as np
 import pytest
 import tritonclient.grpc as reference
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2
 from tritonclient.utils import deserialize_bytes_tensor, serialize_byte_tensor
@@ -45,7 +45,6 @@ def framed(call: InferCall, buffers: list[Any]) -> bytes:
 
 
 @given(NAMES, st.sampled_from(["", "1", "12"]), st.lists(arrays(), min_size=1, max_size=3))
-@settings(deadline=None)
 def test_a_request_is_byte_for_byte_what_tritonclient_sends(
     model: str, version: str, given_arrays: list[np.ndarray[Any, Any]]
 ) -> None:
@@ -78,7 +77,6 @@ def test_a_request_is_byte_for_byte_what_tritonclient_sends(
 
 
 @given(PARAMETERS, PARAMETERS)
-@settings(deadline=None)
 def test_parameters_arrive_with_their_types(of_request: Any, of_input: Any) -> None:
     tensor = InputTensor("x", "INT8", (1,), 1, of_input)
     call = InferCall("m", "", (tensor,), (), "", of_request)
@@ -94,7 +92,6 @@ def test_parameters_arrive_with_their_types(of_request: Any, of_input: Any) -> N
 
 
 @given(st.lists(arrays(), max_size=3), PARAMETERS, st.sampled_from(["", "abc"]), st.integers(1, 3))
-@settings(deadline=None)
 def test_a_response_is_read_as_it_was_written(
     given_arrays: list[np.ndarray[Any, Any]], parameters: Any, id: str, times: int
 ) -> None:
@@ -125,7 +122,6 @@ def same(expected: np.ndarray[Any, Any], got: np.ndarray[Any, Any]) -> None:
 
 
 @given(st.lists(st.tuples(SHAPES, SHAPES), min_size=2, max_size=5))
-@settings(deadline=None)
 def test_a_remembered_layout_is_not_used_for_another_one(shapes: list[Any]) -> None:
     reader = grpcwire.ResponseReader()
     for first, second in shapes:
@@ -140,14 +136,12 @@ def test_a_remembered_layout_is_not_used_for_another_one(shapes: list[Any]) -> N
 
 
 @given(st.binary(max_size=200))
-@settings(deadline=None)
 def test_garbage_is_a_typed_error_or_a_result(data: bytes) -> None:
     with contextlib.suppress(ResponseError):
         assert isinstance(grpcwire.ResponseReader().read(data), Result)
 
 
 @given(st.data())
-@settings(deadline=None)
 def test_a_cut_or_flipped_response_is_never_another_exception(data: st.DataObject) -> None:
     message = service_pb2.ModelInferResponse(model_name="m", model_version="1")
     message.outputs.add(name="a", datatype="FP32", shape=[2, 2])

@@ -58,6 +58,7 @@ def test_fails_by_a_crash(server, client, runs):
         os.kill(server.pid, signal.SIGSEGV)
         client.model("plain")
         raise AssertionError
+    client.wait_ready()  # its channel may wait before it connects again
     client.model("plain")
 
 

@@ -352,10 +352,9 @@ def test_prometheus_sees_the_models_and_its_alerts_fire(
         )
         with Client(server.grpc_url) as client:
             assert _sum(client) == [4.0] * 4
-        until(lambda: ("ModelMissing", "lost") in _alerts(port))
-        assert _alerts(port) == {("ModelMissing", "lost")}
+        until(lambda: _alerts(port) == {("ModelMissing", "lost")})
         query = "/api/v1/query?query=nv_inference_request_success%7Bmodel%3D%22add_sub%22%7D"
-        found = json.loads(get(port, query)[1])["data"]["result"]
+        found = until(lambda: json.loads(get(port, query)[1])["data"]["result"])
         assert found[0]["value"][1] == "1"
         until(lambda: _fail(server) and ("ModelFails", "failing") in _alerts(port))
     until(lambda: ("TritonDown", None) in _alerts(port))

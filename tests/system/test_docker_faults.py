@@ -42,7 +42,7 @@ def _import_stub(client: docker.DockerClient) -> None:
     bash, sleep = shutil.which("bash"), shutil.which("sleep")
     assert bash is not None
     assert sleep is not None
-    waits = f"#!{bash}\ntrap 'exit 0' TERM\n{sleep} 600 &\nwait\n"
+    waits = f"#!{bash}\ntrap 'exit 0' TERM\necho started\n{sleep} 600 &\nwait\n"
     scripts = {"/usr/bin/tritonserver": waits}
     import_program(client, [bash, sleep], _STUB, user=1000, command=[], scripts=scripts)
 
@@ -72,6 +72,7 @@ def test_the_engine_ends_while_the_server_runs(models: Path) -> None:
     with own_engine() as (client, daemon):
         _import_stub(client)
         server = DockerServer(models, image=_STUB, network="host", gpus="none").start()
+        until(lambda: server.log)  # before, docker's client would forget the answer with the log
         daemon.terminate()
         daemon.wait(timeout=60)
         with pytest.raises(ServerError, match=r"the container tritonsmith-\S+ (is gone|ended)"):

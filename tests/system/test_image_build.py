@@ -6,6 +6,7 @@ of it; with ``--image`` it is the one that is named there, and its TensorRT.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import io
 import json
@@ -18,6 +19,7 @@ import tarfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ import pytest
 from ml_dtypes import bfloat16
 from support import bad_models
 from support.docker_engine import tagged
+from support.http_calls import until
 
 from tritonsmith_generator.engine import EngineRequest, Progress, build_engine
 from tritonsmith_generator.imagebuild.toolchain import ImageToolchain, image_toolchain
@@ -142,8 +145,19 @@ def _caught(client: docker.DockerClient, process: subprocess.Popen[str]) -> Any:
             if building and container.status == "running":
                 container.pause()
                 container.reload()
+                until(partial(_guarded, container))
                 return container
         time.sleep(0.02)
+
+
+def _guarded(container: Any) -> bool:
+    """Whether the program runs that removes the container when its owner is killed."""
+    wanted = f"containerguard\0{container.id}\0".encode()
+    for command in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if wanted in command.read_bytes():
+                return True
+    return False
 
 
 def _done(process: subprocess.Popen[str], code: int = 0) -> str:

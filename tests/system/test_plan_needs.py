@@ -106,7 +106,7 @@ def test_the_containers_server_gets_the_flags(
         _import_stub(client)
         server = DockerServer(models, image=_IMAGE, network="host", gpus="all").start()
         try:
-            until(lambda: server.log)
+            until(lambda: any(line.text == "all told" for line in server.log))
             told = [line.text for line in server.log]
         finally:
             server.stop()
@@ -119,7 +119,9 @@ def _import_stub(client: docker.DockerClient) -> None:
     bash, sleep = shutil.which("bash"), shutil.which("sleep")
     assert bash is not None
     assert sleep is not None
-    script = f"#!{bash}\ntrap 'exit 0' TERM\nprintf '%s\\n' \"$@\"\n{sleep} 600 &\nwait\n"
+    script = (
+        f"#!{bash}\ntrap 'exit 0' TERM\nprintf '%s\\n' \"$@\" 'all told'\n{sleep} 600 &\nwait\n"
+    )
     scripts = {"/usr/bin/tritonserver": script}
     import_program(client, [bash, sleep], _IMAGE, user=1000, command=[], scripts=scripts)
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.http_calls import until
 
 from tritonsmith_client import Client
 
@@ -125,7 +126,7 @@ def test_detached_it_returns_when_it_is_ready_and_runs_on(
     finally:
         os.kill(facts["pid"], signal.SIGTERM)
         wait_until_gone()
-    assert "Stopped (SIGTERM)" in Path(facts["log"]).read_text()
+    until(lambda: "Stopped (SIGTERM)" in Path(facts["log"]).read_text())
 
 
 def test_detached_a_failure_is_told(repository: Any, gen_repo: GenRepo) -> None:

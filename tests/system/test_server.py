@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc as grpc
 from onnx import TensorProto
+from support.http_calls import until
 
 from tritonsmith_generator.cachefolder import cache_folder
 from tritonsmith_generator.errors import HostError, InputError, ServerError
@@ -183,6 +184,7 @@ def test_not_ready_in_time(repository: Any) -> None:
     )
     server = Server(repository.path).start()
     try:
+        until(lambda: any("loading: slow" in line.text for line in server.log))
         with pytest.raises(ServerError, match=r"(?s)not ready after 1 s\..*loading: slow"):
             server.wait_ready(timeout=1)
     finally:
