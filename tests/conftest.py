@@ -8,6 +8,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -135,7 +136,8 @@ def _starting(
     yield start
     for server in started:
         _SHARED.remove(server)
-        server.stop()
+    with ThreadPoolExecutor() as pool:  # each takes seconds to unload its models
+        list(pool.map(lambda server: server.stop(), started))
 
 
 def _left() -> frozenset[str]:
