@@ -43,6 +43,7 @@ class Search:
 
     @property
     def exact(self) -> bool:
+        """As for ``Reference``."""
         return self.library != "onnxruntime"
 
 
