@@ -503,15 +503,15 @@ def test_a_stream_that_falls_silent(run: Run) -> None:
     async def use(client: Any) -> None:
         model = (await client.model("repeat")).using(timeout=1.0)
         got: list[int] = []
-        watch = Stopwatch()
         # Each response comes in time, all of them together do not: the timeout is for each.
         async for result in model.stream(wish(30, 0.05)):
             got.append(int(result["NUMBER"][0]))
         assert got == list(range(30))
+        watch = Stopwatch()
         with pytest.raises(DeadlineExceededError, match="no response within 1 s"):
             async for _ in model.stream(wish(1, 3.0)):
                 pass
-        assert watch.seconds() < 8
+        assert watch.seconds() < 5
 
     run(use)
 

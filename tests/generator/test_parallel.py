@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import pty
-import re
 import shutil
 import signal
 import subprocess
@@ -22,6 +21,7 @@ from support import bad_models as models
 from support import busy_samples
 from support.broken_toolchain import BROKEN
 from support.command import GenRepo
+from support.processes import is_gone
 
 from tritonsmith_generator import Event, build, capacity, load_spec
 from tritonsmith_generator.errors import HostError, UsageError
@@ -78,15 +78,6 @@ def assert_gone(*pids: int) -> None:
     while left := [pid for pid in pids if not is_gone(pid)]:
         assert time.monotonic() < deadline, f"still there: {left}"
         time.sleep(0.02)
-
-
-def is_gone(pid: int) -> bool:
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-    except (FileNotFoundError, ProcessLookupError):  # cleared away; while it was read
-        return True
-    # The last of its threads closes its files.
-    return bool(re.search(r"\nState:\tZ(.|\n)*\nThreads:\t[01]\n", status))
 
 
 def stop(pid: int) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from support import worker_functions as functions
+from support.processes import is_gone
 
 from tritonsmith_generator.errors import HostError, InputError
 from tritonsmith_generator.worker import (
@@ -32,16 +32,6 @@ TESTS = Path(__file__).parents[1]
 
 def ignore(_: object) -> None:
     pass
-
-
-def is_gone(pid: int) -> bool:
-    """Ended, waited for or not: an orphan's remains are init's to clear away."""
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-    except (FileNotFoundError, ProcessLookupError):  # cleared away; while it was read
-        return True
-    # The last of its threads closes its files.
-    return bool(re.search(r"\nState:\tZ(.|\n)*\nThreads:\t[01]\n", status))
 
 
 def assert_gone(*pids: int) -> None:

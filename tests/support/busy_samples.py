@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -28,10 +28,14 @@ def _mark(name: str, text: str = "") -> None:
 
 
 def _wait_for(path: str) -> None:
+    _until((HERE / path).exists, f"{path} did not come")
+
+
+def _until(met: Callable[[], bool], otherwise: str) -> None:
     deadline = time.monotonic() + 60
-    while not (HERE / path).exists():
+    while not met():
         if time.monotonic() > deadline:
-            raise TimeoutError(f"{path} did not come")
+            raise TimeoutError(otherwise)
         time.sleep(0.01)
 
 
@@ -105,11 +109,8 @@ def outlives_a() -> Sample:
     """Goes on when the end of a's process has been noticed."""
     _mark("b.here")
     _wait_for("a.here")
-    process, deadline = Path("/proc", (HERE / "a.here").read_text()), time.monotonic() + 60
-    while process.exists():
-        if time.monotonic() > deadline:
-            raise TimeoutError("a does not end")
-        time.sleep(0.01)
+    process = Path("/proc", (HERE / "a.here").read_text())
+    _until(lambda: not process.exists(), "a did not end")
     return _sample()
 
 
