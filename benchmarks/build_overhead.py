@@ -30,7 +30,7 @@ from typing import Any
 
 import onnx
 
-from tritonsmith_generator import devices
+from tritonsmith_generator.host import gpus as devices
 
 LIGHT = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
 
@@ -71,8 +71,8 @@ print(json.dumps(laps))
 OURS = """
 import json, sys
 from pathlib import Path
-from tritonsmith_generator.engine import EngineRequest, build_engine
-from tritonsmith_generator.profiles import ShapeRange
+from tritonsmith_generator.engine.isolated import EngineRequest, build_engine
+from tritonsmith_generator.onnx_model.profiles import ShapeRange
 onnx, plan, library, shapes = sys.argv[1:5]
 profiles = ()
 if shapes:

@@ -38,7 +38,7 @@ from typing import Any
 
 import numpy as np
 
-from tritonsmith_client import bytescodec
+from tritonsmith_client._values import bytes_codec as bytescodec
 from tritonsmith_generator.serve import Server
 
 HERE = Path(__file__).resolve().parent / "clients"

@@ -21,7 +21,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from tritonsmith_generator import capacity, devices
+from tritonsmith_generator.host import gpus as devices
+from tritonsmith_generator.host import limits as capacity
 
 GEN_REPO = [sys.executable, "-m", "tritonsmith_generator"]
 # What is built: how many models, of how many layers of which width, and what the spec says of them.

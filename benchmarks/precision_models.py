@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from tritonsmith_generator import ModelSpec, export, load_spec, onnxfile
-from tritonsmith_generator.cases import record_cases
-from tritonsmith_generator.profiles import Profile, derive_shaping
-from tritonsmith_generator.spec import resolve_source
+from tritonsmith_generator import ModelSpec, export, load_spec
+from tritonsmith_generator.onnx_model import onnx_file as onnxfile
+from tritonsmith_generator.onnx_model.cases import record_cases
+from tritonsmith_generator.onnx_model.profiles import Profile, derive_shaping
+from tritonsmith_generator.spec.schema import resolve_source
 
 HERE = Path(__file__).parent
 MODELS = HERE.parent / "model_repository"

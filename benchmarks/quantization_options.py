@@ -18,12 +18,13 @@ from time import perf_counter
 import numpy as np
 from precision_models import Subject, digits, sentences
 
-from tritonsmith_generator import TritonsmithError, onnxfile
-from tritonsmith_generator.accuracy import measure
-from tritonsmith_generator.builder_options import Precision
+from tritonsmith_generator import TritonsmithError
+from tritonsmith_generator.accuracy.gate import measure
+from tritonsmith_generator.onnx_model import onnx_file as onnxfile
 from tritonsmith_generator.passes import Options, Samples, for_precision, run
-from tritonsmith_generator.passes.fallback import answers
-from tritonsmith_generator.quantization import Quantization
+from tritonsmith_generator.precision.search import answers
+from tritonsmith_generator.spec.builder_options import Precision
+from tritonsmith_generator.spec.quantization import Quantization
 
 VARIANTS: dict[Precision, dict[str, Quantization]] = {
     "int8": {

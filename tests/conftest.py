@@ -16,7 +16,7 @@ import pytest
 from support.crashes import SharedServers
 
 from tritonsmith_generator.serve import Server
-from tritonsmith_generator.serve.base import ServerBase
+from tritonsmith_generator.serve.server_base import ServerBase
 
 # A shell that starts the tests in the background has them ignore Ctrl-C, and so would every
 # process that they start: tests that send it would wait for ever.
@@ -116,7 +116,7 @@ def start_any_server(request: pytest.FixtureRequest) -> Iterator[StartAnyServer]
     options: dict[str, Any] = {}
     make: Callable[..., ServerBase] = Server
     if request.param == "docker":
-        from tritonsmith_generator.serve.docker import DockerServer
+        from tritonsmith_generator.serve.docker_server import DockerServer
 
         make, options = DockerServer, request.getfixturevalue("docker_options")
     yield from _starting(make, options)
@@ -160,7 +160,7 @@ def _server_processes() -> list[str]:
             command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
         except OSError:  # it has just ended, or is another user's
             continue
-        if _MARK in environ and ("tritonserver" in command or "/serve/guard.py" in command):
+        if _MARK in environ and ("tritonserver" in command or "/embedded/reaper.py" in command):
             found.append(f"{entry.name}: {command}")
     return found
 

@@ -11,7 +11,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .client import Client
+from ._core.retries import Retry
+from ._net.connection_config import TLS
+from ._sync.client import Client
+from ._sync.model import Model, Sequence
+from ._values.metadata import (
+    Class,
+    ModelConfig,
+    ModelMetadata,
+    Result,
+    ServerMetadata,
+    TensorMetadata,
+)
 from .dtypes import DataType
 from .errors import (
     AlreadyExistsError,
@@ -34,17 +45,13 @@ from .errors import (
     UnknownOutputError,
     UnsupportedError,
 )
-from .link import TLS
-from .model import Model, Sequence
-from .retry import Retry
-from .values import Class, ModelConfig, ModelMetadata, Result, ServerMetadata, TensorMetadata
 
 if TYPE_CHECKING:
-    from .admin import Duration, IndexEntry, Metric, ModelStatistics
-    from .asyncclient import AsyncClient
-    from .asyncmodel import AsyncModel, AsyncSequence
-    from .cuda import CudaRegion
-    from .regions import RegionStatus, RegionTensor, SystemRegion
+    from ._async.client import AsyncClient
+    from ._async.model import AsyncModel, AsyncSequence
+    from ._protocol.admin import Duration, IndexEntry, Metric, ModelStatistics
+    from ._shared_memory.cuda import CudaRegion
+    from ._values.regions import RegionStatus, RegionTensor, SystemRegion
 
 __all__ = [
     "TLS",
@@ -92,17 +99,17 @@ __all__ = [
 ]
 
 _LATE = {  # neither asyncio nor what is rare is imported before somebody asks for it
-    "Duration": "admin",
-    "IndexEntry": "admin",
-    "Metric": "admin",
-    "ModelStatistics": "admin",
-    "AsyncClient": "asyncclient",
-    "AsyncModel": "asyncmodel",
-    "AsyncSequence": "asyncmodel",
-    "CudaRegion": "cuda",
-    "RegionStatus": "regions",
-    "RegionTensor": "regions",
-    "SystemRegion": "regions",
+    "Duration": "_protocol.admin",
+    "IndexEntry": "_protocol.admin",
+    "Metric": "_protocol.admin",
+    "ModelStatistics": "_protocol.admin",
+    "AsyncClient": "_async.client",
+    "AsyncModel": "_async.model",
+    "AsyncSequence": "_async.model",
+    "CudaRegion": "_shared_memory.cuda",
+    "RegionStatus": "_values.regions",
+    "RegionTensor": "_values.regions",
+    "SystemRegion": "_values.regions",
 }
 
 

@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from . import Client, InputError, TritonError
-from .arguments import read_inputs, summarize
-from .loadtest import Load, Report, run_load
-from .remedies import command_message
+from tritonsmith_client import Client, InputError, TritonError
+from tritonsmith_client._cli.inputs import read_inputs, summarize
+from tritonsmith_client._cli.load_test import Load, Report, run_load
+from tritonsmith_client._core.hints import command_message
 
 __all__ = ["main"]
 
@@ -204,7 +204,7 @@ def _numbers(text: str) -> tuple[float, ...]:
 
 
 def _plot(path: Path, model: str, reports: Sequence[Report]) -> None:
-    from .plot import curves_svg, histogram_svg
+    from tritonsmith_client._cli.plot import curves_svg, histogram_svg
 
     if len(reports) > 1:
         picture = curves_svg(reports, f"{model}: latency over answers a second")

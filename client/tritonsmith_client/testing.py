@@ -26,19 +26,19 @@ import numpy as np
 from google.protobuf import json_format
 from tritonclient.grpc import service_pb2
 
-from .asyncclient import AsyncClient
-from .client import Client
-from .deadline import Deadline
-from .dtypes import from_numpy, from_wire
-from .errors import (
+from tritonsmith_client._async.client import AsyncClient
+from tritonsmith_client._exchange.exchange import Exchange, T
+from tritonsmith_client._net.deadline import Deadline
+from tritonsmith_client._sync.client import Client
+from tritonsmith_client._values.buffers import Array, array_from_wire, wire_buffer
+from tritonsmith_client.dtypes import from_numpy, from_wire
+from tritonsmith_client.errors import (
     AlreadyExistsError,
     ClosedError,
     NotFoundError,
     TritonError,
     UnsupportedError,
 )
-from .exchange import Exchange, T
-from .tensors import Array, array_from_wire, wire_buffer
 
 __all__ = ["FakeServer", "Run"]
 

@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
-from .client import Client
-from .errors import InputError
-from .model import Model, Sequence
-from .values import ModelMetadata, Result
+from tritonsmith_client._sync.client import Client
+from tritonsmith_client._sync.model import Model, Sequence
+from tritonsmith_client._values.metadata import ModelMetadata, Result
+from tritonsmith_client.errors import InputError
 
 if TYPE_CHECKING:
-    from .asyncclient import AsyncClient
-    from .asyncmodel import AsyncModel, AsyncSequence
+    from tritonsmith_client._async.client import AsyncClient
+    from tritonsmith_client._async.model import AsyncModel, AsyncSequence
 
 __all__ = [
     "AsyncTypedModel",

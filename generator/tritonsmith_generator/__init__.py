@@ -14,18 +14,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .checking import Finding, check_repository
+    from .check.live import Proven, prove
+    from .check.repository import Finding, check_repository
     from .errors import HostError, InputError, ServerError, TritonsmithError, UsageError
     from .events import Event
-    from .explanation import StageReport
-    from .inspection import inspect_file, inspect_model
-    from .merging import MergedModel, merge
-    from .pipeline import ModelResult, build
-    from .proof import Proven, prove
+    from .merging.merge import MergedModel, merge
+    from .pipeline.build import ModelResult, build
+    from .repository.inspect import inspect_file, inspect_model
     from .serve import Server
-    from .spec import ModelSpec, Spec
-    from .specfile import load_spec
-    from .torchexport import Export, export
+    from .spec.loader import load_spec
+    from .spec.schema import ModelSpec, Spec
+    from .stages.runner import StageReport
+    from .torch_export.export import Export, export
 
 # ONNX Runtime reports to Microsoft which models it loads, by default since 1.29. It reads this
 # when it is imported; who wants the reports sets it to 0.
@@ -35,28 +35,28 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 # with nothing to do need neither onnx nor ONNX Runtime.
 _HOME = {
     "Event": "events",
-    "Export": "torchexport",
-    "Finding": "checking",
+    "Export": "torch_export.export",
+    "Finding": "check.repository",
     "HostError": "errors",
     "InputError": "errors",
-    "MergedModel": "merging",
-    "ModelResult": "pipeline",
-    "ModelSpec": "spec",
-    "Proven": "proof",
+    "MergedModel": "merging.merge",
+    "ModelResult": "pipeline.build",
+    "ModelSpec": "spec.schema",
+    "Proven": "check.live",
     "Server": "serve",
     "ServerError": "errors",
-    "Spec": "spec",
-    "StageReport": "explanation",
+    "Spec": "spec.schema",
+    "StageReport": "stages.runner",
     "TritonsmithError": "errors",
     "UsageError": "errors",
-    "build": "pipeline",
-    "check_repository": "checking",
-    "export": "torchexport",
-    "inspect_file": "inspection",
-    "inspect_model": "inspection",
-    "load_spec": "specfile",
-    "merge": "merging",
-    "prove": "proof",
+    "build": "pipeline.build",
+    "check_repository": "check.repository",
+    "export": "torch_export.export",
+    "inspect_file": "repository.inspect",
+    "inspect_model": "repository.inspect",
+    "load_spec": "spec.loader",
+    "merge": "merging.merge",
+    "prove": "check.live",
 }
 
 __all__ = [

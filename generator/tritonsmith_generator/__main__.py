@@ -6,7 +6,7 @@ import gc
 import os
 import sys
 
-from tritonsmith_generator.early import early_build
+from tritonsmith_generator.engine.prestart import early_build
 
 
 def main() -> None:
@@ -15,7 +15,7 @@ def main() -> None:
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     with early_build(sys.argv[1:]):
         try:
-            from tritonsmith_generator.commands import run
+            from tritonsmith_generator.cli import run
         except ModuleNotFoundError as exc:
             if exc.name is None or exc.name.startswith("tritonsmith"):
                 raise  # our own bug, not a missing extra

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import HealthCheck, settings
 from support.regions import own_regions
 
-import tritonsmith_client.asyncclient
-import tritonsmith_client.client
+import tritonsmith_client._async.client
+import tritonsmith_client._sync.client
 from tritonsmith_client import Client
-from tritonsmith_client.link import Link, make_link
+from tritonsmith_client._net.connection_config import Link, make_link
 from tritonsmith_generator.serve import Server
 
 MODELS = Path(__file__).parent / "models"
@@ -51,7 +51,7 @@ def url(server: Server, request: pytest.FixtureRequest, monkeypatch: pytest.Monk
     if request.param == "http":
         return server.http_url
     if request.param == "own":
-        for module in (tritonsmith_client.client, tritonsmith_client.asyncclient):
+        for module in (tritonsmith_client._sync.client, tritonsmith_client._async.client):
             monkeypatch.setattr(module, "make_link", own)
     return server.grpc_url
 

@@ -15,8 +15,8 @@ from support.callers import WAYS, Caller, caller
 from support.refusals import LONE, SECONDS, TEXT, refused
 
 from tritonsmith_client import Client
-from tritonsmith_client.options import Options, changed
-from tritonsmith_client.regions import SystemRegion
+from tritonsmith_client._protocol.options import Options, changed
+from tritonsmith_client._values.regions import SystemRegion
 from tritonsmith_generator.serve import Server
 
 MODELS = Path(__file__).parent / "models"

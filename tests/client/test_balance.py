@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from tritonsmith_client import AsyncClient, Client, InputError, Retry, UnavailableError
-from tritonsmith_client.address import parse_url, parse_urls
-from tritonsmith_client.balance import Balancer, addresses_of
+from tritonsmith_client._core.balancing import Balancer, addresses_of
+from tritonsmith_client._net.address import parse_url, parse_urls
 from tritonsmith_generator.serve import Server
 
 MODELS = Path(__file__).parent / "models"

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from tritonsmith_client import Client, InputError, ModelConfig, ModelMetadata, TensorMetadata
-from tritonsmith_client.address import parse_url
-from tritonsmith_client.checks import bind, check_outputs, check_tensors
+from tritonsmith_client._core.input_checks import bind, check_outputs, check_tensors
+from tritonsmith_client._net.address import parse_url
 from tritonsmith_client.dtypes import from_wire
 
 

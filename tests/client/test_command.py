@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tritonsmith_client.__main__ import main
-from tritonsmith_client.loadtest import Report
+from tritonsmith_client._cli.load_test import Report
 from tritonsmith_generator.serve import Server
 
 Capture = pytest.CaptureFixture[str]

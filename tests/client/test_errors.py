@@ -26,8 +26,8 @@ from tritonsmith_client import (
     UnsupportedError,
     errors,
 )
-from tritonsmith_client.deadline import Deadline
-from tritonsmith_client.grpctransport import mapped
+from tritonsmith_client._net.deadline import Deadline
+from tritonsmith_client._sync.grpc import mapped
 
 # The codes of a Python model's TritonError; the HTTP server says 400 for several of them.
 CODES = {

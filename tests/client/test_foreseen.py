@@ -17,7 +17,7 @@ from support.http_replies import FAULTS, X, http, infer_reply, then
 from support.scripted import Script, ScriptedServer, read_request
 
 from tritonsmith_client import ConnectionLostError, Retry, TritonError
-from tritonsmith_client.httpreader import HttpResponseReader
+from tritonsmith_client._http.reader import HttpResponseReader
 
 # The second of two that are alike is what the third is foreseen by.
 ALIKE = [infer_reply(values=X + n) for n in range(3)]

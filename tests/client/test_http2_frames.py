@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from support.http2 import OK, frame, grpc_frame
 
 from tritonsmith_client import ResponseError
-from tritonsmith_client.hpack import Decoder, Encoder
-from tritonsmith_client.http2connection import Http2Connection, Http2Reply
-from tritonsmith_client.http2frames import PREFACE
+from tritonsmith_client._http2.connection import Http2Connection, Http2Reply
+from tritonsmith_client._http2.frames import PREFACE
+from tritonsmith_client._http2.hpack import Decoder, Encoder
 
 REQUEST = [
     (":method", "POST"),

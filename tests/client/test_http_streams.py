@@ -28,11 +28,11 @@ from tritonsmith_client import (
     StatusError,
     TritonError,
 )
-from tritonsmith_client.deadline import Deadline
-from tritonsmith_client.exchange import Flow
-from tritonsmith_client.httpstream import StreamReader
-from tritonsmith_client.model import Model
-from tritonsmith_client.requests import RequestBuilder
+from tritonsmith_client._core.request_builder import RequestBuilder
+from tritonsmith_client._exchange.exchange import Flow
+from tritonsmith_client._net.deadline import Deadline
+from tritonsmith_client._protocol.http.generate import StreamReader
+from tritonsmith_client._sync.model import Model
 from tritonsmith_generator.serve import Server
 
 

@@ -20,7 +20,7 @@ def modules_after(code: str) -> list[str]:
 def test_the_import_is_light() -> None:
     loaded = modules_after("import tritonsmith_client")
     assert [name for name in HEAVY if name in loaded] == []
-    assert "tritonsmith_client.client" in loaded
+    assert "tritonsmith_client._sync.client" in loaded
 
 
 def test_http_needs_neither_grpc_nor_protobuf() -> None:

@@ -9,7 +9,7 @@ import pandas
 import pytest
 
 from tritonsmith_client import Client, InputError, Result
-from tritonsmith_client.interop import as_numpy
+from tritonsmith_client._values.interop import as_numpy
 
 TORCH = ["bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64",
          "bfloat16"]  # fmt: skip

@@ -14,16 +14,19 @@ import pytest
 from support.callers import WAYS, Caller, caller
 
 from tritonsmith_client import SystemRegion
-from tritonsmith_client.abandoned import refuses_while_in_use
-from tritonsmith_client.ownership import is_abandoned
+from tritonsmith_client._shared_memory.orphans import refuses_while_in_use
+from tritonsmith_client._shared_memory.region_names import is_abandoned
 from tritonsmith_generator.serve import Server
 
-NAME = "import sys; from tritonsmith_client.ownership import region_name; print(region_name())"
+NAME = """
+import sys
+from tritonsmith_client._shared_memory.region_names import region_name
+print(region_name())"""
 WAIT = f"{NAME}; sys.stdout.flush(); sys.stdin.read()"
 JUDGE = """
 import os, sys
-from tritonsmith_client.abandoned import refuses_while_in_use
-from tritonsmith_client.ownership import is_abandoned
+from tritonsmith_client._shared_memory.orphans import refuses_while_in_use
+from tritonsmith_client._shared_memory.region_names import is_abandoned
 os.setgroups([])
 os.setgid(65534)
 os.setuid(65534)

@@ -26,7 +26,7 @@ from tritonsmith_client import (
     StatusError,
     SystemRegion,
 )
-from tritonsmith_client.cudadriver import Driver
+from tritonsmith_client.cuda_driver import Driver
 from tritonsmith_client.errors import CudaError
 from tritonsmith_client.testing import FakeServer
 
@@ -205,7 +205,7 @@ def test_asyncio(url: str) -> None:
 
 
 def test_without_a_driver_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tritonsmith_client.cudadriver._LIBRARIES", ("libno-such-cuda.so",))
+    monkeypatch.setattr("tritonsmith_client.cuda_driver._LIBRARIES", ("libno-such-cuda.so",))
     with pytest.raises(
         InputError, match=r"NVIDIA's driver, whose libcuda.so.1 was not found: inst"
     ):
@@ -279,7 +279,7 @@ class Memory:
 def gpu(monkeypatch: pytest.MonkeyPatch) -> Memory:
     library = Memory()
     driver = Driver(library)
-    for module in ("cuda", "dlpack", "cudadriver"):
+    for module in ("_shared_memory.cuda", "_shared_memory.device_arrays", "cuda_driver"):
         monkeypatch.setattr(f"tritonsmith_client.{module}.driver", lambda: driver, raising=False)
     return library
 

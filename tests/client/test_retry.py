@@ -25,7 +25,7 @@ from tritonsmith_client import (
     UnavailableError,
     UnsupportedError,
 )
-from tritonsmith_client.exchange import Repeat
+from tritonsmith_client._exchange.exchange import Repeat
 from tritonsmith_client.testing import FakeServer
 
 X = np.ones(2, np.float32)

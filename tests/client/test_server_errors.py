@@ -34,7 +34,7 @@ from tritonsmith_client import (
     UnavailableError,
     UnsupportedError,
 )
-from tritonsmith_client.exchange import Repeat
+from tritonsmith_client._exchange.exchange import Repeat
 from tritonsmith_generator.serve import Server
 
 HERE = Path(__file__).parent

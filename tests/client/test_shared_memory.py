@@ -34,8 +34,8 @@ from tritonsmith_client import (
     PermissionDeniedError,
     UnavailableError,
 )
+from tritonsmith_client._shared_memory.region_names import is_abandoned, region_name
 from tritonsmith_client.dtypes import DATA_TYPES, DataType
-from tritonsmith_client.ownership import is_abandoned, region_name
 from tritonsmith_generator.serve import Server
 
 MODELS = Path(__file__).parent / "models"
@@ -174,7 +174,8 @@ def test_a_server_that_does_not_take_part(server: Server) -> None:
 import numpy as np
 from pathlib import Path
 import tempfile
-from tritonsmith_client import Client, memory
+from tritonsmith_client import Client
+from tritonsmith_client._shared_memory import pool as memory
 memory._FOLDER = Path(tempfile.mkdtemp())
 with Client({server.grpc_url!r}, shared_memory="auto") as client:
     model = client.model("identity")
@@ -320,7 +321,7 @@ def test_there_is_always_some_left_for_others(
     shared: Client, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = regions(server)
-    monkeypatch.setattr("tritonsmith_client.memory._free", lambda: 1 << 20)
+    monkeypatch.setattr("tritonsmith_client._shared_memory.pool._free", lambda: 1 << 20)
     model = shared.model("identity")
     for number in range(3):
         array = np.full(BIG, number, np.float32)  # 1 MiB with its output: more than half of it

@@ -12,7 +12,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from support.scripted import ScriptedServer, read_request
 
 from tritonsmith_client import AsyncClient, Client, InputError
-from tritonsmith_client.tracing import trace_headers
+from tritonsmith_client.opentelemetry import trace_headers
 from tritonsmith_generator.serve import Server
 
 

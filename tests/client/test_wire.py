@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2
 from tritonclient.utils import deserialize_bytes_tensor, serialize_byte_tensor
 
-from tritonsmith_client import ResponseError, Result, bytescodec, grpcwire
+from tritonsmith_client import ResponseError, Result
+from tritonsmith_client._exchange.exchange import InferCall, InputTensor, RequestedOutput
+from tritonsmith_client._protocol.grpc import infer as grpcwire
+from tritonsmith_client._values import bytes_codec as bytescodec
+from tritonsmith_client._values.buffers import wire_buffer
 from tritonsmith_client.dtypes import DATA_TYPES, from_numpy
-from tritonsmith_client.exchange import InferCall, InputTensor, RequestedOutput
-from tritonsmith_client.tensors import wire_buffer
 
 NAMES = st.text(min_size=1, max_size=20)
 SHAPES = hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=5)

@@ -12,10 +12,11 @@ from support.builder_readback import read_back
 from support.command import GenRepo
 from support.needs import needs_rtx
 
-from tritonsmith_generator import devices, load_spec
-from tritonsmith_generator.builder_options import BuilderOptions, Release, check_options
+from tritonsmith_generator import load_spec
 from tritonsmith_generator.errors import InputError
-from tritonsmith_generator.worker import run_isolated
+from tritonsmith_generator.host import gpus as devices
+from tritonsmith_generator.spec.builder_options import BuilderOptions, Release, check_options
+from tritonsmith_generator.workers.process import run_isolated
 
 pytestmark = needs_rtx
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tritonsmith_generator.cachefolder import cache_folder, make_once, prune
+from tritonsmith_generator.host.cache_dir import cache_folder, make_once, prune
 
 
 @pytest.mark.parametrize("given", ["", "cache", "./cache", None])

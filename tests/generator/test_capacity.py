@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from support import bad_models as models
 
-from tritonsmith_generator import capacity
-from tritonsmith_generator.footprint import weights_size
-from tritonsmith_generator.onnxfile import read
+from tritonsmith_generator.host import limits as capacity
+from tritonsmith_generator.onnx_model.onnx_file import read
+from tritonsmith_generator.pipeline.memory_estimate import weights_size
 
 MIB = 1 << 20
 MEMINFO = "MemTotal:       16777216 kB\nMemFree:         1048576 kB\nMemAvailable:    8388608 kB\n"

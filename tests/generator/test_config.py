@@ -10,9 +10,13 @@ from support import bad_models as models
 from support.command import GenRepo
 from support.needs import needs_rtx
 
-from tritonsmith_generator import devices
-from tritonsmith_generator.config import message_from, parse_config, render_config
 from tritonsmith_generator.errors import InputError
+from tritonsmith_generator.host import gpus as devices
+from tritonsmith_generator.triton_config.config_pbtxt import (
+    message_from,
+    parse_config,
+    render_config,
+)
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 _HEADER = ("# Written by", "# Source:")  # a version and a digest, which change

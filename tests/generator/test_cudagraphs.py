@@ -11,14 +11,14 @@ from support import bad_models as models
 from support.command import GenRepo
 from support.needs import needs_rtx
 
-from tritonsmith_generator.config import parse_config, render_config
 from tritonsmith_generator.errors import InputError
-from tritonsmith_generator.onnxfile import signature_of
-from tritonsmith_generator.profiles import derive_shaping
-from tritonsmith_generator.settings import config_for
-from tritonsmith_generator.shapevalues import with_values
-from tritonsmith_generator.spec import ModelSpec
-from tritonsmith_generator.targets import TARGETS
+from tritonsmith_generator.onnx_model.onnx_file import signature_of
+from tritonsmith_generator.onnx_model.profiles import derive_shaping
+from tritonsmith_generator.onnx_model.shape_tensors import with_values
+from tritonsmith_generator.spec.schema import ModelSpec
+from tritonsmith_generator.spec.targets import TARGETS
+from tritonsmith_generator.triton_config.config_pbtxt import parse_config, render_config
+from tritonsmith_generator.triton_config.model_config import config_for
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 

@@ -20,8 +20,7 @@ from support import engine_models as models
 from support.needs import needs_rtx
 
 from tritonsmith_client.dtypes import from_wire
-from tritonsmith_generator import devices
-from tritonsmith_generator.engine import (
+from tritonsmith_generator.engine.isolated import (
     BuilderOptions,
     EngineRequest,
     Progress,
@@ -29,8 +28,9 @@ from tritonsmith_generator.engine import (
     unsupported_nodes,
 )
 from tritonsmith_generator.errors import HostError, InputError
-from tritonsmith_generator.profiles import Profile, ShapeRange, check_profiles
-from tritonsmith_generator.signature import Signature, Tensor
+from tritonsmith_generator.host import gpus as devices
+from tritonsmith_generator.onnx_model.profiles import Profile, ShapeRange, check_profiles
+from tritonsmith_generator.onnx_model.signature import Signature, Tensor
 
 pytestmark = needs_rtx
 
@@ -163,11 +163,11 @@ def test_the_second_build_of_a_process_has_its_own_messages(tmp_path: Path) -> N
     script = """
 import sys
 from pathlib import Path
-from tritonsmith_generator.builder_options import BuilderOptions
-from tritonsmith_generator.engine import EngineRequest
+from tritonsmith_generator.spec.builder_options import BuilderOptions
+from tritonsmith_generator.engine.isolated import EngineRequest
 from tritonsmith_generator.errors import InputError
-from tritonsmith_generator.profiles import ShapeRange
-from tritonsmith_generator.tensorrt import build
+from tritonsmith_generator.onnx_model.profiles import ShapeRange
+from tritonsmith_generator.trt.builder import build
 profile = {"x": ShapeRange((1, 256), (4, 256), (8, 256))}
 for options in ({"memory_pools": {"workspace": 0}}, {"compute_capabilities": ("7.5",)}):
     request = EngineRequest("tensorrt_rtx", Path(sys.argv[1]), Path(sys.argv[2]), (profile,),
@@ -330,7 +330,8 @@ def test_profiles_that_do_not_suit(profile: Profile, text: str) -> None:
 def test_nothing_heavy_is_imported_before_tensorrt() -> None:
     """A build waits for it: the rest is imported while TensorRT parses."""
     script = (
-        "import sys; from tritonsmith_generator import engineprocess, tensorrt\n"
+        "import sys; from tritonsmith_generator.engine import process\n"
+        "from tritonsmith_generator.trt import builder\n"
         "print(sys.modules.keys() & {'email', 'ml_dtypes', 'numpy', 'onnx', 'pydantic', 'uuid'})"
     )
     done = subprocess.run(
@@ -377,7 +378,7 @@ def test_ctrl_c_stops_the_build_and_leaves_nothing(tmp_path: Path) -> None:
     script = f"""
 import sys
 from pathlib import Path
-from tritonsmith_generator.engine import EngineRequest, build_engine
+from tritonsmith_generator.engine.isolated import EngineRequest, build_engine
 request = EngineRequest("tensorrt_rtx", Path({str(models.LIGHT / "light_densenet121.onnx")!r}),
                         Path({str(tmp_path / "model.plan")!r}))
 try:
@@ -434,4 +435,4 @@ def test_tensorrt_loads_before_what_can_wait(tmp_path: Path) -> None:
     loaded = {*json.loads((tmp_path / "loaded.json").read_text())}
     heavy = {"numpy", "onnx", "onnxruntime", "pydantic", "typer", "multiprocessing", "dataclasses"}
     assert loaded & heavy == set()
-    assert "tritonsmith_generator.tensorrt" not in loaded
+    assert "tritonsmith_generator.trt.builder" not in loaded

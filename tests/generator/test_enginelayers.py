@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tritonsmith_generator.enginelayers import EngineLayers, engine_layers, prove_precision
 from tritonsmith_generator.errors import InputError
+from tritonsmith_generator.trt.layers import EngineLayers, engine_layers, prove_precision
 
 
 def layer(kind: str, *inputs: str, weights: str | None = None) -> dict[str, Any]:

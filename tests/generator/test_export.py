@@ -13,9 +13,9 @@ import onnx
 import pytest
 
 from tritonsmith_generator.errors import HostError, InputError, UsageError
-from tritonsmith_generator.factory import call_factory
-from tritonsmith_generator.reference import run
-from tritonsmith_generator.torchexport import export
+from tritonsmith_generator.host.user_code import call_factory
+from tritonsmith_generator.onnx_model.reference import run
+from tritonsmith_generator.torch_export.export import export
 
 MODELS = Path(__file__).parents[2] / "model_repository"
 
@@ -27,7 +27,7 @@ needs_torch = pytest.mark.skipif(
 FACTORIES = """
 import torch
 from torch import nn
-from tritonsmith_generator.torchexport import Export
+from tritonsmith_generator.torch_export.export import Export
 
 class Doubled(nn.Module):
     def forward(self, image):

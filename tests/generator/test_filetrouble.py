@@ -14,7 +14,7 @@ from support import bad_models as models
 from support.command import GenRepo
 
 from tritonsmith_generator.errors import HostError, InputError
-from tritonsmith_generator.filetrouble import file_trouble_in_words
+from tritonsmith_generator.host.os_errors import file_trouble_in_words
 
 # Called when ranges are measured: the model has been looked at, and its answers are recorded.
 MEANWHILE = """

@@ -23,7 +23,7 @@ GPUS = [
 ]
 HOLD = """
 import sys
-from tritonsmith_generator.gputurn import gpu_turn
+from tritonsmith_generator.host.gpu_lock import gpu_turn
 with gpu_turn(lambda: print("waiting", flush=True)) as waited:
     print("mine", waited > 0, flush=True)
     sys.stdin.readline()

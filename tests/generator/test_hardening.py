@@ -11,7 +11,7 @@ import yaml
 from support import bad_models as models
 from support.command import GenRepo
 
-from tritonsmith_generator.deploy import Deployment, compose_files, write_files
+from tritonsmith_generator.deploy.files import Deployment, compose_files, write_files
 
 DIGEST = "@sha256:" + 64 * "0"
 IMAGES = {name: name + DIGEST for name in ("front", "prometheus", "grafana")}

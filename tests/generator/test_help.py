@@ -9,7 +9,7 @@ import pytest
 from support.command import GenRepo
 
 from tritonsmith_client.__main__ import main
-from tritonsmith_generator.commands import command_line
+from tritonsmith_generator.cli import command_line
 
 COMMANDS = {
     command.callback.__name__: command.callback  # type: ignore[union-attr]

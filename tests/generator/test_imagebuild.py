@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from tritonsmith_client.dtypes import DATA_TYPES
-from tritonsmith_generator.imagebuild.arrays import read_arrays, write_arrays
-from tritonsmith_generator.plananswers import Arrays
+from tritonsmith_generator.engine_image.npz import read_arrays, write_arrays
+from tritonsmith_generator.trt.plan_run import Arrays
 
 NUMBERS = [dtype for dtype in DATA_TYPES if dtype.wire != "BYTES"]
 

@@ -18,16 +18,17 @@ from support.command import GenRepo
 from support.gpu_repositories import as_tensorrt, edit_lock
 from support.needs import needs_rtx
 
-from tritonsmith_generator import devices, merge
-from tritonsmith_generator.cases import Case, load_cases, write_cases
-from tritonsmith_generator.config import parse_config, read_notes, render_config
-from tritonsmith_generator.lock import FileRecord, read_lock
-from tritonsmith_generator.serve.selection import (
+from tritonsmith_generator import merge
+from tritonsmith_generator.host import gpus as devices
+from tritonsmith_generator.onnx_model.cases import Case, load_cases, write_cases
+from tritonsmith_generator.repository.lock import FileRecord, read_lock
+from tritonsmith_generator.serve.served_models import (
     container_reason,
     embedded_reason,
     leave_out,
     read_models,
 )
+from tritonsmith_generator.triton_config.config_pbtxt import parse_config, read_notes, render_config
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SPEC = """

@@ -23,8 +23,9 @@ from support.broken_toolchain import BROKEN
 from support.command import GenRepo
 from support.processes import is_gone
 
-from tritonsmith_generator import Event, build, capacity, load_spec
+from tritonsmith_generator import Event, build, load_spec
 from tritonsmith_generator.errors import HostError, UsageError
+from tritonsmith_generator.host import limits as capacity
 
 GEN_REPO = [sys.executable, "-m", "tritonsmith_generator"]
 
@@ -210,7 +211,7 @@ def test_a_build_that_lost_its_parent_keeps_others_out(folder: Path) -> None:
 # is while it publishes, is killed then.
 KILL_ONE = """
 import os, signal, sys
-if "workermain" in " ".join(sys.orig_argv):
+if "workers.main" in " ".join(sys.orig_argv):
     def fsync(handle, real=os.fsync):
         try:
             os.close(os.open(os.environ["KILLED_ONE"], os.O_CREAT | os.O_EXCL))
@@ -435,7 +436,7 @@ def test_cores_are_shared(folder: Path, monkeypatch: pytest.MonkeyPatch, given: 
 def test_onnx_runtime_starts_as_many_threads_as_it_may(folder: Path) -> None:
     script = (
         "import os\nfrom pathlib import Path\n"
-        "from tritonsmith_generator.reference import Reference\n"
+        "from tritonsmith_generator.onnx_model.reference import Reference\n"
         "before = len(os.listdir('/proc/self/task'))\n"
         "reference = Reference(Path('model.onnx'))\n"
         "print(len(os.listdir('/proc/self/task')) - before)\n"
@@ -493,7 +494,7 @@ def test_torch_code_that_crashes_is_one_models_failure(gen_repo: GenRepo, folder
 
 
 def test_stopped_from_another_thread(folder: Path) -> None:
-    from tritonsmith_generator.worker import stop_running
+    from tritonsmith_generator.workers.process import stop_running
 
     spec = load_spec(write_spec(folder, {"a": "hangs_as_a", "b": None, "c": None}))
     caught: list[BaseException] = []

@@ -19,8 +19,8 @@ from support.command import GenRepo
 from support.needs import needs_rtx
 
 from tritonsmith_generator import ModelResult, Spec, build
-from tritonsmith_generator.cachefolder import cache_folder
-from tritonsmith_generator.enginelayers import EngineLayers
+from tritonsmith_generator.host.cache_dir import cache_folder
+from tritonsmith_generator.trt.layers import EngineLayers
 
 SIMPLENET = Path(__file__).parents[2] / "model_repository/simplenet.onnx"
 

@@ -13,11 +13,11 @@ from support.command import GenRepo, Outcome
 from support.gpu_repositories import as_tensorrt, edit_lock
 from support.plugin_library import compile_plugin, needs_compiler
 
-from tritonsmith_generator.builder_options import BuilderOptions
-from tritonsmith_generator.engine import EngineRequest, build_engine
-from tritonsmith_generator.inspection import read_config
-from tritonsmith_generator.lock import read_lock
-from tritonsmith_generator.profiles import ShapeRange
+from tritonsmith_generator.engine.isolated import EngineRequest, build_engine
+from tritonsmith_generator.onnx_model.profiles import ShapeRange
+from tritonsmith_generator.repository.inspect import read_config
+from tritonsmith_generator.repository.lock import read_lock
+from tritonsmith_generator.spec.builder_options import BuilderOptions
 
 SIMPLENET = Path(__file__).parents[2] / "model_repository/simplenet.onnx"
 
@@ -190,8 +190,8 @@ def test_a_build_into_merged_plans_keeps_their_libraries(gen_repo: GenRepo) -> N
 _ASK = """
 from pathlib import Path
 import tensorrt_rtx
-from tritonsmith_generator import tensorrt
-from tritonsmith_generator.plananswers import PlanQuestion
+from tritonsmith_generator.trt import builder as tensorrt
+from tritonsmith_generator.trt.plan_run import PlanQuestion
 plan, library = Path("repository/m/1/model.plan"), Path("libmine.so")
 tensorrt.ask(PlanQuestion("tensorrt_rtx", plan, (), (library,)), print)
 print([creator.name for creator in tensorrt_rtx.get_plugin_registry().all_creators])

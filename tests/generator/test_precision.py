@@ -18,9 +18,9 @@ from support import bad_models as models
 from support.command import GenRepo, Outcome
 from support.needs import named, needs_modelopt, needs_rtx
 
-from tritonsmith_generator.accuracy import Limits
-from tritonsmith_generator.cases import case_path, load_cases
-from tritonsmith_generator.lock import read_lock
+from tritonsmith_generator.accuracy.gate import Limits
+from tritonsmith_generator.onnx_model.cases import case_path, load_cases
+from tritonsmith_generator.repository.lock import read_lock
 
 MODELS = Path(__file__).parents[2] / "model_repository"
 

@@ -15,8 +15,8 @@ from onnx import numpy_helper
 from support.command import GenRepo, Outcome
 from support.needs import named, needs
 
-from tritonsmith_generator import reference
-from tritonsmith_generator.cases import load_cases
+from tritonsmith_generator.onnx_model import reference
+from tritonsmith_generator.onnx_model.cases import load_cases
 
 MODELS = Path(__file__).parents[2] / "model_repository"
 SIMPLENET = MODELS / "simplenet.onnx"

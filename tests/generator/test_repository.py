@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tritonsmith_generator import repository as module
 from tritonsmith_generator.errors import HostError
-from tritonsmith_generator.lock import FileRecord
-from tritonsmith_generator.repository import compare, exclusive, publish
+from tritonsmith_generator.repository import publish as module
+from tritonsmith_generator.repository.lock import FileRecord
+from tritonsmith_generator.repository.publish import compare, exclusive, publish
 
 OLD = {"config.pbtxt": b"old", "1/model.onnx": b"one"}
 NEW = {"config.pbtxt": b"new", "2/model.onnx": b"two"}
@@ -84,7 +84,7 @@ KILLED = [*(f"fsync {n}" for n in range(1, 7)), "before exchange", "after exchan
 _KILL = """
 import os, signal, sys
 from pathlib import Path
-from tritonsmith_generator import repository as module
+from tritonsmith_generator.repository import publish as module
 where, count = sys.argv[2], 0
 def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -124,7 +124,7 @@ def test_disk_full(repository: Path) -> None:
     """A file that may not grow (RLIMIT_FSIZE) fails as a full disk does."""
     program = (
         "import resource, signal, sys\nfrom pathlib import Path\n"
-        "from tritonsmith_generator.repository import publish\n"
+        "from tritonsmith_generator.repository.publish import publish\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
         "publish(Path(sys.argv[1]), 'm', {'config.pbtxt': b'new', '2/model.onnx': bytes(9999)})\n"

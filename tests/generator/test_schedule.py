@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from tritonsmith_generator.devices import Gpu
-from tritonsmith_generator.schedule import (
+from tritonsmith_generator.host.gpus import Gpu
+from tritonsmith_generator.workers.scheduler import (
     Running,
     Task,
     gpu_for,

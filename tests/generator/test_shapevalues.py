@@ -10,13 +10,13 @@ from support import bad_models as models
 from support.command import GenRepo, Outcome
 from support.needs import needs_rtx
 
-from tritonsmith_generator.cases import case_path, load_cases
-from tritonsmith_generator.config import parse_config
-from tritonsmith_generator.profiles import derive_shaping
-from tritonsmith_generator.settings import config_for
-from tritonsmith_generator.shapevalues import shape_inputs, with_values
-from tritonsmith_generator.spec import ModelSpec
-from tritonsmith_generator.targets import TARGETS
+from tritonsmith_generator.onnx_model.cases import case_path, load_cases
+from tritonsmith_generator.onnx_model.profiles import derive_shaping
+from tritonsmith_generator.onnx_model.shape_tensors import shape_inputs, with_values
+from tritonsmith_generator.spec.schema import ModelSpec
+from tritonsmith_generator.spec.targets import TARGETS
+from tritonsmith_generator.triton_config.config_pbtxt import parse_config
+from tritonsmith_generator.triton_config.model_config import config_for
 
 X = "x: {min: [1], opt: [6], max: [12]}"
 TARGET = "target: {values: {min: [1, 1], opt: [2, 3], max: [12, 12]}}"
@@ -102,7 +102,7 @@ def test_what_is_missing_or_wrong_is_said_before_the_build(
 
 def test_triton_s_tensorrt_backend_is_told(tmp_path: Path) -> None:
     """It refuses a shape tensor that isn't marked, and every other backend one that is."""
-    from tritonsmith_generator.onnxfile import signature_of
+    from tritonsmith_generator.onnx_model.onnx_file import signature_of
 
     proto = models.reshaping()
     signature = signature_of(proto)

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from tritonsmith_generator.builder_options import BuilderOptions
 from tritonsmith_generator.errors import InputError
-from tritonsmith_generator.limits import Limits
-from tritonsmith_generator.quantization import Quantization
-from tritonsmith_generator.spec import (
+from tritonsmith_generator.spec.builder_options import BuilderOptions
+from tritonsmith_generator.spec.limits import Limits
+from tritonsmith_generator.spec.loader import load_spec
+from tritonsmith_generator.spec.quantization import Quantization
+from tritonsmith_generator.spec.schema import (
     Accuracy,
     Batching,
     Instances,
@@ -20,7 +21,6 @@ from tritonsmith_generator.spec import (
     Spec,
     Warmup,
 )
-from tritonsmith_generator.specfile import load_spec
 
 # what is wrong: (the file, its message after the file's name)
 MISTAKES = {

@@ -20,7 +20,7 @@ from support.command import GenRepo
 from support.needs import needs_rtx
 
 from tritonsmith_generator import build, load_spec
-from tritonsmith_generator.cachefolder import cache_folder
+from tritonsmith_generator.host.cache_dir import cache_folder
 
 SIMPLENET = Path(__file__).parents[2] / "model_repository/simplenet.onnx"
 STAGES = ("cases", "conversion", "plan", "config.pbtxt")

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from support import task_functions as functions
 
-from tritonsmith_generator.devices import Gpu
 from tritonsmith_generator.errors import HostError
 from tritonsmith_generator.events import Event, ignore
-from tritonsmith_generator.parallel import Ended, Limits, run_side_by_side
-from tritonsmith_generator.schedule import Task
+from tritonsmith_generator.host.gpus import Gpu
+from tritonsmith_generator.workers.pool import Ended, Limits, run_side_by_side
+from tritonsmith_generator.workers.scheduler import Task
 
 GB = 10**9
 # Seconds for which a task waits for one that should come, and for one that should not.

@@ -19,14 +19,14 @@ from support import stand_in_tensorrt
 from support.stand_in_driver import HOST_MEMORY, compile_library
 from support.stand_in_tensorrt import Note
 
-from tritonsmith_client import cudadriver
-from tritonsmith_generator.builder_options import Library
-from tritonsmith_generator.engineprocess import engine_process
+from tritonsmith_client import cuda_driver as cudadriver
+from tritonsmith_generator.engine.process import engine_process
+from tritonsmith_generator.engine.toolchain import LOCAL
 from tritonsmith_generator.errors import HostError
-from tritonsmith_generator.plananswers import PlanAnswers, PlanQuestion
-from tritonsmith_generator.reference import run
-from tritonsmith_generator.tensorrt_answers import answers
-from tritonsmith_generator.toolchain import LOCAL
+from tritonsmith_generator.onnx_model.reference import run
+from tritonsmith_generator.spec.builder_options import Library
+from tritonsmith_generator.trt.plan_run import PlanAnswers, PlanQuestion
+from tritonsmith_generator.trt.run_plan import answers
 
 SIMPLENET = Path(__file__).parents[2] / "model_repository/simplenet.onnx"
 SMALL = {"input": [[1, 784], [2, 784], [4, 784]]}

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from support import tensorrt_names
 
-from tritonsmith_generator.builder_options import AVAILABLE, OPTIONS, Release, has
+from tritonsmith_generator.spec.builder_options import AVAILABLE, OPTIONS, Release, has
 
 CACHE = Path(__file__).parents[2] / ".cache" / "tensorrt-bindings"
 BINDINGS = ("10.13.3.9", "10.16.1.11", "11.4.0.106")
@@ -47,9 +47,9 @@ def release_and_names(request: Any) -> tuple[Release, frozenset[str]]:
 def test_the_walk_finds_names_in_every_file() -> None:
     found = list(tensorrt_names.uses())
     assert {use.where.partition(":")[0] for use in found} >= {
-        "tensorrt.py",
-        "tensorrt_config.py",
-        "tensorrt_hooks.py",
+        "builder.py",
+        "config.py",
+        "callbacks.py",
         "plan_engine.py",
     }
     names = {use.name for use in found}

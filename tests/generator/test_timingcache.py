@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from support import timing
 
-from tritonsmith_generator.builder_options import Release
-from tritonsmith_generator.devices import Gpu
 from tritonsmith_generator.errors import InputError
-from tritonsmith_generator.timingcache import (
+from tritonsmith_generator.host.gpus import Gpu
+from tritonsmith_generator.spec.builder_options import Release
+from tritonsmith_generator.trt.timing_cache import (
     merge_timing_cache,
     timing_cache_path,
     use_timing_cache,

@@ -19,7 +19,7 @@ from support import worker_functions as functions
 from support.processes import is_gone
 
 from tritonsmith_generator.errors import HostError, InputError
-from tritonsmith_generator.worker import (
+from tritonsmith_generator.workers.process import (
     child,
     early_child,
     new_child,
@@ -221,7 +221,7 @@ def test_nothing_outlives_the_parent(number: signal.Signals, status: int) -> Non
 import sys
 sys.path.insert(0, {str(TESTS)!r})
 from support import worker_functions
-from tritonsmith_generator.worker import run_isolated
+from tritonsmith_generator.workers.process import run_isolated
 try:
     run_isolated(worker_functions.hang_with_a_child, None, lambda pids: print(*pids, flush=True))
 except KeyboardInterrupt:

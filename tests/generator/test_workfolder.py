@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from tritonsmith_generator.errors import HostError, InputError
-from tritonsmith_generator.workfolder import remove_abandoned, work_folder
+from tritonsmith_generator.host.work_dir import remove_abandoned, work_folder
 
 STAY = """
 import sys
-from tritonsmith_generator.workfolder import work_folder
+from tritonsmith_generator.host.work_dir import work_folder
 with work_folder() as folder:
     (folder / "weights").write_bytes(b"w")
     print(folder, flush=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tritonsmith_generator import devices
+from tritonsmith_generator.host import gpus as devices
 
 _HERE = Path(__file__).parent
 _FIGURES = pytest.StashKey[list[dict[str, Any]]]()

@@ -14,9 +14,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tritonsmith_generator.cachefolder import cache_folder, make_once
-from tritonsmith_generator.serve import environment, pip
-from tritonsmith_generator.serve.host import Interpreter, find_interpreter
+from tritonsmith_generator.host import pip
+from tritonsmith_generator.host.cache_dir import cache_folder, make_once
+from tritonsmith_generator.serve.embedded import environment
+from tritonsmith_generator.serve.embedded.interpreter import Interpreter, find_interpreter
 
 
 def server(source: Path) -> None:

@@ -14,8 +14,9 @@ import onnxruntime as ort
 import pytest
 
 from tritonsmith_client import Client
-from tritonsmith_generator import Server, Spec, build, devices, merge
-from tritonsmith_generator.lock import FileRecord
+from tritonsmith_generator import Server, Spec, build, merge
+from tritonsmith_generator.host import gpus as devices
+from tritonsmith_generator.repository.lock import FileRecord
 
 SIMPLENET = Path(__file__).parents[2] / "model_repository" / "simplenet.onnx"
 # No GPU that TensorRT supports has it: a plan that is never to be opened here.

@@ -13,9 +13,10 @@ import pytest
 from onnx import TensorProto, helper
 from support import gpu_models
 
-from tritonsmith_generator import ModelResult, Spec, build, devices
-from tritonsmith_generator.accuracy import limits_for
-from tritonsmith_generator.cachefolder import cache_folder
+from tritonsmith_generator import ModelResult, Spec, build
+from tritonsmith_generator.accuracy.gate import limits_for
+from tritonsmith_generator.host import gpus as devices
+from tritonsmith_generator.host.cache_dir import cache_folder
 
 SIMPLENET = Path(__file__).parents[2] / "model_repository" / "simplenet.onnx"
 Ends = dict[str, tuple[int, list[Any]]]

@@ -13,13 +13,13 @@ import pytest
 from support import gpu_models
 from support.plan_runner import PlanRunner
 
-from tritonsmith_generator import devices
-from tritonsmith_generator.accuracy import gate, limits_for
-from tritonsmith_generator.builder_options import BuilderOptions, Precision
-from tritonsmith_generator.engine import EngineReport, EngineRequest, build_engine
-from tritonsmith_generator.enginelayers import prove_precision
+from tritonsmith_generator.accuracy.gate import gate, limits_for
+from tritonsmith_generator.engine.isolated import EngineReport, EngineRequest, build_engine
+from tritonsmith_generator.host import gpus as devices
+from tritonsmith_generator.onnx_model.profiles import Profile, ShapeRange
 from tritonsmith_generator.passes import Options, Samples, for_precision, run
-from tritonsmith_generator.profiles import Profile, ShapeRange
+from tritonsmith_generator.spec.builder_options import BuilderOptions, Precision
+from tritonsmith_generator.trt.layers import prove_precision
 
 SIMPLENET = Path(__file__).parents[2] / "model_repository" / "simplenet.onnx"
 

@@ -14,8 +14,9 @@ import pytest
 from support import gpu_models
 
 from tritonsmith_client import Client
-from tritonsmith_generator import Server, Spec, build, devices
-from tritonsmith_generator.accuracy import limits_for
+from tritonsmith_generator import Server, Spec, build
+from tritonsmith_generator.accuracy.gate import limits_for
+from tritonsmith_generator.host import gpus as devices
 
 SIMPLENET = Path(__file__).parents[2] / "model_repository" / "simplenet.onnx"
 PRECISIONS = ("fp32", "fp16", "int8")

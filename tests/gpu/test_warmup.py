@@ -12,7 +12,8 @@ import tritonclient.grpc as grpc
 from support import gpu_models
 
 from tritonsmith_client import Client
-from tritonsmith_generator import Server, Spec, build, devices
+from tritonsmith_generator import Server, Spec, build
+from tritonsmith_generator.host import gpus as devices
 
 PROFILES = [
     {"ids": {"min": [1, 1], "opt": [4, 16], "max": [8, 32]}},

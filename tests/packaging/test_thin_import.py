@@ -37,14 +37,14 @@ def test_importing_the_client_loads_nothing_of_the_generator() -> None:
 
 
 def test_the_command_line_loads_no_library_it_may_not_need() -> None:
-    loaded = loaded_by("from tritonsmith_generator.commands import run")
+    loaded = loaded_by("from tritonsmith_generator.cli import run")
     assert loaded & {"onnxruntime", "onnxslim", "tensorrt", "tensorrt_rtx", "torch"} == set()
 
 
 def test_a_command_does_not_load_the_others() -> None:
     script = (
         "import sys\n"
-        "from tritonsmith_generator.commands import run\n"
+        "from tritonsmith_generator.cli import run\n"
         "sys.argv = ['gen-repo', 'merge', 'nothing-here', '-o', 'nowhere']\n"
         "try:\n    run()\nexcept SystemExit:\n    pass\n"
         "assert not [name for name in sys.modules if name.endswith(('.serve', '.deploy'))]\n"

@@ -11,15 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from tritonsmith_generator.builder_options import Library, Release
-from tritonsmith_generator.digest import sha256
-from tritonsmith_generator.engine import EngineReport, EngineRequest, Progress
-from tritonsmith_generator.enginelayers import EngineLayers
+from tritonsmith_generator.engine.isolated import EngineReport, EngineRequest, Progress
+from tritonsmith_generator.engine.toolchain import LOCAL
 from tritonsmith_generator.errors import HostError
-from tritonsmith_generator.passes.emulate import emulate
-from tritonsmith_generator.plananswers import Arrays, PlanAnswers, PlanQuestion
-from tritonsmith_generator.reference import Reference
-from tritonsmith_generator.toolchain import LOCAL
+from tritonsmith_generator.host.digest import sha256
+from tritonsmith_generator.onnx_model.reference import Reference
+from tritonsmith_generator.precision.emulate import emulate
+from tritonsmith_generator.spec.builder_options import Library, Release
+from tritonsmith_generator.trt.layers import EngineLayers
+from tritonsmith_generator.trt.plan_run import Arrays, PlanAnswers, PlanQuestion
 
 __all__ = ["AnsweringToolchain"]
 

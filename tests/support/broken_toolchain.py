@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from tritonsmith_generator.builder_options import Library, Release
-from tritonsmith_generator.engine import EngineReport, EngineRequest, Progress
+from tritonsmith_generator.engine.isolated import EngineReport, EngineRequest, Progress
 from tritonsmith_generator.errors import HostError
-from tritonsmith_generator.plananswers import PlanAnswers, PlanQuestion
+from tritonsmith_generator.spec.builder_options import Library, Release
+from tritonsmith_generator.trt.plan_run import PlanAnswers, PlanQuestion
 
 __all__ = ["BROKEN"]
 

@@ -6,9 +6,9 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
-from tritonsmith_generator.builder_options import BuilderOptions, Library, Release
-from tritonsmith_generator.tensorrt_config import builder_config
-from tritonsmith_generator.tensorrt_start import logger
+from tritonsmith_generator.spec.builder_options import BuilderOptions, Library, Release
+from tritonsmith_generator.trt.config import builder_config
+from tritonsmith_generator.trt.runtime import logger
 
 
 def read_back(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from tritonsmith_generator.commands import run
+from tritonsmith_generator.cli import run
 
 
 @dataclass(frozen=True)

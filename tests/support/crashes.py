@@ -20,8 +20,8 @@ from _pytest.runner import runtestprotocol
 
 from tritonsmith_generator.errors import ServerError, TritonsmithError
 from tritonsmith_generator.serve import Server
-from tritonsmith_generator.serve.base import ServerBase
-from tritonsmith_generator.serve.process import ServerProcess
+from tritonsmith_generator.serve.embedded.process import ServerProcess
+from tritonsmith_generator.serve.server_base import ServerBase
 
 __all__ = ["SharedServers"]
 

@@ -19,9 +19,9 @@ import docker
 import pytest
 from docker.transport.unixconn import UnixHTTPConnection
 
-from tritonsmith_generator.deploy import Deployment, docker_files, fetch_wheels, write_files
+from tritonsmith_generator.containers.engine import connect
+from tritonsmith_generator.deploy.files import Deployment, docker_files, fetch_wheels, write_files
 from tritonsmith_generator.errors import HostError
-from tritonsmith_generator.serve.dockerengine import connect
 
 STAND_IN = "tritonsmith-test-embedded"
 _BASE = "debian:bookworm-slim"

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tritonsmith_generator.lock import FileRecord
+from tritonsmith_generator.repository.lock import FileRecord
 
 TENSORRT = "TensorRT 10.13.3.9"
 

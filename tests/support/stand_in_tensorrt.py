@@ -23,7 +23,7 @@ import onnx
 from support.stand_in_driver import ON_DEVICE
 
 from tritonsmith_client.dtypes import from_onnx
-from tritonsmith_generator.reference import Reference
+from tritonsmith_generator.onnx_model.reference import Reference
 
 __version__ = "10.13.3.9"
 

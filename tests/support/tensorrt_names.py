@@ -17,7 +17,10 @@ import tritonsmith_generator
 
 PACKAGE = Path(tritonsmith_generator.__file__).parent
 SOURCES = (
-    *sorted(PACKAGE.glob("tensorrt*.py")),
+    *sorted(
+        PACKAGE / "trt" / f"{name}.py"
+        for name in ("builder", "callbacks", "config", "plugins", "run_plan", "runtime")
+    ),
     *sorted((PACKAGE / "backends" / "common").rglob("plan_*.py")),
 )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from tritonsmith_generator.timingcache import merge_timing_cache
+from tritonsmith_generator.trt.timing_cache import merge_timing_cache
 
 
 class Cache:

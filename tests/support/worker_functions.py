@@ -113,7 +113,7 @@ def remembered(_: object, emit: Emit) -> tuple[int, list[str]]:
 
 def start_a_fork_that_hears_nothing(path: str) -> None:
     """To be prepared: its fork holds Python's lock, as TensorRT does while it starts."""
-    from tritonsmith_generator.worker import Child
+    from tritonsmith_generator.workers.process import Child
 
     process = Child(fork=True)
     process.prepare(hold_the_lock, path)
@@ -128,7 +128,7 @@ def hold_the_lock(path: str) -> None:
 def fork_and_ask(_: object) -> None:
     """To be prepared: a fork works, crashes and says so, with what it was told."""
     from tritonsmith_generator.errors import HostError
-    from tritonsmith_generator.worker import child
+    from tritonsmith_generator.workers.process import child
 
     with child(fork=True) as process:
         _remembered.append(str(process.run(process_id, None, print) != os.getpid()))

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tritonsmith_generator.serve.view import BACKENDS
+from tritonsmith_generator.serve.embedded.sandbox import BACKENDS
 
 sys.path.append(str(BACKENDS / "common"))
 

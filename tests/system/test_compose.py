@@ -25,9 +25,9 @@ from support.http_calls import free_port, get, until
 from support.program_image import import_program
 
 from tritonsmith_client import Client
-from tritonsmith_client.link import TLS
-from tritonsmith_generator.deploy import IMAGES, Deployment, compose_files, write_files
-from tritonsmith_generator.serve.dockerengine import connect
+from tritonsmith_client._net.connection_config import TLS
+from tritonsmith_generator.containers.engine import connect
+from tritonsmith_generator.deploy.files import IMAGES, Deployment, compose_files, write_files
 
 pytestmark = pytest.mark.docker
 

@@ -19,19 +19,14 @@ from support.http_calls import free_port, get, until
 from typer.testing import CliRunner
 
 from tritonsmith_client import Client
+from tritonsmith_client._net.connection_config import TLS
 from tritonsmith_client.errors import StatusError
-from tritonsmith_client.link import TLS
-from tritonsmith_generator.commands.deploy import deploy
-from tritonsmith_generator.deploy import (
-    Deployment,
-    compose_files,
-    docker_files,
-    write_files,
-)
+from tritonsmith_generator.cli.deploy import deploy
+from tritonsmith_generator.deploy.files import Deployment, compose_files, docker_files, write_files
 from tritonsmith_generator.errors import InputError, UsageError
 from tritonsmith_generator.serve import Server
-from tritonsmith_generator.serve.base import ServerBase
-from tritonsmith_generator.specfile import load_spec
+from tritonsmith_generator.serve.server_base import ServerBase
+from tritonsmith_generator.spec.loader import load_spec
 
 
 def _program(name: str) -> str:

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from docker.types import Mount
 
+from tritonsmith_generator.containers.engine import Image
 from tritonsmith_generator.errors import HostError, InputError, UsageError
-from tritonsmith_generator.lock import Lock, write_lock
-from tritonsmith_generator.names import LOCK_NAME
-from tritonsmith_generator.serve.docker import Container, DockerServer, container_arguments
-from tritonsmith_generator.serve.dockerengine import Image
+from tritonsmith_generator.layout import LOCK_NAME
+from tritonsmith_generator.repository.lock import Lock, write_lock
+from tritonsmith_generator.serve.docker_server import Container, DockerServer, container_arguments
 
 Options = dict[str, Any]
 

@@ -19,10 +19,10 @@ from support.docker_engine import own_engine
 from support.http_calls import free_port, get, until
 from support.program_image import import_program
 
+from tritonsmith_generator.containers.engine import connect, ensure_image
+from tritonsmith_generator.deploy.image_digests import pin
 from tritonsmith_generator.errors import HostError, ServerError
-from tritonsmith_generator.pinning import pin
-from tritonsmith_generator.serve.docker import DockerServer
-from tritonsmith_generator.serve.dockerengine import connect, ensure_image
+from tritonsmith_generator.serve.docker_server import DockerServer
 
 pytestmark = pytest.mark.docker
 
@@ -83,7 +83,7 @@ def test_no_permission(models: Path) -> None:
     """As a user who may not open the engine's socket."""
     script = (
         "import os, sys\n"
-        "from tritonsmith_generator.serve.docker import DockerServer\n"
+        "from tritonsmith_generator.serve.docker_server import DockerServer\n"
         "server = DockerServer(sys.argv[1], release='26.10')\n"
         "os.environ['HOME'] = '/tmp'\n"
         "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"

@@ -21,10 +21,10 @@ from support.docker_engine import tagged
 from support.http_calls import free_port, until
 
 from tritonsmith_client import Client
-from tritonsmith_generator.deploy import Deployment, docker_files
+from tritonsmith_generator.containers.engine import connect
+from tritonsmith_generator.deploy.files import Deployment, docker_files
 from tritonsmith_generator.errors import HostError, ServerError, UsageError
-from tritonsmith_generator.serve.docker import DockerServer
-from tritonsmith_generator.serve.dockerengine import connect
+from tritonsmith_generator.serve.docker_server import DockerServer
 
 pytestmark = pytest.mark.docker
 
@@ -171,7 +171,7 @@ def test_a_killed_owner_takes_its_container_along(
 ) -> None:
     script = (
         "import json, sys, time\n"
-        "from tritonsmith_generator.serve.docker import DockerServer\n"
+        "from tritonsmith_generator.serve.docker_server import DockerServer\n"
         "server = DockerServer(sys.argv[1], **json.loads(sys.argv[2])).start().wait_ready()\n"
         "print(server.container, flush=True)\n"
         "time.sleep(600)\n"

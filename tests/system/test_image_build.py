@@ -31,12 +31,12 @@ from support import bad_models
 from support.docker_engine import tagged
 from support.http_calls import until
 
-from tritonsmith_generator.engine import EngineRequest, Progress, build_engine
-from tritonsmith_generator.imagebuild.toolchain import ImageToolchain, image_toolchain
-from tritonsmith_generator.names import LOCK_NAME
-from tritonsmith_generator.plananswers import Arrays, PlanQuestion
-from tritonsmith_generator.profiles import ShapeRange
-from tritonsmith_generator.serve.dockerengine import connect
+from tritonsmith_generator.containers.engine import connect
+from tritonsmith_generator.engine.isolated import EngineRequest, Progress, build_engine
+from tritonsmith_generator.engine_image.toolchain import ImageToolchain, image_toolchain
+from tritonsmith_generator.layout import LOCK_NAME
+from tritonsmith_generator.onnx_model.profiles import ShapeRange
+from tritonsmith_generator.trt.plan_run import Arrays, PlanQuestion
 
 pytestmark = pytest.mark.docker
 
@@ -141,7 +141,9 @@ def _caught(client: docker.DockerClient, process: subprocess.Popen[str]) -> Any:
     while True:
         assert process.poll() is None, process.communicate()
         for container in _containers(client):
-            building = "tritonsmith_generator.imagebuild.inside" in container.attrs["Config"]["Cmd"]
+            building = (
+                "tritonsmith_generator.engine_image.entrypoint" in container.attrs["Config"]["Cmd"]
+            )
             if building and container.status == "running":
                 container.pause()
                 container.reload()
@@ -248,13 +250,13 @@ def test_a_container_that_is_killed(
 _ANSWERING = """
 import sys, types
 def ask(question, emit):
-    from tritonsmith_generator.engine import Progress
-    from tritonsmith_generator.plananswers import PlanAnswers
+    from tritonsmith_generator.engine.isolated import Progress
+    from tritonsmith_generator.trt.plan_run import PlanAnswers
     assert question.plan.stat().st_size > 1000 and question.plan.name == "m.plan"
     emit(Progress("doubling", None, 1, 2, "step"))
     double = lambda row: {f"{name} twice": array + array for name, array in row.items()}
     return PlanAnswers((*map(double, question.inputs), None))
-module = types.ModuleType("tritonsmith_generator.tensorrt")
+module = types.ModuleType("tritonsmith_generator.trt.builder")
 module.ask = ask
 sys.modules[module.__name__] = module
 """

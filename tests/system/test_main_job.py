@@ -17,9 +17,9 @@ import pytest
 from sklearn.datasets import load_digits
 
 from tritonsmith_client import Client
-from tritonsmith_generator.cases import Case, case_path, load_cases, write_cases
-from tritonsmith_generator.inspection import inspect_model, model_folders
-from tritonsmith_generator.reference import Reference
+from tritonsmith_generator.onnx_model.cases import Case, case_path, load_cases, write_cases
+from tritonsmith_generator.onnx_model.reference import Reference
+from tritonsmith_generator.repository.inspect import inspect_model, model_folders
 from tritonsmith_generator.serve import Server
 
 SPEC = Path(__file__).parents[2] / "model_repository" / "models.yaml"

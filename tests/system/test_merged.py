@@ -12,7 +12,7 @@ from support.command import run_gen_repo
 from support.gpu_repositories import as_tensorrt
 from support.needs import needs_rtx
 
-from tritonsmith_generator import devices
+from tritonsmith_generator.host import gpus as devices
 
 SPEC = """
 models:

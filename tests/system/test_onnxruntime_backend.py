@@ -20,7 +20,7 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 from tritonsmith_client import Client
 from tritonsmith_client.dtypes import DATA_TYPES, DataType
 from tritonsmith_generator.serve import Server
-from tritonsmith_generator.serve.base import ServerBase
+from tritonsmith_generator.serve.server_base import ServerBase
 
 Arrays = dict[str, "np.ndarray[Any, Any]"]
 

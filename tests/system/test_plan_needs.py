@@ -21,8 +21,8 @@ from support.program_image import import_program
 
 from tritonsmith_generator.errors import InputError
 from tritonsmith_generator.serve import Server
-from tritonsmith_generator.serve.docker import DockerServer
-from tritonsmith_generator.serve.view import BACKENDS
+from tritonsmith_generator.serve.docker_server import DockerServer
+from tritonsmith_generator.serve.embedded.sandbox import BACKENDS
 
 _NEEDS = """
 backend: "tensorrt"
@@ -101,7 +101,7 @@ def test_the_containers_server_gets_the_flags(
     models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On an engine that has no GPUs to hand out, and so is not asked for them."""
-    monkeypatch.setattr("tritonsmith_generator.serve.docker.gpu_requests", lambda gpus: [])
+    monkeypatch.setattr("tritonsmith_generator.serve.docker_server.gpu_requests", lambda gpus: [])
     with own_engine() as (client, _):
         _import_stub(client)
         server = DockerServer(models, image=_IMAGE, network="host", gpus="all").start()

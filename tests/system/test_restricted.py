@@ -11,7 +11,7 @@ from support.http_calls import get
 
 from tritonsmith_client import Client
 from tritonsmith_client.errors import StatusError
-from tritonsmith_generator.serve.base import ServerBase
+from tritonsmith_generator.serve.server_base import ServerBase
 
 
 @pytest.fixture(scope="module")

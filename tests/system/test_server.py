@@ -22,8 +22,8 @@ import tritonclient.grpc as grpc
 from onnx import TensorProto
 from support.http_calls import until
 
-from tritonsmith_generator.cachefolder import cache_folder
 from tritonsmith_generator.errors import HostError, InputError, ServerError
+from tritonsmith_generator.host.cache_dir import cache_folder
 from tritonsmith_generator.serve import LogLine, Server
 
 _ENSEMBLE = """
@@ -224,7 +224,7 @@ def test_a_subset_of_the_models_and_the_members_of_an_ensemble(repository: Any) 
 def test_models_that_cannot_run_here_are_left_out(
     repository: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tritonsmith_generator.devices.gpus", lambda: ())
+    monkeypatch.setattr("tritonsmith_generator.host.gpus.gpus", lambda: ())
     repository.add_add_sub("add_sub")
     repository.add("plan", None, _PLAN)
     repository.add("pipe", None, _ENSEMBLE.replace("MEMBER", "plan"))
@@ -354,7 +354,9 @@ def test_a_machine_that_cannot_run_it(
     repository: Any, monkeypatch: pytest.MonkeyPatch, replaced: str, value: Any, reason: str
 ) -> None:
     repository.add_add_sub("add_sub")
-    monkeypatch.setattr(f"tritonsmith_generator.serve.host.{replaced}", lambda: value)
+    monkeypatch.setattr(
+        f"tritonsmith_generator.serve.embedded.interpreter.{replaced}", lambda: value
+    )
     with pytest.raises(HostError, match=reason):
         Server(repository.path).start()
 
@@ -362,7 +364,7 @@ def test_a_machine_that_cannot_run_it(
 def test_a_machine_without_a_fitting_python(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tritonsmith_generator.serve import host
+    from tritonsmith_generator.serve.embedded import interpreter as host
 
     old = tmp_path / "python3.9"
     old.write_text('#!/bin/sh\necho \'{"version": "3.9", "executable": "x"}\'\n')

@@ -13,7 +13,7 @@ def test_stopping_what_has_just_died_does_not_hang() -> None:
     """Once in some hundred stops the thread that waits for the process comes late; here, always."""
     program = """
         import os, signal, time
-        from tritonsmith_generator.serve.process import ServerProcess
+        from tritonsmith_generator.serve.embedded.process import ServerProcess
 
         waitid = os.waitid
         os.waitid = lambda *arguments: time.sleep(0.5) or waitid(*arguments)

@@ -21,10 +21,10 @@ import tritonclient.grpc as grpc
 from onnx import TensorProto, helper
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
-from tritonsmith_generator import devices
-from tritonsmith_generator.engine import EngineRequest, build_engine
+from tritonsmith_generator.engine.isolated import EngineRequest, build_engine
 from tritonsmith_generator.errors import ServerError
-from tritonsmith_generator.profiles import ShapeRange
+from tritonsmith_generator.host import gpus as devices
+from tritonsmith_generator.onnx_model.profiles import ShapeRange
 from tritonsmith_generator.serve import Server
 
 pytestmark = [

@@ -9,7 +9,7 @@ from typing import Any
 import tritonclient.grpc as grpc
 
 from tritonsmith_generator import build, load_spec
-from tritonsmith_generator.serve.base import ServerBase
+from tritonsmith_generator.serve.server_base import ServerBase
 
 SPEC = """
 models:

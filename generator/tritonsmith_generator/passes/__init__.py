@@ -6,9 +6,9 @@ build_engine(EngineRequest(..., onnx=result.model, options=recipe.builder))
 """
 
 from tritonsmith_generator.passes.base import Condition, Pass, PassReport, PassResult
-from tritonsmith_generator.passes.calibration import Samples
+from tritonsmith_generator.passes.manager import PassesReport, PassProgress, run
 from tritonsmith_generator.passes.recipe import Options, Recipe, for_precision
-from tritonsmith_generator.passes.runner import PassesReport, PassProgress, run
+from tritonsmith_generator.passes.samples import Samples
 
 __all__ = [
     "Condition",

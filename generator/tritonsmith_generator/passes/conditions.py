@@ -6,7 +6,7 @@ from collections import Counter
 
 import onnx
 
-from tritonsmith_generator import onnxfile
+from tritonsmith_generator.onnx_model import onnx_file as onnxfile
 from tritonsmith_generator.passes.base import Condition
 
 __all__ = [

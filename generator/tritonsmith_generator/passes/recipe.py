@@ -10,12 +10,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from tritonsmith_generator.builder_options import LIBRARY_NAMES, BuilderOptions, Precision
 from tritonsmith_generator.errors import InputError
 from tritonsmith_generator.passes.base import Pass
-from tritonsmith_generator.passes.calibration import Samples
-from tritonsmith_generator.passes.tidy import Tidy
-from tritonsmith_generator.quantization import BLOCK_SIZES, Quantization, check_quantization
+from tritonsmith_generator.passes.graph.tidy import Tidy
+from tritonsmith_generator.passes.samples import Samples
+from tritonsmith_generator.spec.builder_options import LIBRARY_NAMES, BuilderOptions, Precision
+from tritonsmith_generator.spec.quantization import BLOCK_SIZES, Quantization, check_quantization
 
 __all__ = ["Executor", "Options", "Recipe", "for_precision", "precisions_of"]
 
@@ -123,11 +123,11 @@ def _prepare(options: Options) -> list[Pass]:
     """The passes before any change of precision."""
     steps: list[Pass] = []
     if options.simplify:
-        from tritonsmith_generator.passes.simplify import Simplify  # half a second
+        from tritonsmith_generator.passes.graph.simplify import Simplify  # half a second
 
         steps.append(Simplify(options.samples))
     if options.sparse:
-        from tritonsmith_generator.passes.sparse import Sparse
+        from tritonsmith_generator.passes.graph.sparse import Sparse
 
         steps.append(Sparse(options.keep))
     return steps
@@ -138,26 +138,26 @@ def _nothing(options: Options) -> list[Pass]:
 
 
 def _fp16(options: Options) -> list[Pass]:
-    from tritonsmith_generator.passes.half import Fp16
+    from tritonsmith_generator.passes.half.half import Fp16
 
     return [Fp16(options.keep)]
 
 
 def _fp16_for_onnx_runtime(options: Options) -> list[Pass]:
-    from tritonsmith_generator.passes.half import Fp16
+    from tritonsmith_generator.passes.half.half import Fp16
 
     return [Fp16(options.keep, for_onnx_runtime=True)]
 
 
 def _bf16(options: Options) -> list[Pass]:
-    from tritonsmith_generator.passes.half import BF16_OPSET, Bf16
-    from tritonsmith_generator.passes.opset import Opset
+    from tritonsmith_generator.passes.graph.opset import Opset
+    from tritonsmith_generator.passes.half.half import BF16_OPSET, Bf16
 
     return [Opset(BF16_OPSET), Bf16(options.keep)]
 
 
 def _smooth(options: Options) -> list[Pass]:
-    from tritonsmith_generator.passes.smooth import Smooth
+    from tritonsmith_generator.passes.quantize.smooth import Smooth
 
     how = options.quantization
     if how.smooth is None or options.samples is None:  # without samples Int8 says what it needs
@@ -166,8 +166,8 @@ def _smooth(options: Options) -> list[Pass]:
 
 
 def _int8(options: Options) -> list[Pass]:
-    from tritonsmith_generator.passes.int8 import PER_CHANNEL_OPSET, Int8
-    from tritonsmith_generator.passes.opset import Opset
+    from tritonsmith_generator.passes.graph.opset import Opset
+    from tritonsmith_generator.passes.quantize.int8 import PER_CHANNEL_OPSET, Int8
 
     quantize = Int8(options.samples, options.keep, options.quantization)
     return [Opset(PER_CHANNEL_OPSET), *_smooth(options), quantize]
@@ -178,35 +178,35 @@ _HALF_SCALES_OPSET = 19
 
 
 def _int8_with_float_weights(options: Options) -> list[Pass]:
-    from tritonsmith_generator.passes.int8 import PER_CHANNEL_OPSET, Int8
-    from tritonsmith_generator.passes.opset import Opset
+    from tritonsmith_generator.passes.graph.opset import Opset
+    from tritonsmith_generator.passes.quantize.int8 import PER_CHANNEL_OPSET, Int8
 
     quantize = Int8(options.samples, options.keep, options.quantization, float_weights=True)
     return [Opset(PER_CHANNEL_OPSET), *_smooth(options), quantize]
 
 
 def _int8_with_fp16(options: Options) -> list[Pass]:
-    from tritonsmith_generator.passes.half import Fp16
-    from tritonsmith_generator.passes.int8 import Int8
-    from tritonsmith_generator.passes.opset import Opset
+    from tritonsmith_generator.passes.graph.opset import Opset
+    from tritonsmith_generator.passes.half.half import Fp16
+    from tritonsmith_generator.passes.quantize.int8 import Int8
 
     quantize = Int8(options.samples, options.keep, options.quantization)
     return [Opset(_HALF_SCALES_OPSET), *_smooth(options), quantize, Fp16()]
 
 
 def _fp8(options: Options) -> list[Pass]:
-    from tritonsmith_generator.passes.half import Fp16
-    from tritonsmith_generator.passes.modelopt import FP8_OPSET, Fp8
-    from tritonsmith_generator.passes.opset import Opset
+    from tritonsmith_generator.passes.graph.opset import Opset
+    from tritonsmith_generator.passes.half.half import Fp16
+    from tritonsmith_generator.passes.quantize.modelopt import FP8_OPSET, Fp8
 
     quantize = Fp8(options.samples, options.keep, options.quantization)
     return [Opset(max(FP8_OPSET, _HALF_SCALES_OPSET)), quantize, Fp16()]
 
 
 def _int4(options: Options) -> list[Pass]:
-    from tritonsmith_generator.passes.half import Fp16
-    from tritonsmith_generator.passes.modelopt import INT4_OPSET, Int4
-    from tritonsmith_generator.passes.opset import Opset
+    from tritonsmith_generator.passes.graph.opset import Opset
+    from tritonsmith_generator.passes.half.half import Fp16
+    from tritonsmith_generator.passes.quantize.modelopt import INT4_OPSET, Int4
 
     quantize = Int4(options.samples, options.keep, options.quantization)
     return [Opset(INT4_OPSET), quantize, Fp16()]

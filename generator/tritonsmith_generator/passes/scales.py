@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 
 from tritonsmith_generator.passes.base import Array
-from tritonsmith_generator.passes.weights import Model
+from tritonsmith_generator.passes.model import Model
 
 __all__ = ["QUANTIZERS", "SMALLEST_SCALE", "raise_tiny_scales", "with_their_readers"]
 

@@ -6,11 +6,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tritonsmith_generator.serve.embedded.server import Server
     from tritonsmith_generator.serve.log import LogLine
-    from tritonsmith_generator.serve.server import Server
 
 # Imported when first used: a build that has nothing to do needs the names of images alone.
-_HOME = {"LogLine": "log", "Server": "server"}
+_HOME = {"LogLine": "log", "Server": "embedded.server"}
 
 __all__ = ["LogLine", "Server"]
 

@@ -12,13 +12,13 @@ import onnx
 import onnx.parser
 import pytest
 
-from tritonsmith_generator import onnxfile
-from tritonsmith_generator.engine import EngineRequest, build_engine
-from tritonsmith_generator.onnxfile import signature_of
+from tritonsmith_generator.engine.isolated import EngineRequest, build_engine
+from tritonsmith_generator.onnx_model import onnx_file as onnxfile
+from tritonsmith_generator.onnx_model.onnx_file import signature_of
+from tritonsmith_generator.onnx_model.profiles import ShapeRange
 from tritonsmith_generator.passes.base import Pass, PassResult
-from tritonsmith_generator.passes.emulate import emulate as emulate_model
-from tritonsmith_generator.passes.tidy import Tidy
-from tritonsmith_generator.profiles import ShapeRange
+from tritonsmith_generator.passes.graph.tidy import Tidy
+from tritonsmith_generator.precision.emulate import emulate as emulate_model
 
 Array = np.ndarray[Any, Any]
 Write = Callable[..., Path]

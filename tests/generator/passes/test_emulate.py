@@ -9,8 +9,8 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from tritonsmith_generator import reference
-from tritonsmith_generator.passes.half import Fp16
+from tritonsmith_generator.onnx_model import reference
+from tritonsmith_generator.passes.half.half import Fp16
 
 Write = Callable[..., Path]
 Apply = Callable[..., Any]

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tritonsmith_generator.accuracy import LIMITS, Limits
+from tritonsmith_generator.accuracy.gate import LIMITS, Limits
 from tritonsmith_generator.errors import InputError
 from tritonsmith_generator.passes import Options, Samples
-from tritonsmith_generator.passes.bisection import largest_shares, smallest
-from tritonsmith_generator.passes.fallback import Search, convert
+from tritonsmith_generator.precision.bisection import largest_shares, smallest
+from tritonsmith_generator.precision.search import Search, convert
 
 Write = Callable[..., Path]
 

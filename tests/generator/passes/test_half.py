@@ -11,10 +11,11 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from tritonsmith_generator import onnxfile, reference
-from tritonsmith_generator.accuracy import measure
+from tritonsmith_generator.accuracy.gate import measure
 from tritonsmith_generator.errors import InputError
-from tritonsmith_generator.passes.half import Bf16, Fp16
+from tritonsmith_generator.onnx_model import onnx_file as onnxfile
+from tritonsmith_generator.onnx_model import reference
+from tritonsmith_generator.passes.half.half import Bf16, Fp16
 
 Array = np.ndarray[Any, Any]
 Write = Callable[..., Path]

@@ -11,15 +11,17 @@ import onnx
 import pytest
 from onnx import TensorProto, numpy_helper
 
-from tritonsmith_generator import Spec, build, onnxfile, reference
-from tritonsmith_generator.accuracy import measure
-from tritonsmith_generator.cases import case_path, load_cases
+from tritonsmith_generator import Spec, build
+from tritonsmith_generator.accuracy.gate import measure
 from tritonsmith_generator.errors import InputError
+from tritonsmith_generator.onnx_model import onnx_file as onnxfile
+from tritonsmith_generator.onnx_model import reference
+from tritonsmith_generator.onnx_model.cases import case_path, load_cases
+from tritonsmith_generator.onnx_model.reference import Reference
 from tritonsmith_generator.passes import Options, Samples, for_precision, run
-from tritonsmith_generator.passes.fallback import answers
-from tritonsmith_generator.passes.int8 import OPERATORS, Int8
-from tritonsmith_generator.quantization import Quantization
-from tritonsmith_generator.reference import Reference
+from tritonsmith_generator.passes.quantize.int8 import OPERATORS, Int8
+from tritonsmith_generator.precision.search import answers
+from tritonsmith_generator.spec.quantization import Quantization
 
 Array = np.ndarray[Any, Any]
 Write = Callable[..., Path]
@@ -213,7 +215,7 @@ def test_a_channel_of_tiny_weights_still_fits_half(
 def test_a_given_quantized_model_with_a_tiny_scale_keeps_that_layer_in_fp32(
     write: Write, apply: Apply, plan: Plan, tmp_path: Path
 ) -> None:
-    from tritonsmith_generator.passes.half import Fp16
+    from tritonsmith_generator.passes.half.half import Fp16
 
     graph = """g (float[b,8] x) => (float[b,8] y) <int8[8,8] w, float ws = {0.00000001},
         float xs = {0.02}, int8 zero = {0}> {

@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 from support.needs import needs_modelopt
 
-from tritonsmith_generator import onnxfile, reference
-from tritonsmith_generator.accuracy import measure
+from tritonsmith_generator.accuracy.gate import measure
 from tritonsmith_generator.errors import HostError, InputError
+from tritonsmith_generator.onnx_model import onnx_file as onnxfile
+from tritonsmith_generator.onnx_model import reference
 from tritonsmith_generator.passes import Options, Samples, for_precision, run
-from tritonsmith_generator.passes.modelopt import Fp8, Int4
-from tritonsmith_generator.passes.simplify import Simplify
+from tritonsmith_generator.passes.graph.simplify import Simplify
+from tritonsmith_generator.passes.quantize.modelopt import Fp8, Int4
 
 Write = Callable[..., Path]
 Apply = Callable[..., Any]

@@ -10,11 +10,12 @@ import numpy as np
 import onnx
 import pytest
 
-from tritonsmith_generator import onnxfile, reference
 from tritonsmith_generator.errors import InputError
-from tritonsmith_generator.passes.half import Bf16
-from tritonsmith_generator.passes.opset import Opset
-from tritonsmith_generator.passes.tidy import Tidy
+from tritonsmith_generator.onnx_model import onnx_file as onnxfile
+from tritonsmith_generator.onnx_model import reference
+from tritonsmith_generator.passes.graph.opset import Opset
+from tritonsmith_generator.passes.graph.tidy import Tidy
+from tritonsmith_generator.passes.half.half import Bf16
 
 Write = Callable[..., Path]
 Apply = Callable[..., Any]

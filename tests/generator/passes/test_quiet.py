@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 
-from tritonsmith_generator import onnxfile
+from tritonsmith_generator.onnx_model import onnx_file as onnxfile
 from tritonsmith_generator.passes import Options, Samples, for_precision, run
 
 

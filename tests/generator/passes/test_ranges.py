@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from tritonsmith_generator.errors import InputError
-from tritonsmith_generator.passes.ranges import CHOICES, Histogram, largest_values
-from tritonsmith_generator.quantization import Quantization
+from tritonsmith_generator.passes.quantize.ranges import CHOICES, Histogram, largest_values
+from tritonsmith_generator.spec.quantization import Quantization
 
 Array = np.ndarray[Any, Any]
 Write = Callable[..., Path]

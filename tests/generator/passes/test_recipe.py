@@ -12,8 +12,9 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from tritonsmith_generator import onnxfile, reference
 from tritonsmith_generator.errors import InputError
+from tritonsmith_generator.onnx_model import onnx_file as onnxfile
+from tritonsmith_generator.onnx_model import reference
 from tritonsmith_generator.passes import (
     Condition,
     Options,
@@ -23,11 +24,11 @@ from tritonsmith_generator.passes import (
     for_precision,
     run,
 )
-from tritonsmith_generator.passes.modelopt import Int4
-from tritonsmith_generator.passes.simplify import Simplify
-from tritonsmith_generator.passes.sparse import Sparse, is_sparse, prune
-from tritonsmith_generator.passes.tidy import Tidy
-from tritonsmith_generator.quantization import Quantization
+from tritonsmith_generator.passes.graph.simplify import Simplify
+from tritonsmith_generator.passes.graph.sparse import Sparse, is_sparse, prune
+from tritonsmith_generator.passes.graph.tidy import Tidy
+from tritonsmith_generator.passes.quantize.modelopt import Int4
+from tritonsmith_generator.spec.quantization import Quantization
 
 Write = Callable[..., Path]
 Apply = Callable[..., Any]

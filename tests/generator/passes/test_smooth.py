@@ -10,11 +10,11 @@ import numpy as np
 import onnx
 import pytest
 
-from tritonsmith_generator import reference
-from tritonsmith_generator.accuracy import measure
+from tritonsmith_generator.accuracy.gate import measure
+from tritonsmith_generator.onnx_model import reference
 from tritonsmith_generator.passes import Options, Samples, for_precision, run
-from tritonsmith_generator.passes.smooth import Smooth
-from tritonsmith_generator.quantization import Quantization
+from tritonsmith_generator.passes.quantize.smooth import Smooth
+from tritonsmith_generator.spec.quantization import Quantization
 
 Array = np.ndarray[Any, Any]
 Write = Callable[..., Path]

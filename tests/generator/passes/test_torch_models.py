@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tritonsmith_generator import Export, export, onnxfile
-from tritonsmith_generator.accuracy import LIMITS, Limits, gate
+from tritonsmith_generator import Export, export
+from tritonsmith_generator.accuracy.gate import LIMITS, Limits, gate
+from tritonsmith_generator.onnx_model import onnx_file as onnxfile
 from tritonsmith_generator.passes import Options, Samples, for_precision, run
-from tritonsmith_generator.passes.fallback import answers
+from tritonsmith_generator.precision.search import answers
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 pytest.importorskip("onnxscript", reason="onnxscript is not installed")

@@ -12,10 +12,12 @@ import onnx
 import pytest
 from onnx import TensorProto, numpy_helper
 
-from tritonsmith_generator import onnxfile, reference
-from tritonsmith_generator.accuracy import measure
-from tritonsmith_generator.passes import Options, Samples, for_precision, run, weights
-from tritonsmith_generator.passes.fallback import answers
+from tritonsmith_generator.accuracy.gate import measure
+from tritonsmith_generator.onnx_model import onnx_file as onnxfile
+from tritonsmith_generator.onnx_model import reference
+from tritonsmith_generator.passes import Options, Samples, for_precision, run
+from tritonsmith_generator.passes import model as weights
+from tritonsmith_generator.precision.search import answers
 
 Write = Callable[..., Path]
 Plan = Callable[[Path], int]

@@ -1,0 +1,81 @@
+"""One transport for each of several servers; the balancer says which one takes a call."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Callable
+from typing import TypeVar
+
+from tritonsmith_client._async.driver import AsyncTransport
+from tritonsmith_client._core.balancing import Balancer, addresses_of, is_server_fault
+from tritonsmith_client._exchange.exchange import Exchange
+from tritonsmith_client._net.address import Address
+from tritonsmith_client._net.deadline import Deadline
+from tritonsmith_client.errors import TritonError
+
+__all__ = ["AsyncBalancedTransport"]
+
+T = TypeVar("T")
+
+
+class AsyncBalancedTransport:
+    """Tasks may share it. Args: connect: makes the transport for one address."""
+
+    def __init__(self, balancer: Balancer, connect: Callable[[Address], AsyncTransport]) -> None:
+        self._balancer = balancer
+        self._connect = connect
+        self._transports: dict[Address, AsyncTransport] = {}
+
+    async def send(self, exchange: Exchange[T], deadline: Deadline) -> T:
+        """Sends a request to the server whose turn it is. Raises TritonError."""
+        await self._refresh()
+        address = self._balancer.pick(exchange.affinity, exchange.tried)
+        try:
+            reply = await self._transport(address).send(exchange, deadline)
+        except TritonError as error:
+            if is_server_fault(error):
+                self._balancer.failed(address)
+            raise
+        self._balancer.worked(address)
+        return reply
+
+    async def stream(self, exchange: Exchange[T], timeout: float | None) -> AsyncIterator[T]:
+        """The replies to one request, from the server whose turn it is. Raises TritonError."""
+        await self._refresh()
+        address = self._balancer.pick(exchange.affinity)
+        try:
+            async for reply in self._transport(address).stream(exchange, timeout):
+                yield reply
+        except TritonError as error:
+            if is_server_fault(error):
+                self._balancer.failed(address)
+            raise
+        self._balancer.worked(address)
+
+    async def close(self) -> None:
+        for transport in list(self._transports.values()):
+            await transport.close()
+
+    async def _refresh(self) -> None:
+        if self._balancer.due():
+            for gone in self._balancer.update(await self._look_up()):
+                transport = self._transports.pop(gone, None)
+                if transport is not None:
+                    await transport.close()
+
+    async def _look_up(self) -> list[Address]:
+        loop = asyncio.get_running_loop()
+        found: list[Address] = []
+        for name in self._balancer.names:
+            with contextlib.suppress(OSError):
+                entries = await loop.getaddrinfo(name.host, name.port, type=socket.SOCK_STREAM)
+                found += addresses_of(name, entries)
+        return found
+
+    def _transport(self, address: Address) -> AsyncTransport:
+        transport = self._transports.get(address)
+        if transport is None:
+            transport = self._transports[address] = self._connect(address)
+        return transport

@@ -1,0 +1,95 @@
+"""Runs flows in an event loop: what `runner` does in threads."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Protocol
+
+from tritonsmith_client._exchange.exchange import Action, Exchange, Flow, Hedge, Sleep, T
+from tritonsmith_client._net.deadline import Deadline
+from tritonsmith_client.errors import TritonError
+
+__all__ = ["AsyncRunner", "AsyncTransport"]
+
+
+class AsyncTransport(Protocol):
+    """All the I/O of an asynchronous client."""
+
+    async def send(self, exchange: Exchange[T], deadline: Deadline) -> T: ...
+    def stream(self, exchange: Exchange[T], timeout: float | None) -> AsyncIterator[T]: ...
+    async def close(self) -> None: ...
+
+
+class AsyncRunner:
+    """Does what flows ask for. Tasks of one event loop may share it."""
+
+    def __init__(self, transport: AsyncTransport) -> None:
+        self.transport = transport
+
+    async def run(self, flow: Flow[T], deadline: Deadline) -> T:
+        """Does what a flow asks for until it returns."""
+        try:
+            action = next(flow)
+            while True:
+                try:
+                    value = await self._do(action, deadline)
+                except BaseException as error:  # an interrupt too: the flow cleans up
+                    action = flow.throw(error)
+                else:
+                    action = flow.send(value)
+        except StopIteration as done:
+            result: T = done.value
+            return result
+
+    async def stream(
+        self,
+        exchange: Exchange[T | None],
+        recover: Callable[[TritonError, bool, Deadline], Flow[Exchange[T | None]]],
+        timeout: float | None,
+    ) -> AsyncIterator[T]:
+        """The replies to one request that have a content; see `Runner.stream`."""
+        final = False
+        while True:
+            parts = self.transport.stream(exchange, timeout)
+            try:
+                async for part in parts:
+                    final = True
+                    if part is not None:
+                        yield part
+                return
+            except TritonError as error:
+                from tritonsmith_client._core.hints import completed  # for calls that failed only
+
+                completed(error, exchange.what)
+                deadline = Deadline(timeout)
+                exchange = await self.run(recover(error, final, deadline), deadline)
+                final = True
+            finally:
+                await parts.aclose()  # type: ignore[attr-defined]  # an async generator
+
+    def submit(
+        self, start: Callable[[Deadline], Flow[T]], budget: float | None
+    ) -> asyncio.Future[T]:
+        """Runs a flow in a task; its time counts from now."""
+        deadline = Deadline(budget)
+        return asyncio.ensure_future(self.run(start(deadline), deadline))
+
+    async def close(self) -> None:
+        await self.transport.close()
+
+    async def _do(self, action: Action, deadline: Deadline) -> Any:
+        if isinstance(action, Exchange):
+            return await self.transport.send(action, deadline)
+        if isinstance(action, Sleep):
+            return await asyncio.sleep(action.seconds)
+        if isinstance(action, Hedge):
+            from tritonsmith_client._sync.hedge import async_race
+
+            return await async_race(self.transport.send, action, deadline)
+        tasks = [asyncio.ensure_future(self.run(flow, deadline)) for flow in action.flows]
+        try:
+            return await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()

@@ -1,0 +1,1 @@
+"""The command `tritonsmith`: parse, call, print."""

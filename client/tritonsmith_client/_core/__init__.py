@@ -1,0 +1,1 @@
+"""What both clients decide, without I/O: flows, retries, batching, checks of arguments."""

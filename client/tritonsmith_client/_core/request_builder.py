@@ -1,0 +1,306 @@
+"""From bound arrays to requests: checked once for each set of shapes, then only filled in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tritonsmith_client._core.input_checks import check_classes, check_outputs, check_tensors
+from tritonsmith_client._exchange.exchange import (
+    Exchange,
+    InferCall,
+    InputTensor,
+    Prepared,
+    Repeat,
+    RequestedOutput,
+)
+from tritonsmith_client._protocol.options import Options
+from tritonsmith_client._protocol.protocol import WireProtocol
+from tritonsmith_client._shared_memory.transfer import OutputSizes, Placement, Sharing, place
+from tritonsmith_client._values.buffers import Array, Buffer, is_plain, wire_buffer
+from tritonsmith_client._values.metadata import ModelConfig, ModelMetadata, Result
+from tritonsmith_client._values.regions import memory_parameters
+from tritonsmith_client.dtypes import DataType
+
+if TYPE_CHECKING:
+    from tritonsmith_client._shared_memory.pool import Lease
+
+__all__ = ["Layout", "Plan", "Ready", "RequestBuilder", "Signature"]
+
+_PLANS = 256
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What the server said about a model; calls are checked against it."""
+
+    metadata: ModelMetadata
+    config: ModelConfig
+
+
+@dataclass(eq=False)
+class Plan:
+    """A checked combination of options, names, data types and shapes.
+
+    Attributes:
+        tensors: data type and shape of each input by name.
+        prepared: the request without its bytes; None where it depends on the tensors' contents,
+            as the sizes of strings do.
+        direct: the arrays' memory is what is sent, if they are contiguous.
+        outputs: the sizes of the outputs of the last such request; None before the first.
+        layout: where tensors lie that travel through shared memory.
+        failed: shared memory failed for the last of these requests.
+        inline: it failed twice and is not tried again.
+        small: it has too little to share.
+    """
+
+    tensors: dict[str, tuple[DataType, tuple[int, ...]]]
+    prepared: Prepared | None
+    direct: bool = False
+    outputs: OutputSizes | None = None
+    layout: Layout | None = None
+    failed: bool = False
+    inline: bool = False
+    small: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """Where the tensors of a plan's requests lie in regions of shared memory.
+
+    Attributes:
+        requests: the request for each region, by its name.
+    """
+
+    plan: Plan
+    placement: Placement
+    requests: dict[str, Prepared]
+
+
+@dataclass(slots=True, eq=False)
+class _Alike:
+    """What the arrays of a call have to be for its plan to be this one."""
+
+    options: Options
+    described: list[tuple[np.dtype[Any], tuple[int, ...]]]
+    plan: Plan
+
+    def buffers(self, args: tuple[Any, ...]) -> list[Buffer] | None:
+        """The arrays' bytes if they are alike and contiguous."""
+        if len(args) != len(self.described):
+            return None
+        found: list[Buffer] = []
+        for value, (dtype, shape) in zip(args, self.described):  # noqa: B905  # costs as much again
+            if type(value) is not np.ndarray or value.dtype is not dtype or value.shape != shape:
+                return None
+            view = memoryview(value)  # type: ignore[arg-type]  # as in tensors.flat_view
+            if not view.c_contiguous:
+                return None
+            found.append(view.cast("B"))
+        return found
+
+
+@dataclass(slots=True, eq=False)  # made for each call, and a frozen one takes thrice as long
+class Ready:
+    """Arrays that fit a model, as they go over the wire."""
+
+    plan: Plan
+    arrays: Mapping[str, Array]
+    wire: list[tuple[Buffer, int]]
+
+    @property
+    def sizes(self) -> list[int]:
+        return [size for _, size in self.wire]
+
+    @property
+    def buffers(self) -> list[Buffer]:
+        return [buffer for buffer, _ in self.wire]
+
+
+class RequestBuilder:
+    """Requests to one version of one model with one signature. Threads may share it."""
+
+    def __init__(
+        self,
+        protocol: WireProtocol,
+        name: str,
+        version: str,
+        signature: Signature,
+        sharing: Sharing | None = None,
+    ) -> None:
+        """Args: sharing: for what may travel through shared memory."""
+        self.signature = signature
+        self._sharing = sharing
+        self._protocol = protocol
+        self._name = name
+        self._version = version
+        self._plans: dict[Any, Plan] = {}
+        self._last: _Alike | None = None  # with arrays by position: the next call is often alike
+        self._names = tuple(tensor.name for tensor in signature.metadata.inputs)
+
+    def direct(
+        self, args: tuple[Any, ...], named: Mapping[str, Any], options: Options
+    ) -> Exchange[Result] | None:
+        """The request for arrays that look like those of an earlier one, so that nothing is left
+        to check; None for all others. A call takes half the time this way."""
+        last, buffers = self._last, None
+        if last is not None and not named and last.options is options:
+            buffers = last.buffers(args)
+        if last is None or buffers is None:
+            last = self._direct_plan(args, named, options)
+            buffers = None if last is None else last.buffers((*args, *named.values()))
+        if last is None or buffers is None:
+            return None
+        plan = last.plan
+        assert plan.prepared is not None
+        sharing = self._sharing
+        if sharing is None or plan.inline or plan.small:
+            return plan.prepared.exchange(buffers, options.headers)
+        layout = plan.layout
+        if layout is not None and not plan.failed:
+            lease = sharing.idle(layout.placement.size)
+            if lease is not None:
+                return self.shared(layout, lease, buffers, options)
+        return plan.prepared.exchange(buffers, options.headers) if sharing.off else None
+
+    def _direct_plan(
+        self, args: tuple[Any, ...], named: Mapping[str, Any], options: Options
+    ) -> _Alike | None:
+        if not options.plain:
+            return None
+        pairs = [*zip(self._names, args, strict=False), *named.items()]
+        if len(pairs) != len(args) + len(named):
+            return None
+        for _, value in pairs:
+            if type(value) is not np.ndarray:
+                return None
+        described = tuple([(name, a.dtype, a.shape) for name, a in pairs])
+        plan = self._plans.get((described, options.key))
+        if plan is None or not plan.direct:
+            return None
+        last = _Alike(options, [(array.dtype, array.shape) for _, array in pairs], plan)
+        if not named:
+            self._last = last
+        return last
+
+    def ready(self, arrays: dict[str, Array], options: Options) -> Ready:
+        """Checks arrays. Raises InputError for what does not fit."""
+        plan = self._plan(arrays, options)
+        tensors = plan.tensors
+        wire = [wire_buffer(array, tensors[name][0], name) for name, array in arrays.items()]
+        return Ready(plan, arrays, wire)
+
+    def inline(self, ready: Ready, options: Options) -> Exchange[Result]:
+        """The request with its tensors inside."""
+        prepared = ready.plan.prepared
+        if prepared is None:
+            prepared = self._prepare(ready.plan.tensors, ready.sizes, options)
+        affinity = None if options.sequence is None else options.sequence.id
+        return prepared.exchange(ready.buffers, options.headers, affinity)
+
+    def layout(self, ready: Ready, outputs: OutputSizes) -> Layout:
+        """Where its tensors lie in a region, with outputs of these sizes."""
+        plan = ready.plan
+        if plan.layout is not None:
+            return plan.layout
+        layout = Layout(plan, place(ready.sizes, outputs), {})
+        if plan.prepared is not None:  # the sizes of strings differ each time
+            plan.layout = layout
+        return layout
+
+    def shared(
+        self, layout: Layout, lease: Lease, buffers: list[Buffer], options: Options
+    ) -> Exchange[Result]:
+        """The request whose tensors lie in shared memory, to which the inputs are copied here."""
+        lease.layout = layout
+        region = lease.region.name
+        prepared = layout.requests.get(region)
+        if prepared is None:
+            call = self._shared_call(layout, options, region)
+            prepared = self._protocol.prepare(call, Repeat.UNEXECUTED)
+            if len(layout.requests) >= _PLANS:
+                layout.requests.clear()
+            layout.requests[region] = prepared
+        memory = lease.region.bytes
+        for buffer, (start, end) in zip(buffers, layout.placement.inputs):  # noqa: B905  # quicker
+            memory[start:end] = buffer
+        exchange = prepared.exchange((), options.headers)
+        exchange.lease = lease
+        return exchange
+
+    def _plan(self, arrays: dict[str, Array], options: Options) -> Plan:
+        described = tuple([(name, a.dtype, a.shape) for name, a in arrays.items()])
+        key = (described, options.key)
+        once = options.sequence is not None or bool(options.id)  # never the same request again
+        plan = None if once else self._plans.get(key)
+        if plan is None:
+            plan = self._new_plan(arrays, options)
+            if not once:
+                if len(self._plans) >= _PLANS:
+                    self._plans.clear()
+                self._plans[key] = plan
+        return plan
+
+    def _new_plan(self, arrays: Mapping[str, Array], options: Options) -> Plan:
+        metadata, config = self.signature.metadata, self.signature.config
+        types = check_tensors(metadata, config, arrays)
+        check_outputs(metadata, options.outputs)
+        if options.classes:
+            check_classes(metadata, options.outputs)
+        tensors = {name: (types[name], array.shape) for name, array in arrays.items()}
+        if any(dtype.wire == "BYTES" for dtype in types.values()):
+            return Plan(tensors, None)
+        prepared = self._prepare(tensors, [array.nbytes for array in arrays.values()], options)
+        return Plan(tensors, prepared, direct=all(map(is_plain, arrays.values())))
+
+    def _prepare(
+        self,
+        tensors: Mapping[str, tuple[DataType, tuple[int, ...]]],
+        sizes: list[int],
+        options: Options,
+    ) -> Prepared:
+        inputs = tuple(
+            InputTensor(name, dtype.wire, shape, size)
+            for (name, (dtype, shape)), size in zip(tensors.items(), sizes, strict=True)
+        )
+        repeat = Repeat.UNEXECUTED if options.sequence is None else Repeat.NEVER
+        return self._protocol.prepare(self._call(inputs, self._wanted(options), options), repeat)
+
+    def _shared_call(self, layout: Layout, options: Options, region: str) -> InferCall:
+        tensors, placement = layout.plan.tensors.items(), layout.placement
+        inputs = tuple(
+            InputTensor(
+                name, dtype.wire, shape, end - start, memory_parameters(region, start, end - start)
+            )
+            for (name, (dtype, shape)), (start, end) in zip(tensors, placement.inputs, strict=True)
+        )
+        outputs = tuple(
+            RequestedOutput(
+                name,
+                memory_parameters(region, *placement.outputs[name])
+                if name in placement.outputs
+                else {},
+            )
+            for name in options.outputs
+            or [tensor.name for tensor in self.signature.metadata.outputs]
+        )
+        return self._call(inputs, outputs, options)
+
+    def _call(
+        self,
+        inputs: tuple[InputTensor, ...],
+        outputs: tuple[RequestedOutput, ...],
+        options: Options,
+    ) -> InferCall:
+        parameters = options.wire_parameters()
+        return InferCall(self._name, self._version, inputs, outputs, options.id, parameters)
+
+    def _wanted(self, options: Options) -> tuple[RequestedOutput, ...]:
+        names = options.outputs
+        if not options.classes:
+            return tuple(RequestedOutput(name) for name in names)
+        names = names or tuple(tensor.name for tensor in self.signature.metadata.outputs)
+        return tuple(RequestedOutput(name, {"classification": options.classes}) for name in names)

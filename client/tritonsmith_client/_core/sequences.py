@@ -1,0 +1,62 @@
+"""The flags that requests of a sequence carry."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from tritonsmith_client._core.arguments import checked
+from tritonsmith_client._protocol.options import SequenceStep
+from tritonsmith_client.errors import InputError
+
+__all__ = ["SequenceState", "sequence_id"]
+
+
+def sequence_id(wanted: int | str | None, model: str) -> int | str:
+    """The id to use; a random one where none is given, so that processes do not collide.
+
+    Raises:
+        InputError: it is none, or means "no sequence" to the server, as 0 and '' do.
+    """
+    if wanted is None:
+        return int.from_bytes(os.urandom(7), "little") + 1
+    found: int | str = checked("sequence id", wanted, model=model)
+    return found
+
+
+class SequenceState:
+    """Where a sequence stands: the first request starts it, and one has to end it."""
+
+    def __init__(self, id: int | str) -> None:
+        self.id = id
+        self.streaming = False  # the responses to a request are still being read
+        self._started = False
+        self._ended = False
+        self._last: tuple[tuple[Any, ...], Mapping[str, Any]] | None = None
+
+    def step(self, end: bool) -> SequenceStep:
+        """The flags of the next request. Raises InputError after the end, and within a stream."""
+        if self._ended:
+            raise InputError(f"the sequence {self.id!r} has ended: begin another one")
+        if self.streaming:
+            raise InputError(
+                f"the sequence {self.id!r} still streams: read its responses, or close() the "
+                "stream, before the next request"
+            )
+        return SequenceStep(self.id, not self._started, end)
+
+    def done(self, step: SequenceStep, args: tuple[Any, ...], named: Mapping[str, Any]) -> None:
+        """Takes note of a request that succeeded, or whose first response came."""
+        self._started = True
+        self._ended = step.end
+        self._last = (args, named)
+
+    def farewell(self) -> tuple[tuple[Any, ...], Mapping[str, Any]] | None:
+        """The inputs to send with the end flag when nobody has ended the sequence.
+
+        The server keeps a slot for a sequence until it has seen its end, and takes the flag only
+        with a whole request: the last one is sent once more, and its result is dropped.
+        """
+        self.streaming = False  # whoever still reads is told of the end
+        return self._last if self._started and not self._ended else None

@@ -1,0 +1,191 @@
+"""What crosses the seam between the core, which does no I/O, and the transports, which do nothing
+else: exchanges, and the flows that yield them.
+
+A flow is a generator that yields actions and is sent their results; a sync and an async driver
+each run the same flows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from tritonsmith_client._values.buffers import Buffer
+from tritonsmith_client._values.metadata import Parameter, Result
+
+if TYPE_CHECKING:
+    from tritonsmith_client._shared_memory.pool import Lease
+
+__all__ = [
+    "Action",
+    "Asked",
+    "Exchange",
+    "Flow",
+    "Gather",
+    "Headers",
+    "Hedge",
+    "InferCall",
+    "InputTensor",
+    "Prepared",
+    "Repeat",
+    "RequestedOutput",
+    "Sleep",
+    "T",
+]
+
+T = TypeVar("T")
+Headers = tuple[tuple[str, str], ...]
+
+
+class Repeat(Enum):
+    """When a request may be sent again after a failure."""
+
+    ALWAYS = "it only reads"
+    UNEXECUTED = "when it surely was not executed"
+    UNCONNECTED = "when there was no connection: the server's own answer is final"
+    NEVER = "it is part of a sequence or a stream"
+
+
+class Asked(str):
+    """What is asked of a server, as messages name it: ``"loading model 'resnet50'"``.
+
+    Attributes:
+        model: the model that it is about, if any.
+        remedy: what to do if this fails, where the kind of failure does not tell.
+    """
+
+    model: str | None
+    remedy: str
+
+    def __new__(cls, what: str, model: str = "", remedy: str = "") -> Asked:
+        asked = super().__new__(cls, what)
+        asked.model = model or None
+        asked.remedy = remedy
+        return asked
+
+
+@dataclass(slots=True, eq=False)  # made for each call, and a frozen one takes thrice as long
+class Exchange(Generic[T]):
+    """One request and how to read its reply.
+
+    Attributes:
+        what: for messages.
+        route: the gRPC method path, or the HTTP request line and the headers that belong to the
+            request, up to but without the empty line.
+        body: buffers to send one after the other.
+        parse: makes a value of the reply: of its bytes for gRPC, of an ``HttpReply`` for HTTP.
+        repeat: when it may be sent again.
+        headers: extra HTTP headers or gRPC metadata.
+        affinity: requests with the same one go to the same server.
+        tried: the servers that it was sent to, and that the next attempt leaves out if it can.
+        lease: the shared memory in which its tensors lie.
+    """
+
+    what: Asked
+    route: str | bytes
+    body: Sequence[Buffer]
+    parse: Callable[[Any], T]
+    repeat: Repeat = Repeat.ALWAYS
+    headers: Headers = ()
+    affinity: Hashable = None
+    tried: set[Hashable] | None = None
+    lease: Lease | None = None
+
+
+@dataclass(frozen=True)
+class Sleep:
+    """Wait so many seconds."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Gather:
+    """Run these flows side by side; the result is a list of theirs, in the same order."""
+
+    flows: Sequence[Flow[Any]]
+
+
+@dataclass(frozen=True)
+class Hedge:
+    """Send a request, and again if there is no answer after so many seconds.
+
+    The first good answer counts, and the other attempt is cancelled. If one fails, the other may
+    still succeed.
+    """
+
+    exchange: Exchange[Any]
+    delay: float
+
+    @property
+    def what(self) -> Asked:
+        return self.exchange.what
+
+    @property
+    def repeat(self) -> Repeat:
+        return self.exchange.repeat
+
+
+Action = Exchange[Any] | Sleep | Gather | Hedge
+Flow = Generator[Action, Any, T]
+
+
+@dataclass(frozen=True)
+class InputTensor:
+    """An input as it is described on the wire; size in bytes."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    size: int
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RequestedOutput:
+    name: str
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class InferCall:
+    """An inference request without its tensors' contents."""
+
+    model: str
+    version: str
+    inputs: tuple[InputTensor, ...]
+    outputs: tuple[RequestedOutput, ...] = ()
+    id: str = ""
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+
+    @property
+    def shared_outputs(self) -> frozenset[str]:
+        """The outputs that are to be written to shared memory."""
+        return frozenset(o.name for o in self.outputs if "shared_memory_region" in o.parameters)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An inference request that lacks only the tensors' bytes: made once per set of shapes.
+
+    Attributes:
+        framing: what precedes each input's bytes.
+    """
+
+    what: Asked
+    route: str | bytes
+    framing: tuple[bytes, ...]
+    parse: Callable[[Any], Result]
+    repeat: Repeat = Repeat.UNEXECUTED
+
+    def exchange(
+        self, buffers: Sequence[Buffer], headers: Headers = (), affinity: Hashable = None
+    ) -> Exchange[Result]:
+        if len(buffers) == 1:
+            body: list[Buffer] = [self.framing[0], buffers[0]]
+        else:
+            body = [piece for pair in zip(self.framing, buffers, strict=False) for piece in pair]
+            body += self.framing[len(buffers) :]
+        return Exchange(self.what, self.route, body, self.parse, self.repeat, headers, affinity)

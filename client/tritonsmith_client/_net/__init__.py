@@ -1,0 +1,1 @@
+"""Addresses, deadlines, headers, and how a connection is to be made."""

@@ -1,0 +1,145 @@
+"""How to reach a server: address, credentials, headers and compression, as one value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tritonsmith_client._core.arguments import checked, checked_instance
+from tritonsmith_client._exchange.exchange import Headers
+from tritonsmith_client._net.address import Address
+from tritonsmith_client.errors import InputError
+
+if TYPE_CHECKING:
+    import ssl
+
+__all__ = ["KEEPALIVE", "TLS", "HeaderSource", "Link", "make_link"]
+
+HeaderSource = Mapping[str, str] | Callable[[], Mapping[str, str]]
+# gRPC servers, Triton among them, end a connection that pings them more often than every 300 s.
+KEEPALIVE = 330.0
+
+
+@dataclass(frozen=True)
+class TLS:
+    """Certificates for ``grpcs://`` and ``https://``, as paths of PEM files.
+
+    Attributes:
+        ca: who is trusted; the system's authorities if None.
+        certificate, key: the client's own, for servers that ask for it (mTLS).
+        server_name: the name in the server's certificate, if not the one in the URL.
+    """
+
+    ca: str | Path | None = None
+    certificate: str | Path | None = None
+    key: str | Path | None = None
+    server_name: str | None = None
+
+    def __post_init__(self) -> None:
+        for option in ("ca", "certificate", "key", "server_name"):
+            checked(option, getattr(self, option), "TLS")
+        if (self.certificate is None) != (self.key is None):
+            raise InputError("TLS needs certificate and key together, or neither")
+
+    def context(self, *protocols: str) -> ssl.SSLContext:
+        """For sockets of our own; ``protocols`` are offered by ALPN.
+
+        Raises InputError where a file cannot be read or is no PEM.
+        """
+        import ssl  # not needed in the clear
+
+        try:
+            context = ssl.create_default_context(cafile=None if self.ca is None else str(self.ca))
+            if self.certificate is not None and self.key is not None:
+                context.load_cert_chain(str(self.certificate), str(self.key))
+        except OSError as exc:  # ssl.SSLError is one
+            raise InputError(f"the TLS certificates cannot be read: {exc} ({self})") from exc
+        if protocols:
+            context.set_alpn_protocols(protocols)
+        return context
+
+    def pem(self) -> tuple[bytes | None, bytes | None, bytes | None]:
+        """For gRPC: the contents of ca, key and certificate. Raises InputError."""
+        self.context()  # grpcio would say nothing of a file that is no PEM
+        ca, key, certificate = (
+            None if path is None else Path(path).read_bytes()
+            for path in (self.ca, self.key, self.certificate)
+        )
+        return ca, key, certificate
+
+
+@dataclass(frozen=True)
+class Link:
+    """
+    Attributes:
+        headers: sent with each call, besides host and user agent.
+        hook: called before each call for more headers, such as a token that expires.
+        tls: None for connections in the clear.
+        compression: of requests, ``"gzip"`` or ``"deflate"``; responses come back likewise.
+        keepalive: seconds of silence after which the other side is asked whether it is there.
+        http2: who speaks HTTP/2 for gRPC, ``"grpcio"`` or ``"own"``.
+        host: what the server is asked for (over gRPC, the authority), if not the address.
+        user_agent: what the client calls itself, if not what it does by default.
+    """
+
+    address: Address
+    headers: Headers = ()
+    hook: Callable[[], Mapping[str, str]] | None = None
+    tls: TLS | None = None
+    compression: str | None = None
+    keepalive: float | None = KEEPALIVE
+    http2: str = "grpcio"
+    host: str = ""
+    user_agent: str = ""
+
+    @property
+    def authority(self) -> str:
+        """What the Host header says, and ``:authority`` in HTTP/2."""
+        return self.host or ("localhost" if self.address.unix else self.address.target)
+
+    def call_headers(self, headers: Headers) -> Headers:
+        """The headers of one call, without the fixed ones."""
+        if self.hook is None:
+            return headers
+        return (*headers, *checked("headers", self.hook(), "the function given as headers"))
+
+    def metadata(self, headers: Headers) -> Headers:
+        """All headers of one call, for gRPC."""
+        if self.hook is None and not headers:
+            return self.headers
+        return self.headers + self.call_headers(headers)
+
+
+def make_link(
+    address: Address,
+    headers: HeaderSource | None,
+    tls: TLS | None,
+    compression: str | None,
+    keepalive: float | None = KEEPALIVE,
+    http2: str = "grpcio",
+) -> Link:
+    """Raises InputError for what makes no sense, alone or together."""
+    where = "the client"
+    if tls is not None:
+        checked_instance(TLS, "tls", tls, where)
+        if not address.tls:
+            message = f"TLS was given for {address}, which has none: use grpcs:// or https://"
+            raise InputError(message)
+    checked("compression", compression, where)
+    checked("http2", http2, where)
+    hook = headers if callable(headers) else None
+    named = {} if headers is None or callable(headers) else headers
+    fixed = dict(checked("headers of all calls", named, where))
+    return Link(
+        address=address,
+        hook=hook,
+        tls=(tls or TLS()) if address.tls else None,
+        compression=compression,
+        keepalive=checked("keepalive", keepalive, where),
+        http2=http2,
+        host=fixed.pop("host", ""),
+        user_agent=fixed.pop("user-agent", ""),
+        headers=tuple(fixed.items()),
+    )

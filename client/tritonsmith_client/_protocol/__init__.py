@@ -1,0 +1,1 @@
+"""Triton's protocol as values: requests, answers and administration, over HTTP or gRPC."""

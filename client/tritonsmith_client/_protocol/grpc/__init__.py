@@ -1,0 +1,1 @@
+"""The protocol in gRPC: protobuf messages, written and read by hand where it counts."""

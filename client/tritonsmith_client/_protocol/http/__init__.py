@@ -1,0 +1,1 @@
+"""The protocol in HTTP: JSON heads and binary tensors."""

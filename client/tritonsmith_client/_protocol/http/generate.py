@@ -1,0 +1,161 @@
+"""Streams over HTTP: Triton's generate extension, whose events carry JSON. No I/O.
+
+JSON says less than tensors do: shapes have to be known from the model's metadata, FP16 and BF16
+have no form, strings are text. What does not survive that is refused, not guessed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from tritonsmith_client._http.reader import HttpResponseReader
+from tritonsmith_client._protocol.http.infer import HttpReply, array_from_json
+from tritonsmith_client._protocol.options import Options
+from tritonsmith_client._values.buffers import Array
+from tritonsmith_client._values.metadata import ModelMetadata, Result, TensorMetadata
+from tritonsmith_client.errors import InputError, ResponseError
+
+if TYPE_CHECKING:
+    from tritonsmith_client._core.request_builder import Signature
+
+__all__ = ["StreamReader", "read_event", "stream_body"]
+
+_NO_JSON = ("FP16", "BF16")
+_USE_GRPC = "use a grpc:// address for streams of this model"
+
+
+def stream_body(
+    signature: Signature, arrays: Mapping[str, Array], options: Options
+) -> dict[str, Any]:
+    """The JSON of a request. Raises InputError for what it cannot carry."""
+    for name in ("priority", "queue_timeout", "classes", "sequence"):
+        if getattr(options, name):
+            raise InputError(f"a stream over HTTP takes no {name}; {_USE_GRPC}")
+    request: dict[str, Any] = {"id": options.id} if options.id else {}
+    if options.parameters:
+        request["parameters"] = dict(options.parameters)
+    batched = signature.config.max_batch_size > 0
+    for name, array in arrays.items():
+        wire = signature.metadata.input_by_name[name].dtype.wire
+        rows = array[0] if batched and array.ndim == 2 and len(array) == 1 else array
+        if wire in _NO_JSON or rows.ndim != 1 or (batched and rows is array):
+            raise InputError(
+                f"input '{name}' is {wire} {list(array.shape)}; over HTTP a stream takes one row "
+                f"of numbers or text, but no FP16 or BF16: {_USE_GRPC}",
+                name,
+            )
+        request[name] = _texts(rows, name) if wire == "BYTES" else rows.tolist()
+    return request
+
+
+def _texts(row: Array, name: str) -> list[str]:
+    try:
+        return [item if isinstance(item, str) else bytes(item).decode() for item in row.tolist()]
+    except (TypeError, UnicodeDecodeError) as exc:
+        raise InputError(
+            f"input '{name}' holds what is no text, which JSON cannot carry: {exc}; {_USE_GRPC}",
+            name,
+        ) from exc
+
+
+def read_event(
+    reply: HttpReply, what: str, metadata: ModelMetadata, options: Options
+) -> Result | None:
+    """The result in an event.
+
+    Raises:
+        StatusError: it is an error; see `stream_error`. Triton gives whatever a model says first
+            the status 400, and what it says later none.
+        ResponseError: it is no event.
+    """
+    error = reply.error(what)
+    if error is not None and not is_event(reply.headers):
+        raise error
+    try:
+        said = json.loads(bytes(reply.body))
+        if "error" in said:
+            from tritonsmith_client._protocol.stream_errors import (
+                stream_error,  # for calls that failed only
+            )
+
+            status = "" if error is None else f"HTTP {reply.status}"
+            raise stream_error(what, status, str(said["error"]))
+        wanted = options.outputs or [tensor.name for tensor in metadata.outputs]
+        outputs = {
+            tensor.name: _array(tensor, said.pop(tensor.name))
+            for tensor in metadata.outputs
+            if tensor.name in said
+        }
+        model, version, id = (
+            str(said.pop(key, "")) for key in ("model_name", "model_version", "id")
+        )
+        given = {name: array for name, array in outputs.items() if name in wanted}
+        return Result(given, model, version, id, said)
+    except (ValueError, TypeError, AttributeError, OverflowError) as exc:
+        raise ResponseError(f"{what}: no event of a stream: {reply.text()[:200]!r}") from exc
+
+
+def is_event(headers: Mapping[str, str]) -> bool:
+    """Whether a response with these headers is a stream of events."""
+    return headers.get("content-type", "").startswith("text/event-stream")
+
+
+def _array(tensor: TensorMetadata, data: Any) -> Array:
+    """An output in the shape that the metadata let expect; in one axis where they do not."""
+    flat = array_from_json(data if isinstance(data, list) else [data], tensor.dtype, (-1,))
+    shape = list(tensor.shape)
+    if shape.count(-1) > 1:
+        shape[0] = 1  # one row was sent
+    known = math.prod(axis for axis in shape if axis >= 0)
+    if shape.count(-1) == 1 and known and flat.size % known == 0:
+        shape[shape.index(-1)] = flat.size // known
+    fits = -1 not in shape and math.prod(shape) == flat.size
+    return flat.reshape(shape) if fits else flat
+
+
+class StreamReader:
+    """The events of one HTTP response, as they come; or the whole of a response that has none.
+
+    Attributes:
+        done: nothing more will come.
+    """
+
+    def __init__(self) -> None:
+        self._http = HttpResponseReader()
+        self._text = b""
+        self.done = False
+
+    def feed(self, data: bytes | memoryview) -> list[HttpReply]:
+        """What has become complete with this; no data stands for the end of the stream.
+
+        Raises:
+            ResponseError: this is no such response.
+            ConnectionResetError: it ends too early.
+        """
+        rest = memoryview(data)
+        if not rest and not self._http.ended():
+            raise ConnectionResetError("the server closed the connection")
+        self.done = not rest or self._http.feed(rest)
+        return self._events()
+
+    def _events(self) -> list[HttpReply]:
+        if not is_event(self._http.headers):
+            return [self._http.reply()] if self.done else []
+        self._text += self._http.take()
+        # A line may end with CR, LF or both; a CR at the end may be half of both.
+        text = self._text.replace(b"\r\n", b"\n")
+        *blocks, self._text = text.split(b"\n\n")
+        if self.done:
+            blocks.append(self._text)
+        events = [b"\n".join(_data(block)) for block in blocks]
+        status, headers = self._http.status, self._http.headers
+        return [HttpReply(status, headers, memoryview(event)) for event in events if event]
+
+
+def _data(block: bytes) -> list[bytes]:
+    """The data lines of an event; comments and other fields are left out."""
+    fields = (line.partition(b":") for line in block.split(b"\n"))
+    return [value.removeprefix(b" ") for name, _, value in fields if name == b"data"]

@@ -1,0 +1,198 @@
+"""Shared memory of this host: regions, and leases of them that end with the arrays on them."""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import threading
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tritonsmith_client._shared_memory.region_names import is_abandoned, region_name
+from tritonsmith_client._values.buffers import Array
+
+__all__ = ["Lease", "Region", "RegionPool", "clear_folder"]
+
+_FOLDER = Path("/dev/shm")
+
+
+class Region:
+    """A block of shared memory. Its name disappears with `unlink`, the memory with the object."""
+
+    def __init__(self, size: int) -> None:
+        """Raises OSError where there is no shared memory, or not enough of it."""
+        self.name = region_name()
+        self.size = size
+        path = _FOLDER / self.name
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(descriptor, 0, size)  # a full /dev/shm is an error now, not SIGBUS
+            flags = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
+            self.map = mmap.mmap(descriptor, size, flags)
+        except BaseException:
+            self.unlink()
+            raise
+        finally:
+            os.close(descriptor)
+        self.bytes = memoryview(self.map)
+
+    @property
+    def key(self) -> str:
+        return "/" + self.name
+
+    def unlink(self) -> None:
+        """Takes the name away; whoever has mapped the region keeps it."""
+        with contextlib.suppress(OSError):
+            (_FOLDER / self.name).unlink()
+
+
+class RegionPool:
+    """Regions that are registered with the server and not in use. Threads may share it.
+
+    Attributes:
+        dropped: those that the server may let go of as soon as it writes no more to them.
+    """
+
+    def __init__(self, limit: int) -> None:
+        """Args: limit: bytes of all regions together, those in use included."""
+        self._limit = limit
+        self._used = 0
+        self._idle: dict[int, deque[Region]] = {}  # by size; append and pop are atomic
+        self._names: set[str] = set()  # those that the server knows
+        self._old: set[str] = set()  # those that it may know
+        self.dropped: dict[str, int] = {}  # name and size of those that may still be written to
+        self._lock = threading.RLock()  # a lease may end at any time, also while this is held
+
+    def lease(self, size: int) -> Lease | None:
+        """An idle region of this size, if there is one."""
+        try:
+            return Lease(self, self._idle[size].pop())
+        except (KeyError, IndexError):
+            return None
+
+    def make(self, size: int) -> Lease | None:
+        """A new region; None where memory or the limit is used up."""
+        with self._lock:
+            # Others need shared memory too, a server's Python models above all.
+            if self._used + size > self._limit or size > _free() // 2:
+                return None
+            self._used += size
+        try:
+            region = Region(size)
+        except OSError:
+            self._release(size)
+            return None
+        self._names.add(region.name)
+        self._idle.setdefault(size, deque())
+        return Lease(self, region)
+
+    def give_back(self, region: Region) -> None:
+        if region.name in self._names:
+            self._idle[region.size].append(region)
+        else:  # the server has been told to forget it, or has done so itself
+            self._release(region.size)
+
+    def drop(self, region: Region) -> None:
+        """Forgets a region that may still be written to: it is never used again."""
+        with self._lock:
+            if region.name in self._names:
+                self._names.discard(region.name)
+                self.dropped[region.name] = region.size
+            else:
+                self._release(region.size)
+
+    def disown(self, region: Region) -> None:
+        """Takes note that the server did not take a region."""
+        with self._lock:
+            self._names.discard(region.name)
+            self._old.add(region.name)  # its answer may have been lost
+
+    def forget(self, name: str) -> None:
+        """Takes note that the server let go of a dropped region."""
+        with self._lock:
+            self._release(self.dropped.pop(name, 0))
+
+    def drain(self) -> list[str]:
+        """Empties the pool; the names that the server may know, of regions in use as well."""
+        self.reset()
+        names, self._old = list(self._old), set()
+        return names
+
+    def reset(self) -> None:
+        """No region is used again: the server may have forgotten them."""
+        with self._lock:
+            self._old |= self._names | self.dropped.keys()
+            self._names.clear()
+            for name in list(self.dropped):
+                self.forget(name)
+            for regions in list(self._idle.values()):
+                while regions:
+                    self._release(regions.pop().size)
+
+    def _release(self, size: int) -> None:
+        with self._lock:
+            self._used -= size
+
+
+class Lease:
+    """A region for one request and for the arrays of its result.
+
+    It goes back to the pool when the last of them is gone, but only if the server is done with it.
+
+    Attributes:
+        done: the server has answered and so writes no more.
+        layout: what lies where in the region; set by who uses it.
+    """
+
+    __slots__ = ("_pool", "done", "layout", "region")
+
+    def __init__(self, pool: RegionPool, region: Region) -> None:
+        self._pool = pool
+        self.region = region
+        self.done = False
+        self.layout: Any = None
+
+    def array(self, start: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        """An array on the region, which keeps the lease."""
+        if 0 in shape:
+            return np.empty(shape, dtype)
+        lent = _Lent(shape, dtype, self.region.map, start)
+        lent.lease = self
+        array: Array = lent.view(np.ndarray)
+        return array
+
+    def __del__(self) -> None:
+        if self.done:
+            self._pool.give_back(self.region)
+        else:
+            self._pool.drop(self.region)
+
+
+class _Lent(np.ndarray[Any, Any]):
+    """The base of an array on a region: it keeps the lease for as long as there are views of it."""
+
+    __slots__ = ("lease",)
+    lease: Lease
+
+
+def clear_folder() -> None:
+    """Takes away the names that processes left which were killed while they registered a region."""
+    names: list[str] = []
+    with contextlib.suppress(OSError):
+        names = [path.name for path in _FOLDER.iterdir()]
+    for name in filter(is_abandoned, names):
+        with contextlib.suppress(OSError):  # it may be another user's, or just gone
+            (_FOLDER / name).unlink()
+
+
+def _free() -> int:
+    """Bytes of shared memory that are left on this host."""
+    try:
+        status = os.statvfs(_FOLDER)
+    except OSError:
+        return 0
+    return status.f_bavail * status.f_frsize

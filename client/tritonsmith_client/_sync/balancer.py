@@ -1,0 +1,82 @@
+"""One transport for each of several servers; the balancer says which one takes a call."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+from tritonsmith_client._core.balancing import Balancer, addresses_of, is_server_fault
+from tritonsmith_client._exchange.exchange import Exchange
+from tritonsmith_client._net.address import Address
+from tritonsmith_client._net.deadline import Deadline
+from tritonsmith_client._sync.driver import Transport
+from tritonsmith_client.errors import TritonError
+
+__all__ = ["BalancedTransport"]
+
+T = TypeVar("T")
+
+
+class BalancedTransport:
+    """Threads may share it. Args: connect: makes the transport for one address."""
+
+    def __init__(self, balancer: Balancer, connect: Callable[[Address], Transport]) -> None:
+        self._balancer = balancer
+        self._connect = connect
+        self._transports: dict[Address, Transport] = {}
+        self._lock = threading.Lock()
+
+    def send(self, exchange: Exchange[T], deadline: Deadline) -> T:
+        """Sends a request to the server whose turn it is. Raises TritonError."""
+        self._refresh()
+        address = self._balancer.pick(exchange.affinity, exchange.tried)
+        try:
+            reply = self._transport(address).send(exchange, deadline)
+        except TritonError as error:
+            if is_server_fault(error):
+                self._balancer.failed(address)
+            raise
+        self._balancer.worked(address)
+        return reply
+
+    def stream(self, exchange: Exchange[T], timeout: float | None) -> Iterator[T]:
+        """The replies to one request, from the server whose turn it is. Raises TritonError."""
+        self._refresh()
+        address = self._balancer.pick(exchange.affinity)
+        try:
+            yield from self._transport(address).stream(exchange, timeout)
+
+        except TritonError as error:
+            if is_server_fault(error):
+                self._balancer.failed(address)
+            raise
+        self._balancer.worked(address)
+
+    def close(self) -> None:
+        for transport in list(self._transports.values()):
+            transport.close()
+
+    def _refresh(self) -> None:
+        if self._balancer.due():
+            for gone in self._balancer.update(self._look_up()):
+                transport = self._transports.pop(gone, None)
+                if transport is not None:
+                    transport.close()
+
+    def _look_up(self) -> list[Address]:
+        found: list[Address] = []
+        for name in self._balancer.names:
+            with contextlib.suppress(OSError):
+                entries = socket.getaddrinfo(name.host, name.port, type=socket.SOCK_STREAM)
+                found += addresses_of(name, entries)
+        return found
+
+    def _transport(self, address: Address) -> Transport:
+        with self._lock:
+            transport = self._transports.get(address)
+            if transport is None:
+                transport = self._transports[address] = self._connect(address)
+            return transport

@@ -1,0 +1,287 @@
+"""The synchronous client."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from types import EllipsisType, TracebackType
+from typing import TYPE_CHECKING, Any
+
+from tritonsmith_client._core.arguments import checked
+from tritonsmith_client._core.balancing import Balancer
+from tritonsmith_client._core.client import ClientCore
+from tritonsmith_client._core.retries import Retry
+from tritonsmith_client._exchange.exchange import Exchange, T
+from tritonsmith_client._net.address import Address, parse_urls
+from tritonsmith_client._net.connection_config import KEEPALIVE, TLS, HeaderSource, Link, make_link
+from tritonsmith_client._protocol.options import Options
+from tritonsmith_client._sync.driver import Runner, Transport
+from tritonsmith_client._sync.model import Model
+from tritonsmith_client._values.metadata import ServerMetadata
+from tritonsmith_client.errors import TritonError
+
+if TYPE_CHECKING:
+    from tritonsmith_client._protocol.admin import IndexEntry, Metric, ModelStatistics, Setting
+    from tritonsmith_client._values.regions import Region, RegionStatus
+
+__all__ = ["Client", "transport"]
+
+_FAREWELL = 2.0  # seconds for telling the server to forget shared memory
+
+
+class Client:
+    """A connection to a Triton server. Threads may share it.
+
+        with Client("localhost:8001") as client:
+            resnet = client.model("resnet50")
+            logits = resnet(image)["logits"]
+
+    Args:
+        url: one server, or several that take turns: ``host:port`` or ``grpc://``, ``grpcs://``,
+            ``http://``, ``https://``, ``grpc+unix:///path``, ``http+unix:///path``.
+        timeout: seconds for a whole call, with its retries; None waits for ever. Triton before
+            release 25.04 may crash when a gRPC call ends early, as its answer is ready: give those
+            time enough, or call them over HTTP.
+        headers: sent with each call, e.g. ``{"authorization": "Bearer ..."}``, in ASCII; a function
+            that returns them is called before each call. ``host`` is the name that the server
+            is asked for (over gRPC, the authority), ``user-agent`` what the client is called.
+        tls: certificates for ``grpcs://`` and ``https://``; the system's authorities if None.
+        compression: ``"gzip"`` or ``"deflate"``, both ways. Slower except over slow networks.
+        keepalive: seconds of silence after which a connection is checked; None for never. gRPC
+            pings while a call is under way, and servers end connections that do so more often
+            than they allow, which for Triton is every 300 s
+            (``--grpc-http2-min-recv-ping-interval-without-data``). HTTP, and ``http2="own"``,
+            use TCP's keepalive.
+        http2: who speaks HTTP/2 for gRPC: ``"grpcio"``, or ``"own"``, which takes small calls half
+            the time. Streams go through grpcio either way.
+        resolve: look the name up and let all its addresses take turns, as for a headless service.
+        shared_memory: ``"auto"`` sends tensors of 64 KiB and more through shared memory where the
+            server is on this host and allows it (`--allow-client-shm=true` since release 26.04).
+            ``"off"`` where callers of that server must not see each other's tensors: whoever can
+            call it can ask it for what lies there.
+        retry: when to send again; ``Retry(attempts=1)`` never does.
+        workers: threads for ``submit`` and ``map``, started as they are needed.
+
+    Raises:
+        InputError: one of these makes no sense, or would be dropped. Nothing is sent before the
+            first call.
+    """
+
+    def __init__(
+        self,
+        url: str | Sequence[str] = "localhost:8001",
+        *,
+        timeout: float | None = 60.0,
+        headers: HeaderSource | None = None,
+        tls: TLS | None = None,
+        compression: str | None = None,
+        keepalive: float | None = KEEPALIVE,
+        http2: str = "grpcio",
+        resolve: bool = False,
+        shared_memory: str = "auto",
+        retry: Retry = Retry(),  # noqa: B008  # a frozen value
+        workers: int = 32,
+    ) -> None:
+        addresses = parse_urls(url)
+
+        def connect(address: Address = addresses[0]) -> Transport:
+            return transport(make_link(address, headers, tls, compression, keepalive, http2))
+
+        self._core = ClientCore(addresses, resolve, timeout, retry, shared_memory, workers, connect)
+
+        self._runner = Runner(_balanced(addresses, resolve, connect), self._core.workers)
+
+    def model(self, name: str, version: str | int = "") -> Model:
+        """A model, called like a function. Reads its metadata and configuration.
+
+        Args:
+            version: a number, as an int or a str; empty for the newest one that the server offers.
+
+        Raises:
+            InputError: the name is empty, or the version no number.
+            NotFoundError: the server has no such model, or it is not loaded.
+        """
+        deadline = self._core.deadline()
+        core = self._runner.run(self._core.model(name, version, deadline), deadline)
+        return Model(self._core, self._runner, core, Options())
+
+    def live(self) -> bool:
+        """Whether the server answers."""
+        return self._check(self._core.protocol.live())
+
+    def ready(self) -> bool:
+        """Whether the server takes requests."""
+        return self._check(self._core.protocol.ready())
+
+    def model_ready(self, name: str, version: str | int = "") -> bool:
+        """Whether a model takes requests; False too where there is none of that name."""
+        return self._check(self._core.model_ready(name, version))
+
+    def wait_ready(self, timeout: float | None = 60.0, models: Sequence[str] = ()) -> None:
+        """Waits until the server is ready or, if models are named, until each of them is.
+
+        Raises:
+            DeadlineExceededError: it took longer than that many seconds; says what was not ready.
+        """
+        deadline = self._core.deadline(checked("timeout", timeout, "client.wait_ready()"))
+        self._runner.run(self._core.wait_ready(models, deadline), deadline)
+
+    def metadata(self) -> ServerMetadata:
+        """The server's name, version and extensions."""
+        return self._ask(self._core.protocol.server_metadata())
+
+    def statistics(self, name: str = "", version: str | int = "") -> tuple[ModelStatistics, ...]:
+        """What models did since they were loaded.
+
+        Args:
+            name: all models if empty.
+            version: all versions if empty.
+        """
+        return self._ask(self._core.statistics(name, version))
+
+    def index(self, ready: bool = False) -> tuple[IndexEntry, ...]:
+        """The models in the server's repository. Args: ready: only those that are ready."""
+        return self._ask(self._core.index(ready))
+
+    def load(
+        self,
+        name: str,
+        config: Mapping[str, Any] | None = None,
+        files: Mapping[str, bytes] | None = None,
+        timeout: float | None = 300.0,
+    ) -> None:
+        """Loads a model, or loads it again (servers with ``--model-control-mode=explicit``).
+
+        Args:
+            config: a configuration to use instead of the model's own.
+            files: contents by path, e.g. ``{"1/model.onnx": ...}``; then a config is needed too.
+            timeout: seconds until it gives up; the server goes on loading.
+        """
+        exchange = self._core.load(name, config, files)
+        self._ask(exchange, checked("timeout", timeout, "client.load()"))
+
+    def unload(self, name: str, dependents: bool = False) -> None:
+        """Unloads a model. Args: dependents: the members of an ensemble too."""
+        self._ask(self._core.unload(name, dependents))
+
+    def trace_settings(
+        self, model: str = "", changes: Mapping[str, Any] | None = None
+    ) -> dict[str, Setting]:
+        """The trace settings of the server or of a model, after changes to them if any are given.
+
+        Args:
+            model: the server's own if empty.
+            changes: by name, a str or an int, for ``trace_level`` also a list of str; None goes
+                back to the server's own setting.
+
+        Raises:
+            InvalidArgumentError: the server has no such setting, or did not take a value.
+        """
+        return self._ask(self._core.trace_settings(model, changes))
+
+    def log_settings(self, changes: Mapping[str, Any] | None = None) -> dict[str, Setting]:
+        """The log settings of the server, after changes to them if any are given.
+
+        Args:
+            changes: by name: a bool for ``log_info``, ``log_warning`` and ``log_error``, an int for
+                ``log_verbose_level``, a str for ``log_format``.
+
+        Raises:
+            InvalidArgumentError: the server has no such setting, or did not take a value.
+        """
+        return self._ask(self._core.log_settings(changes))
+
+    def register(self, region: Region) -> None:
+        """Lets the server map a region: a `SystemRegion` or a `CudaRegion`.
+
+        Until `unregister`, or `close`. A server that is started anew has to be told again.
+
+        Raises:
+            InputError: the client has several servers.
+            StatusError: the server is on another host, or does not allow it.
+        """
+        deadline = self._core.deadline()
+        self._runner.run(self._core.register(region, deadline), deadline)
+
+    def unregister(self, region: Region) -> None:
+        """Has the server let go of a region."""
+        deadline = self._core.deadline()
+        self._runner.run(self._core.unregister(region, deadline), deadline)
+
+    def memory_status(self) -> tuple[RegionStatus, ...]:
+        """The regions that the server has registered, whoever made them."""
+        deadline = self._core.deadline()
+        return self._runner.run(self._core.memory_status(deadline), deadline)
+
+    def metrics(self, url: str | None = None) -> tuple[Metric, ...]:
+        """The samples of the server's Prometheus metrics.
+
+        Args:
+            url: where they are; port 8002 of the (first) server if left out.
+        """
+        from tritonsmith_client._protocol.http.admin import metrics_exchange
+
+        address = self._core.metrics_address(url)
+        runner = Runner(transport(make_link(address, None, None, None)), workers=1)
+        deadline = self._core.deadline()
+        try:
+            return runner.run(self._core.ask(metrics_exchange(address.path), deadline), deadline)
+        finally:
+            runner.close()
+
+    def close(self) -> None:
+        """Closes the connections; a later call raises ClosedError."""
+        if self._core.has_regions:
+            with contextlib.suppress(TritonError):
+                self._runner.run(self._core.farewell(), self._core.deadline(_FAREWELL))
+        self._runner.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Client({self._core.name!r})"
+
+    def _check(self, exchange: Exchange[bool]) -> bool:
+        return self._runner.run(self._core.check(exchange), self._core.deadline())
+
+    def _ask(self, exchange: Exchange[T], timeout: float | EllipsisType | None = ...) -> T:
+        deadline = self._core.deadline(timeout)
+        return self._runner.run(self._core.ask(exchange, deadline), deadline)
+
+
+def _balanced(
+    addresses: tuple[Address, ...], resolve: bool, connect: Callable[[Address], Transport]
+) -> Transport:
+    first = connect(addresses[0])  # shows at once what is wrong with the settings
+    if len(addresses) == 1 and not resolve:
+        return first
+    first.close()
+    from tritonsmith_client._sync.balancer import BalancedTransport
+
+    return BalancedTransport(Balancer(addresses, resolve), connect)
+
+
+def transport(link: Link) -> Transport:
+    """What reaches a server, by its protocol."""
+    if link.address.protocol == "grpc" and link.http2 == "own":
+        from tritonsmith_client._sync.http2 import (
+            Http2Transport,  # only the one that is used is imported
+        )
+
+        return Http2Transport(link)
+    if link.address.protocol == "grpc":
+        from tritonsmith_client._sync.grpc import GrpcTransport  # grpcio is not needed for HTTP
+
+        return GrpcTransport(link)
+    from tritonsmith_client._sync.http11 import HttpTransport
+
+    return HttpTransport(link)

@@ -1,0 +1,96 @@
+"""Two attempts at one request, of which the first good answer counts."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from tritonsmith_client._exchange.exchange import Exchange, Hedge
+from tritonsmith_client._net.deadline import CancellableDeadline, Deadline
+
+__all__ = ["async_race", "race"]
+
+_Outcome = tuple[Any, BaseException | None]
+
+
+def race(
+    send: Callable[[Exchange[Any], Deadline], Any],
+    submit: Callable[..., object],
+    hedge: Hedge,
+    deadline: Deadline,
+) -> Any:
+    """Runs the attempts in other threads. Raises what the first of them raises, if all fail.
+
+    Args:
+        submit: runs a function in another thread.
+        deadline: of both; cancelling it cancels them.
+    """
+    outcomes: SimpleQueue[_Outcome] = SimpleQueue()
+    racing: list[CancellableDeadline] = []
+
+    def attempt(own: CancellableDeadline) -> None:
+        try:
+            outcomes.put((send(hedge.exchange, own), None))
+        except BaseException as error:
+            outcomes.put((None, error))
+
+    def start() -> None:
+        racing.append(CancellableDeadline.like(deadline))
+        if isinstance(deadline, CancellableDeadline) and deadline.cancelled:
+            racing[-1].cancel()
+        submit(attempt, racing[-1])
+
+    def cancel() -> None:
+        for own in racing:
+            own.cancel()
+
+    failures: list[BaseException] = []
+    start()
+    try:
+        if isinstance(deadline, CancellableDeadline):
+            deadline.on_cancel(cancel)
+        while len(failures) < len(racing):
+            try:
+                value, error = outcomes.get(timeout=hedge.delay if len(racing) == 1 else None)
+            except Empty:
+                start()
+                continue
+            if error is None:
+                return value
+            failures.append(error)
+        raise failures[0]
+    finally:
+        cancel()
+        if isinstance(deadline, CancellableDeadline) and not deadline.cancelled:
+            deadline.on_cancel(None)
+
+
+async def async_race(
+    send: Callable[[Exchange[Any], Deadline], Awaitable[Any]], hedge: Hedge, deadline: Deadline
+) -> Any:
+    """As `race`, with tasks instead of threads."""
+    import asyncio  # a synchronous client does without
+
+    def start() -> asyncio.Future[Any]:
+        return asyncio.ensure_future(send(hedge.exchange, deadline))
+
+    racing = [start()]
+    try:
+        done, _ = await asyncio.wait(racing, timeout=hedge.delay)
+        if not done:
+            racing.append(start())
+        waiting = set(racing)
+        failures: list[BaseException] = []
+        while waiting:
+            done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                error = task.exception()
+                if error is None:
+                    return task.result()
+                failures.append(error)
+        raise failures[0]
+    finally:
+        for task in racing:
+            task.cancel()
+        await asyncio.gather(*racing, return_exceptions=True)

@@ -1,0 +1,156 @@
+"""HTTP/1.1 over plain sockets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+from tritonsmith_client._exchange.exchange import Exchange, Headers
+from tritonsmith_client._http.reader import HttpResponseReader, aligned
+from tritonsmith_client._net.connection_config import Link
+from tritonsmith_client._net.deadline import Deadline
+from tritonsmith_client._protocol.http.infer import Foreseen, HttpReply, compressed
+from tritonsmith_client._sync.pool import PoolTransport, server_name
+from tritonsmith_client._sync.sockets import DeadlineSocket, connect
+from tritonsmith_client._sync.sse import events
+from tritonsmith_client._values.buffers import Buffer
+from tritonsmith_client._values.metadata import Result
+
+__all__ = ["HttpTransport", "Reply", "Request", "RequestWriter", "value_of"]
+
+T = TypeVar("T")
+_CLOSED = "the server closed the connection"
+_NOTHING = memoryview(b"")
+
+
+def header_lines(headers: Headers) -> bytes:
+    return "".join(f"{name}: {value}\r\n" for name, value in headers).encode("latin-1")
+
+
+def _fixed_headers(link: Link) -> bytes:
+    """What every request carries. Triton compresses, slowly, unless it is told not to."""
+    own = [("host", link.authority), ("accept-encoding", link.compression or "identity")]
+    if link.user_agent:
+        own.append(("user-agent", link.user_agent))
+    return header_lines((*own, *link.headers))
+
+
+class RequestWriter:
+    """Everything that is sent for a request; the first buffer holds all headers."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._fixed = _fixed_headers(link)
+        self._rest = self._fixed + b"\r\n"
+        self._plain = link.compression is None and link.hook is None
+
+    def __call__(self, exchange: Exchange[Any]) -> list[Buffer]:
+        if self._plain and not exchange.headers:
+            return [b"".join((exchange.route, self._rest)), *exchange.body]  # type: ignore[arg-type]  # bytes
+        link, body = self._link, exchange.body
+        route: Any = exchange.route
+        if link.compression is not None:
+            route, body = compressed(exchange, link.compression)
+        headers = header_lines(link.call_headers(exchange.headers))
+        return [b"".join((route, self._fixed, headers, b"\r\n")), *body]
+
+
+Request = tuple[list[Buffer], Foreseen | None]
+Reply = HttpReply | Result  # a result where the reply was foreseen
+
+
+def value_of(exchange: Exchange[T], reply: Reply) -> T:
+    """What a reply means. Raises TritonError."""
+    if type(reply) is Result:
+        return reply  # type: ignore[return-value]  # the exchange is an inference
+    return exchange.parse(reply)
+
+
+class _Connection:
+    """One socket and the reader of its responses."""
+
+    def __init__(self, sock: DeadlineSocket) -> None:
+        self.socket = sock
+        # Whether the server has neither closed it nor sent what nobody asked for.
+        self.usable = sock.quiet
+        self.keep_alive = False
+        self._reader = HttpResponseReader()
+        self._foreseen: Foreseen | None = None
+
+    @property
+    def silent(self) -> bool:
+        return self._reader.silent
+
+    def send(self, request: Request, deadline: Deadline) -> None:
+        buffers, self._foreseen = request
+        if not self._reader.fresh:
+            self._reader.start(True)
+        self.socket.send(buffers, deadline)
+
+    def receive(self, deadline: Deadline) -> Reply:
+        """The tensors of a reply that was foreseen are received into their place at once."""
+        foreseen = self._foreseen
+        if foreseen is None:
+            return self._receive_any(deadline)
+        reader, start, size = self._reader, foreseen.start, foreseen.size
+        length = len(start)
+        first = reader.scratch_view[:length]
+        if size:
+            tensors = aligned(size)
+            count = self.socket.receive_both(first, tensors, deadline)
+        else:
+            tensors, count = _NOTHING, self.socket.receive(first, deadline)
+        if count >= length and reader.scratch.startswith(start):
+            at = count - length
+            while at < size:
+                reader.fresh = reader.silent = False
+                count = self.socket.fill(tensors[at:], deadline)
+                if not count:
+                    raise ConnectionResetError(_CLOSED)
+                at += count
+            self.keep_alive = True
+            return foreseen.result(tensors)
+        if not count:
+            raise ConnectionResetError(_CLOSED)
+        reader.received(min(count, length))
+        reader.feed(tensors[: max(0, count - length)])
+        return self._receive_any(deadline)
+
+    def _receive_any(self, deadline: Deadline) -> HttpReply:
+        reader, receive = self._reader, self.socket.receive
+        while not reader.complete:
+            count = receive(reader.buffer(), deadline)
+            if count:
+                reader.received(count)
+            elif not reader.ended():
+                raise ConnectionResetError(_CLOSED)
+        self.keep_alive = reader.keep_alive
+        return reader.reply()
+
+
+class HttpTransport(PoolTransport[Request, Reply]):
+    """Each call has a connection to itself. Threads may share it."""
+
+    def __init__(self, link: Link) -> None:
+        super().__init__(link)
+        self._write = RequestWriter(link)
+        self._tls = None if link.tls is None else link.tls.context()
+
+    def stream(self, exchange: Exchange[T], timeout: float | None) -> Iterator[T]:
+        """The events of a reply; the timeout is for each of them. Raises TritonError."""
+        self._check_open()
+        deadline = Deadline(timeout)
+        connection = self._connect(exchange.what, deadline).socket
+        request = self._write(exchange)
+        yield from events(connection, request, exchange, timeout, self._link.address)
+
+    def _request(self, exchange: Exchange[Any], deadline: Deadline) -> Request:
+        return self._write(exchange), getattr(exchange.parse, "foreseen", None)
+
+    def _open(self, deadline: Deadline) -> _Connection:
+        link = self._link
+        tls, name = self._tls, server_name(link)
+        sock = connect(link.address, tls, name, deadline, keepalive=link.keepalive)
+        return _Connection(sock)
+
+    _value = staticmethod(value_of)

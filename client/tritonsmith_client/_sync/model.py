@@ -1,0 +1,327 @@
+"""A model of the synchronous client."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from types import EllipsisType, TracebackType
+from typing import TYPE_CHECKING, Any
+
+from tritonsmith_client._core.arguments import checked
+from tritonsmith_client._core.client import ClientCore
+from tritonsmith_client._core.model import ModelCore
+from tritonsmith_client._core.sequences import SequenceState, sequence_id
+from tritonsmith_client._exchange.exchange import Flow
+from tritonsmith_client._net.deadline import Deadline
+from tritonsmith_client._protocol.options import Options, changed
+from tritonsmith_client._shared_memory.transfer import collect
+from tritonsmith_client._sync.driver import Runner
+from tritonsmith_client._values.buffers import Array
+from tritonsmith_client._values.metadata import ModelConfig, ModelMetadata, Parameter, Result
+from tritonsmith_client._values.regions import RegionTensor
+from tritonsmith_client.errors import TritonError
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+__all__ = ["Model", "Sequence"]
+
+
+class Model:
+    """A model on a server. Call it with numpy arrays; threads may share it.
+
+    model(image)                        by position
+    model(input_ids=ids, mask=mask)     by name
+    model({"input.1": image})           by name, where the name is no identifier
+    model.using(outputs=["logits"], timeout=2.0)(image)
+    """
+
+    def __init__(
+        self, client: ClientCore, runner: Runner, core: ModelCore, options: Options
+    ) -> None:
+        self._client = client
+        self._runner = runner
+        self._core = core
+        self._options = options
+
+    @property
+    def name(self) -> str:
+        return self._core.name
+
+    @property
+    def version(self) -> str:
+        """The version that was asked for; empty for the newest."""
+        return self._core.version
+
+    @property
+    def metadata(self) -> ModelMetadata:
+        """Inputs and outputs, as the server described them last."""
+        return self._core.signature.metadata
+
+    @property
+    def config(self) -> ModelConfig:
+        """The configuration, as the server described it last."""
+        return self._core.signature.config
+
+    def __call__(self, *args: Any, **named: Any) -> Result:
+        """Runs the model.
+
+        Args:
+            args: arrays in the order of `metadata.inputs`, or one mapping from name to array.
+            named: arrays by name.
+
+        Raises:
+            InputError: a name, data type, shape or batch size does not fit; nothing was sent.
+            DeadlineExceededError: there was no result in time.
+            StatusError: the server refused or failed; its subclasses say how.
+        """
+        core, options, runner = self._core, self._options, self._runner
+        deadline = self._client.deadline(options.timeout)
+        exchange = core.builder.direct(args, named, options)
+        if exchange is None:
+            return runner.run(core.infer(args, named, options, deadline), deadline)
+        try:
+            result = runner.transport.send(exchange, deadline)
+        except TritonError as error:
+            flow = core.recover(exchange, [error], args, named, options, deadline)
+            return runner.run(flow, deadline)
+        if exchange.lease is not None:
+            collect(exchange.lease, result)
+        return result
+
+    def submit(self, *args: Any, **named: Any) -> Future[Result]:
+        """Runs the model in another thread; the future's ``cancel()`` ends the call.
+
+        Arrays are read while the call runs: leave them alone until it is done.
+        """
+
+        def start(deadline: Deadline) -> Flow[Result]:
+            return self._core.infer(args, named, self._options, deadline)
+
+        return self._runner.submit(start, self._client.budget(self._options.timeout))
+
+    def map(
+        self,
+        items: Iterable[Any],
+        *,
+        concurrency: int = 8,
+        progress: Callable[[int], object] | None = None,
+    ) -> Iterator[Result]:
+        """Runs the model for each item, several at a time; results come in the items' order.
+
+        Args:
+            items: each an array, a tuple of arrays by position, or a mapping by name. Read only
+                as far as results are taken.
+            concurrency: calls at a time; no more than the client's workers.
+            progress: called with the number of results so far.
+        """
+        return self._map(
+            iter(checked("items", items, model=self.name)),
+            checked("concurrency", concurrency, model=self.name),
+            checked("progress", progress, model=self.name),
+        )
+
+    def _map(
+        self, items: Iterator[Any], concurrency: int, progress: Callable[[int], object] | None
+    ) -> Iterator[Result]:
+        waiting: deque[Future[Result]] = deque()
+        done = 0
+        try:
+            for item in items:
+                waiting.append(self.submit(*(item if isinstance(item, tuple) else (item,))))
+                if len(waiting) < concurrency:
+                    continue
+                yield waiting.popleft().result()
+                done += 1
+                if progress is not None:
+                    progress(done)
+            while waiting:
+                yield waiting.popleft().result()
+                done += 1
+                if progress is not None:
+                    progress(done)
+        finally:
+            for future in waiting:
+                future.cancel()
+
+    def stream(self, *args: Any, **named: Any) -> Iterator[Result]:
+        """Runs a decoupled model: yields its responses as they come, any number of them.
+
+        The timeout counts for each response. Leave the loop early, or close() the iterator, and
+        the server is told to stop. Of a model that is not decoupled it yields the one response.
+
+        Over HTTP (Triton's generate extension, JSON) each input of a decoupled model is one row of
+        numbers or text, and outputs have the shapes that the metadata let expect; gRPC has no such
+        limits.
+        """
+        return self._stream(args, named, self._options)
+
+    def _stream(
+        self, args: tuple[Any, ...], named: Mapping[str, Any], options: Options
+    ) -> Iterator[Result]:
+        core = self._core
+        timeout = self._client.budget(options.timeout)
+        recover = partial(core.recover_stream, args, named, options)
+        deadline = Deadline(timeout)
+        exchange = self._runner.run(core.stream(args, named, options, deadline), deadline)
+        return self._runner.stream(exchange, recover, timeout)
+
+    def sequence(self, id: int | str | None = None) -> Sequence:
+        """A sequence of requests to a model that keeps state between them.
+
+            with model.sequence() as track:
+                for frame in frames:
+                    boxes = track(frame)
+
+        Args:
+            id: an int from 1 to 2**63 - 1, or a text of at most 128 bytes; a random number if
+                left out.
+
+        Raises:
+            InputError: it is neither, or means "no sequence" to the server.
+        """
+        return Sequence(self, SequenceState(sequence_id(id, self.name)))
+
+    def using(
+        self,
+        *,
+        outputs: Iterable[str] | None = None,
+        timeout: float | EllipsisType | None = ...,
+        id: str | None = None,
+        parameters: Mapping[str, Parameter] | None = None,
+        priority: int | None = None,
+        queue_timeout: float | None = None,
+        headers: Mapping[str, str] | None = None,
+        classes: int | None = None,
+        convert: bool | None = None,
+        split: bool | None = None,
+        hedge: float | None = None,
+        out: Mapping[str, Array | RegionTensor] | None = None,
+    ) -> Model:
+        """The same model with other options; what is left out stays as it is.
+
+        Args:
+            outputs: names of the wanted outputs; all if empty.
+            timeout: seconds for the whole call, None for no deadline.
+            id: comes back in the result.
+            parameters: reach the model; bool, int of 64 bits, float or str.
+            priority: 1 is the highest, 0 the model's default.
+            queue_timeout: seconds that a request may wait in the server's queue, counted in
+                microseconds; 0 for the model's default.
+            headers: HTTP headers or gRPC metadata, besides the client's; ASCII.
+            classes: asks for so many classes of each output; see `Result.classes`.
+            convert: whether numbers of another data type are converted (False at first).
+            split: whether a batch over max_batch_size is sent in parts (True at first).
+            hedge: seconds after which a request without an answer is sent once more, to the next
+                server where there are several; the first answer counts and the other attempt is
+                cancelled. For models that may run twice; never within sequences. 0 (at first)
+                for never.
+            out: arrays that take the outputs of these names, or tensors in regions of shared
+                memory, into which the server then writes them.
+
+        Raises:
+            InputError: one of them has no meaning, or could not be sent as it is.
+        """
+        options = changed(
+            self._options,
+            self.name,
+            outputs=outputs,
+            timeout=timeout,
+            id=id,
+            parameters=parameters,
+            priority=priority,
+            queue_timeout=queue_timeout,
+            headers=headers,
+            classes=classes,
+            convert=convert,
+            split=split,
+            hedge=hedge,
+            out=out,
+        )
+        return Model(self._client, self._runner, self._core, options)
+
+    def __repr__(self) -> str:
+        return f"Model({self._core.describe()})"
+
+
+class Sequence:
+    """A running sequence; made by `Model.sequence`. Its calls are made one after the other."""
+
+    def __init__(self, model: Model, state: SequenceState) -> None:
+        self._model = model
+        self._state = state
+        self._lock = threading.Lock()
+
+    @property
+    def id(self) -> int | str:
+        return self._state.id
+
+    def __call__(self, *args: Any, **named: Any) -> Result:
+        """The next request. Never repeated after a failure. Arguments as for a `Model`."""
+        return self._send(args, named, end=False)
+
+    def end(self, *args: Any, **named: Any) -> Result:
+        """The last request. Without it the last one is sent again to end the sequence."""
+        return self._send(args, named, end=True)
+
+    def stream(self, *args: Any, **named: Any) -> Iterator[Result]:
+        """The next request to a decoupled model, over gRPC: yields its responses as they come.
+
+        It is sent when the first of them is asked for; see `Model.stream`. The next request has to
+        wait until this one's responses are read, or the iterator is closed.
+        """
+        return self._stream(args, named, end=False)
+
+    def end_stream(self, *args: Any, **named: Any) -> Iterator[Result]:
+        """As `stream`, for the last request; see `end`."""
+        return self._stream(args, named, end=True)
+
+    def _stream(
+        self, args: tuple[Any, ...], named: Mapping[str, Any], end: bool
+    ) -> Iterator[Result]:
+        model, state = self._model, self._state
+        with self._lock:
+            step = state.step(end)
+            state.streaming = True
+        try:
+            for result in model._stream(args, named, replace(model._options, sequence=step)):
+                state.done(step, args, named)
+                yield result
+            state.done(step, args, named)
+        finally:
+            state.streaming = False
+
+    def _send(self, args: tuple[Any, ...], named: Mapping[str, Any], end: bool) -> Result:
+        model = self._model
+        with self._lock:
+            step = self._state.step(end)
+            options = replace(model._options, sequence=step)
+            deadline = model._client.deadline(options.timeout)
+            flow = model._core.infer(args, named, options, deadline)
+            result = model._runner.run(flow, deadline)
+            self._state.done(step, args, named)
+            return result
+
+    def __enter__(self) -> Sequence:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        farewell = self._state.farewell()
+        if farewell is None:
+            return
+        # Only frees the server's slot: whatever goes wrong here, its idle timeout does too.
+        with contextlib.suppress(TritonError):
+            if self._model.config.decoupled:
+                for _ in self._stream(*farewell, end=True):
+                    pass
+            else:
+                self._send(*farewell, end=True)

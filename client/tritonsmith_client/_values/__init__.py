@@ -1,0 +1,1 @@
+"""What callers hold: metadata, results, regions, and the bytes of tensors."""

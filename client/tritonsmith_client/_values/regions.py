@@ -1,0 +1,256 @@
+"""Shared memory that a program makes itself, and tensors that lie in it.
+
+from tritonsmith_client._values.regions import SystemRegion
+
+region = SystemRegion(1 << 20)
+client.register(region)
+image = region.tensor("FP32", (1, 3, 224, 224))
+image.numpy()[...] = pixels                           # straight into what the server reads
+scores = region.tensor("FP32", (1, 1000), image.end)
+client.model("resnet50").using(out={"logits": scores})(image)
+scores.numpy()                                        # what the server wrote, without a copy
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tritonsmith_client._values.buffers import Array
+from tritonsmith_client._values.interop import as_numpy
+from tritonsmith_client._values.metadata import Parameter
+from tritonsmith_client.dtypes import DataType, from_wire
+from tritonsmith_client.errors import InputError
+
+if TYPE_CHECKING:
+    from tritonsmith_client._exchange.exchange import Exchange
+    from tritonsmith_client._protocol.protocol import WireProtocol
+
+__all__ = [
+    "Region",
+    "RegionStatus",
+    "RegionTensor",
+    "SystemRegion",
+    "as_host",
+    "check_same",
+    "memory_parameters",
+    "tensor_type",
+]
+
+
+def memory_parameters(region: str, start: int, size: int) -> dict[str, Parameter]:
+    """How the protocol says that a tensor lies in a region."""
+    said: dict[str, Parameter] = {"shared_memory_region": region, "shared_memory_byte_size": size}
+    return said | ({"shared_memory_offset": start} if start else {})
+
+
+@dataclass(frozen=True)
+class RegionStatus:
+    """A region of shared memory that a server has registered.
+
+    Attributes:
+        kind: ``"system"`` or ``"cuda"``.
+        size: bytes.
+        key: the name of its file in shared memory; empty for CUDA.
+        offset: where in that file it starts.
+        device: the GPU's number; None for system shared memory.
+    """
+
+    name: str
+    kind: str
+    size: int
+    key: str = ""
+    offset: int = 0
+    device: int | None = None
+
+
+class Region:
+    """A block of memory that a server on this host can map: `SystemRegion` or `CudaRegion`.
+
+    Register it with a client before it is used. After a call that failed or ended early the server
+    may still write to it.
+
+    Attributes:
+        name: what the server calls it.
+        size: bytes.
+    """
+
+    kind = ""
+
+    def __init__(self, name: str, size: int) -> None:
+        self.name = name
+        self.size = size
+
+    def tensor(self, dtype: str | DataType, shape: Sequence[int], offset: int = 0) -> RegionTensor:
+        """A tensor in this region.
+
+        Args:
+            dtype: any but BYTES, as on the wire: ``"FP32"``, ``"INT64"`` ...
+            offset: bytes from the region's start.
+
+        Raises:
+            InputError: it does not fit in, or one of these is no data type, shape or offset.
+        """
+        return RegionTensor(self, *tensor_type(dtype, shape, offset))
+
+    def registration(self, protocol: WireProtocol) -> Exchange[None]:
+        """What tells a server about the region."""
+        raise NotImplementedError
+
+    def view(self, tensor: RegionTensor) -> Array:
+        """See `RegionTensor.numpy`."""
+        raise NotImplementedError
+
+    def write(self, tensor: RegionTensor, array: Any) -> None:
+        """See `RegionTensor.write`."""
+        raise NotImplementedError
+
+    def settle(self) -> None:
+        """Waits until what this process does to the memory is done."""
+
+    def close(self) -> None:
+        """Frees the memory. Unregister the region before."""
+
+
+class RegionTensor:
+    """A tensor in shared memory: an input of a call, or in ``using(out={...})`` an output.
+
+    Attributes:
+        region: where it lies.
+        dtype: numpy's data type.
+        shape, nbytes, offset: as one expects.
+    """
+
+    __slots__ = ("datatype", "dtype", "nbytes", "ndim", "offset", "region", "shape")
+
+    def __init__(
+        self, region: Region, datatype: DataType, shape: tuple[int, ...], offset: int
+    ) -> None:
+        self.region = region
+        self.datatype = datatype
+        self.dtype = datatype.numpy
+        self.shape = shape
+        self.ndim = len(shape)
+        self.offset = offset
+        self.nbytes = int(np.prod(shape, dtype=object)) * self.dtype.itemsize
+        if self.end > region.size:
+            raise InputError(
+                f"{datatype} {list(shape)} at byte {offset} does not fit into the region "
+                f"'{region.name}' of {region.size} bytes"
+            )
+
+    @property
+    def end(self) -> int:
+        """Where the next tensor may start: a multiple of 64 bytes, if the region goes that far."""
+        end = self.offset + self.nbytes
+        return min(-(-end // 64) * 64, max(end, self.region.size))
+
+    @property
+    def place(self) -> tuple[str, int, int]:
+        """Name of the region, offset and size in bytes."""
+        return self.region.name, self.offset, self.nbytes
+
+    def numpy(self) -> Array:
+        """The content: for system shared memory the memory itself, for CUDA a copy."""
+        return self.region.view(self)
+
+    def write(self, array: Any) -> None:
+        """Copies an array of the same data type and shape into the region.
+
+        Args:
+            array: numpy, torch or DLPack; for a `CudaRegion`, on the host or on the same GPU.
+
+        Raises:
+            InputError: data type or shape differ.
+        """
+        self.region.write(self, array)
+
+    def __repr__(self) -> str:
+        return f"RegionTensor({self.datatype} {list(self.shape)} in '{self.region.name}')"
+
+
+class SystemRegion(Region):
+    """System shared memory, readable and writable by this user only; see the module's example."""
+
+    kind = "system"
+
+    def __init__(self, size: int) -> None:
+        """Allocates memory.
+
+        Args:
+            size: bytes, at least 1.
+
+        Raises:
+            InputError: there is no shared memory, or not enough of it.
+        """
+        from tritonsmith_client._core.arguments import checked  # which knows regions itself
+        from tritonsmith_client._shared_memory import pool as memory
+
+        size = checked("size", size, "SystemRegion()")
+        memory.clear_folder()
+        try:
+            self._memory = memory.Region(size)
+        except OSError as exc:
+            raise InputError(f"no shared memory of {size} bytes: {exc}") from exc
+        super().__init__(self._memory.name, size)
+
+    @property
+    def key(self) -> str:
+        """The name of the region's file."""
+        return self._memory.key
+
+    def registration(self, protocol: WireProtocol) -> Exchange[None]:
+        return protocol.register_memory(self.name, self.key, self.size)
+
+    def view(self, tensor: RegionTensor) -> Array:
+        if 0 in tensor.shape:
+            return np.empty(tensor.shape, tensor.dtype)
+        array: Array = np.ndarray(tensor.shape, tensor.dtype, self._memory.map, tensor.offset)
+        return array
+
+    def write(self, tensor: RegionTensor, array: Any) -> None:
+        host = as_host(array)
+        check_same(tensor, host.dtype, host.shape)
+        tensor.numpy()[...] = host
+
+    def close(self) -> None:
+        """Takes the name away; the memory goes with the last array on it."""
+        self._memory.unlink()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_memory"):
+            self._memory.unlink()
+
+
+def as_host(array: Any) -> Array:
+    """An array of any library as numpy."""
+    found = array if isinstance(array, np.ndarray) else as_numpy(array, "of the region")
+    return np.asarray(array) if found is None else found
+
+
+def check_same(tensor: RegionTensor, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+    """Raises InputError for an array that is not what the tensor is."""
+    if (dtype, shape) != (tensor.dtype, tensor.shape):
+        raise InputError(
+            f"{tensor!r} takes {tensor.dtype}{list(tensor.shape)} and was given "
+            f"{dtype}{list(shape)}"
+        )
+
+
+def tensor_type(
+    dtype: str | DataType, shape: Sequence[int], offset: int
+) -> tuple[DataType, tuple[int, ...], int]:
+    """What a tensor in a region is, in the form in which it is used. Raises InputError."""
+    from tritonsmith_client._core.arguments import checked
+
+    try:
+        found = dtype if isinstance(dtype, DataType) else from_wire(dtype)
+    except (KeyError, TypeError):
+        raise InputError(f"{dtype!r} is no data type; write e.g. 'FP32'") from None
+    if found.wire == "BYTES":
+        raise InputError("BYTES have no fixed size, so they cannot be placed in a region")
+    where = "region.tensor()"
+    return found, checked("shape", shape, where), checked("offset", offset, where)

@@ -1,0 +1,1 @@
+"""How far answers are from the reference, and whether that is near enough."""

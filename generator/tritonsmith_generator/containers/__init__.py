@@ -1,0 +1,1 @@
+"""Docker containers: started, watched, and removed whatever happens."""

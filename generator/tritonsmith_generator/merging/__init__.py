@@ -1,0 +1,1 @@
+"""Repositories that were built for several GPUs become one."""

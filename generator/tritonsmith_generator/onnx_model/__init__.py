@@ -1,0 +1,1 @@
+"""An ONNX file: read, checked, its signature, its profiles, its reference answers."""

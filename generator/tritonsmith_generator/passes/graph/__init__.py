@@ -1,0 +1,1 @@
+"""Passes that keep every value: tidy, simplify, raise the opset, prune 2:4."""

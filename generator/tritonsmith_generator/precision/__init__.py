@@ -1,0 +1,1 @@
+"""The precision that a model is served in: which passes, and which nodes stay in FP32."""

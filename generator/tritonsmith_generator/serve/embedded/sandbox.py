@@ -1,0 +1,77 @@
+"""The temporary folder that one server runs from: symlinks to its models, backends and Python.
+
+Triton starts a model's Python through a shell and without quotes, so every path that it
+sees lies in this folder, whose name needs none; the real ones may hold spaces.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import tritonsmith_generator
+from tritonsmith_generator.serve.embedded.environment import Environment
+
+__all__ = ["BACKENDS", "View", "make_view"]
+
+BACKENDS = Path(tritonsmith_generator.__file__).parent / "backends"
+
+
+@dataclass(frozen=True)
+class View:
+    """Where the server finds things.
+
+    Attributes:
+        folder: the whole, to be removed at the end.
+        repository: holds a symlink per model.
+        backends: holds a symlink per backend.
+        bin: to be first in PATH: the Python backend's stub looks for ``python3`` there, and so
+            finds its packages.
+        lib: to be first in LD_LIBRARY_PATH, holds libpython.
+    """
+
+    folder: Path
+    repository: Path
+    backends: Path
+    bin: Path
+    lib: Path
+
+
+def make_view(models: Iterable[Path], environment: Environment) -> View:
+    """Make the folder for these models; the caller removes it."""
+    usual = tempfile.gettempdir()
+    place = usual if re.fullmatch(r"[\w/.-]+", usual) else "/tmp"
+    folder = Path(tempfile.mkdtemp(prefix="tritonsmith-", dir=place))
+    view = View(
+        folder,
+        folder / "repository",
+        folder / "backends",
+        folder / "python" / "bin",
+        folder / "lib",
+    )
+    for new in (view.repository, view.backends, view.bin, view.lib):
+        new.mkdir(parents=True)
+    for model in models:
+        (view.repository / model.name).symlink_to(model.absolute())
+    for backend in BACKENDS.iterdir():
+        if backend.is_dir() and not backend.name.startswith("_"):
+            (view.backends / backend.name).symlink_to(backend)
+    (view.backends / "python").symlink_to(environment.python_backend)
+    _make_python(view, environment)
+    return view
+
+
+def _make_python(view: View, environment: Environment) -> None:
+    """A virtual environment, whose one entry names the folders of packages."""
+    interpreter = environment.interpreter
+    (view.lib / interpreter.libpython.name).symlink_to(interpreter.libpython)
+    (view.bin / "python3").symlink_to(interpreter.executable)
+    (view.bin.parent / "pyvenv.cfg").write_text(
+        f"home = {interpreter.executable.parent}\ninclude-system-site-packages = false\n"
+    )
+    site = view.bin.parent / "lib" / f"python{interpreter.version}" / "site-packages"
+    site.mkdir(parents=True)
+    (site / "tritonsmith.pth").write_text("\n".join(environment.packages) + "\n")

@@ -1,0 +1,1 @@
+"""`models.yaml`: what a user may write, and reading it."""

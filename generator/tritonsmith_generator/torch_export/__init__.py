@@ -1,0 +1,1 @@
+"""PyTorch to ONNX, with a comparison of the two."""

@@ -1,0 +1,1 @@
+"""`config.pbtxt`: its message, its text, warmup and what a plan needs in it."""

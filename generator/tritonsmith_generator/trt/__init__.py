@@ -1,0 +1,1 @@
+"""TensorRT: the one room that imports it. Building, running and reading plans."""

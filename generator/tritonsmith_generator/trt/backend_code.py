@@ -1,0 +1,23 @@
+"""The code with which a server runs plans, for builds that load what it will load."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+__all__ = ["server_code"]
+
+_FOLDER = Path(__file__).parents[1] / "backends" / "common"
+
+
+@contextmanager
+def server_code() -> Iterator[None]:
+    """Within it ``tritonsmith_backend`` can be imported, which is no package of the generator:
+    it lies where a server finds it, whose Python may lack all of ours."""
+    sys.path.append(str(_FOLDER))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(_FOLDER))
