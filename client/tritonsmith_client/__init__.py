@@ -11,18 +11,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ._core.retries import Retry
-from ._net.connection_config import TLS
-from ._sync.client import Client
-from ._sync.model import Model, Sequence
-from ._values.metadata import (
-    Class,
+from tritonsmith_client._net.tls import TLS
+from tritonsmith_client._values.metadata import (
     ModelConfig,
     ModelMetadata,
-    Result,
     ServerMetadata,
     TensorMetadata,
 )
+from tritonsmith_client._values.result import Class, Result
+
+from ._core.retries import Retry
+from ._sync.client import Client
+from ._sync.model import Model, Sequence
 from .dtypes import DataType
 from .errors import (
     AlreadyExistsError,
@@ -47,11 +47,19 @@ from .errors import (
 )
 
 if TYPE_CHECKING:
+    from tritonsmith_client._protocol.admin import (
+        Duration,
+        IndexEntry,
+        ModelStatistics,
+        RegionStatus,
+    )
+    from tritonsmith_client._protocol.http.metrics import Metric
+    from tritonsmith_client._shared_memory.system import SystemRegion
+    from tritonsmith_client._values.regions import RegionTensor
+
     from ._async.client import AsyncClient
     from ._async.model import AsyncModel, AsyncSequence
-    from ._protocol.admin import Duration, IndexEntry, Metric, ModelStatistics
     from ._shared_memory.cuda import CudaRegion
-    from ._values.regions import RegionStatus, RegionTensor, SystemRegion
 
 __all__ = [
     "TLS",

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from tritonsmith_client._sync.client import Client
 from tritonsmith_client._sync.model import Model, Sequence
-from tritonsmith_client._values.metadata import ModelMetadata, Result
+from tritonsmith_client._values.metadata import ModelMetadata
+from tritonsmith_client._values.result import Result
 from tritonsmith_client.errors import InputError
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from tritonsmith_client import (
     UnavailableError,
     UnsupportedError,
 )
-from tritonsmith_client._protocol.admin import parse_metrics
+from tritonsmith_client._protocol.http.metrics import parse_metrics
 from tritonsmith_generator.serve import Server
 
 MODELS = Path(__file__).parent / "models"

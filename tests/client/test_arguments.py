@@ -16,7 +16,7 @@ from support.refusals import LONE, SECONDS, TEXT, refused
 
 from tritonsmith_client import Client
 from tritonsmith_client._protocol.options import Options, changed
-from tritonsmith_client._values.regions import SystemRegion
+from tritonsmith_client._shared_memory.system import SystemRegion
 from tritonsmith_generator.serve import Server
 
 MODELS = Path(__file__).parent / "models"

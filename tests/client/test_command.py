@@ -11,8 +11,8 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from tritonsmith_client.__main__ import main
 from tritonsmith_client._cli.load_test import Report
+from tritonsmith_client._cli.main import main
 from tritonsmith_generator.serve import Server
 
 Capture = pytest.CaptureFixture[str]

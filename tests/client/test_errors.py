@@ -26,8 +26,9 @@ from tritonsmith_client import (
     UnsupportedError,
     errors,
 )
+from tritonsmith_client._exchange.status import from_grpc_status, from_http_status
 from tritonsmith_client._net.deadline import Deadline
-from tritonsmith_client._sync.grpc import mapped
+from tritonsmith_client._protocol.grpc.status import mapped
 
 # The codes of a Python model's TritonError; the HTTP server says 400 for several of them.
 CODES = {
@@ -44,7 +45,7 @@ CODES = {
 
 def test_every_grpc_status_has_a_class() -> None:
     kinds = {
-        code.name: type(errors.from_grpc_status(code.name, "why", "inference"))
+        code.name: type(from_grpc_status(code.name, "why", "inference"))
         for code in grpc.StatusCode
         if code is not grpc.StatusCode.OK
     }
@@ -78,7 +79,7 @@ def test_a_deadline_is_told_alike_whoever_noticed_it_first(words: str, message: 
 
 def test_every_http_status_has_a_class() -> None:
     for status in [int(s) for s in HTTPStatus if s >= 300] + [418, 599]:
-        error = errors.from_http_status(status, "why", "inference")
+        error = from_http_status(status, "why", "inference")
         assert isinstance(error, (StatusError, DeadlineExceededError))
         assert str(status) in str(error)
 

@@ -25,6 +25,7 @@ from tritonsmith_client import (
     UnavailableError,
     errors,
 )
+from tritonsmith_client._exchange.status import from_grpc_status
 
 X = np.arange(4, dtype=np.float32)
 DEADLINE = 10.0
@@ -149,7 +150,7 @@ def test_every_status_is_its_class(call: Call, server: RawServer, code: grpc.Sta
     server.answers = [abort]
     with pytest.raises(TritonError) as caught:
         call("m", X, DEADLINE)
-    expected = type(errors.from_grpc_status(code.name, "", ""))
+    expected = type(from_grpc_status(code.name, "", ""))
     assert type(caught.value) is expected
     assert "inference with model 'm'" in str(caught.value)
     assert server.calls == 1

@@ -30,8 +30,8 @@ from tritonsmith_client import (
 )
 from tritonsmith_client._core.request_builder import RequestBuilder
 from tritonsmith_client._exchange.exchange import Flow
+from tritonsmith_client._http.sse import StreamReader
 from tritonsmith_client._net.deadline import Deadline
-from tritonsmith_client._protocol.http.generate import StreamReader
 from tritonsmith_client._sync.model import Model
 from tritonsmith_generator.serve import Server
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tritonsmith_client import ResponseError
+from tritonsmith_client._http.messages import HttpReply
 from tritonsmith_client._http.reader import HttpResponseReader
-from tritonsmith_client._protocol.http.infer import HttpReply
 
 
 def feed(reader: HttpResponseReader, data: bytes, cuts: list[int]) -> HttpReply | None:

@@ -15,7 +15,7 @@ import pytest
 from tritonsmith_client import AsyncClient, Client, InputError, Retry, UnavailableError
 from tritonsmith_client._net.address import parse_url
 from tritonsmith_client._net.connection_config import KEEPALIVE, make_link
-from tritonsmith_client._sync.grpc import channel_options
+from tritonsmith_client._net.grpc_channel import channel_options
 from tritonsmith_generator.serve import Server
 
 MODELS = Path(__file__).parent / "models"

@@ -321,7 +321,7 @@ def test_there_is_always_some_left_for_others(
     shared: Client, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = regions(server)
-    monkeypatch.setattr("tritonsmith_client._shared_memory.pool._free", lambda: 1 << 20)
+    monkeypatch.setattr("tritonsmith_client._shared_memory.blocks._free", lambda: 1 << 20)
     model = shared.model("identity")
     for number in range(3):
         array = np.full(BIG, number, np.float32)  # 1 MiB with its output: more than half of it

@@ -15,8 +15,8 @@ from tritonclient.grpc import service_pb2
 from tritonclient.utils import deserialize_bytes_tensor, serialize_byte_tensor
 
 from tritonsmith_client import ResponseError, Result
-from tritonsmith_client._exchange.exchange import InferCall, InputTensor, RequestedOutput
 from tritonsmith_client._protocol.grpc import infer as grpcwire
+from tritonsmith_client._protocol.infer_request import InferCall, InputTensor, RequestedOutput
 from tritonsmith_client._values import bytes_codec as bytescodec
 from tritonsmith_client._values.buffers import wire_buffer
 from tritonsmith_client.dtypes import DATA_TYPES, from_numpy

@@ -8,7 +8,7 @@ from importlib.metadata import version
 import pytest
 from support.command import GenRepo
 
-from tritonsmith_client.__main__ import main
+from tritonsmith_client._cli.main import main
 from tritonsmith_generator.cli import command_line
 
 COMMANDS = {

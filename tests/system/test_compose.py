@@ -25,7 +25,7 @@ from support.http_calls import free_port, get, until
 from support.program_image import import_program
 
 from tritonsmith_client import Client
-from tritonsmith_client._net.connection_config import TLS
+from tritonsmith_client._net.tls import TLS
 from tritonsmith_generator.containers.engine import connect
 from tritonsmith_generator.deploy.files import IMAGES, Deployment, compose_files, write_files
 

@@ -19,7 +19,7 @@ from support.http_calls import free_port, get, until
 from typer.testing import CliRunner
 
 from tritonsmith_client import Client
-from tritonsmith_client._net.connection_config import TLS
+from tritonsmith_client._net.tls import TLS
 from tritonsmith_client.errors import StatusError
 from tritonsmith_generator.cli.deploy import deploy
 from tritonsmith_generator.deploy.files import Deployment, compose_files, docker_files, write_files

@@ -8,9 +8,9 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from typing import TypeVar
 
-from tritonsmith_client._async.driver import AsyncTransport
 from tritonsmith_client._core.balancing import Balancer, addresses_of, is_server_fault
 from tritonsmith_client._exchange.exchange import Exchange
+from tritonsmith_client._exchange.transport import AsyncTransport
 from tritonsmith_client._net.address import Address
 from tritonsmith_client._net.deadline import Deadline
 from tritonsmith_client.errors import TritonError

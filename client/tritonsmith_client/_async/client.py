@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import EllipsisType, TracebackType
 from typing import TYPE_CHECKING, Any
 
-from tritonsmith_client._async.driver import AsyncRunner, AsyncTransport
+from tritonsmith_client._async.driver import AsyncRunner
 from tritonsmith_client._async.model import AsyncModel
-from tritonsmith_client._core.arguments import checked
-from tritonsmith_client._core.balancing import Balancer
+from tritonsmith_client._async.transports import _balanced, _transport
 from tritonsmith_client._core.client import ClientCore
 from tritonsmith_client._core.retries import Retry
 from tritonsmith_client._exchange.exchange import Exchange, T
+from tritonsmith_client._exchange.transport import AsyncTransport
 from tritonsmith_client._net.address import Address, parse_urls
-from tritonsmith_client._net.connection_config import KEEPALIVE, TLS, HeaderSource, Link, make_link
+from tritonsmith_client._net.connection_config import KEEPALIVE, HeaderSource, make_link
+from tritonsmith_client._net.tls import TLS
 from tritonsmith_client._protocol.options import Options
+from tritonsmith_client._values.checked import checked
 from tritonsmith_client._values.metadata import ServerMetadata
 from tritonsmith_client.errors import TritonError
 
 if TYPE_CHECKING:
-    from tritonsmith_client._protocol.admin import IndexEntry, Metric, ModelStatistics, Setting
-    from tritonsmith_client._sync.driver import Transport
-    from tritonsmith_client._values.regions import Region, RegionStatus
+    from tritonsmith_client._exchange.transport import Transport
+    from tritonsmith_client._protocol.admin import (
+        IndexEntry,
+        ModelStatistics,
+        RegionStatus,
+        Setting,
+    )
+    from tritonsmith_client._protocol.http.metrics import Metric
+    from tritonsmith_client._values.regions import Region
 
 __all__ = ["AsyncClient"]
 
@@ -59,7 +67,7 @@ class AsyncClient:
         addresses = parse_urls(url)
 
         def reconnect() -> Transport:
-            from tritonsmith_client._sync.client import transport
+            from tritonsmith_client._sync.transports import transport
 
             return transport(make_link(addresses[0], headers, tls, compression, keepalive, http2))
 
@@ -151,7 +159,7 @@ class AsyncClient:
 
     async def metrics(self, url: str | None = None) -> tuple[Metric, ...]:
         """See `Client.metrics`."""
-        from tritonsmith_client._protocol.http.admin import metrics_exchange
+        from tritonsmith_client._protocol.http.metrics import metrics_exchange
 
         address = self._core.metrics_address(url)
         runner = AsyncRunner(_transport(make_link(address, None, None, None)))
@@ -189,30 +197,3 @@ class AsyncClient:
     async def _ask(self, exchange: Exchange[T], timeout: float | EllipsisType | None = ...) -> T:
         deadline = self._core.deadline(timeout)
         return await self._runner.run(self._core.ask(exchange, deadline), deadline)
-
-
-def _balanced(
-    addresses: tuple[Address, ...], resolve: bool, connect: Callable[[Address], AsyncTransport]
-) -> AsyncTransport:
-    first = connect(addresses[0])  # shows at once what is wrong with the settings
-    if len(addresses) == 1 and not resolve:
-        return first
-    from tritonsmith_client._async.balancer import AsyncBalancedTransport
-
-    return AsyncBalancedTransport(Balancer(addresses, resolve), connect)
-
-
-def _transport(link: Link) -> AsyncTransport:
-    if link.address.protocol == "grpc" and link.http2 == "own":
-        from tritonsmith_client._async.http2 import AsyncHttp2Transport  # only the one that is used
-
-        return AsyncHttp2Transport(link)
-    if link.address.protocol == "grpc":
-        from tritonsmith_client._async.grpc import (
-            AsyncGrpcTransport,  # grpcio is not needed for HTTP
-        )
-
-        return AsyncGrpcTransport(link)
-    from tritonsmith_client._async.http11 import AsyncHttpTransport
-
-    return AsyncHttpTransport(link)

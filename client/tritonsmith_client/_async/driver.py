@@ -4,21 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from typing import Any, Protocol
+from typing import Any
 
 from tritonsmith_client._exchange.exchange import Action, Exchange, Flow, Hedge, Sleep, T
+from tritonsmith_client._exchange.transport import AsyncTransport
 from tritonsmith_client._net.deadline import Deadline
 from tritonsmith_client.errors import TritonError
 
-__all__ = ["AsyncRunner", "AsyncTransport"]
-
-
-class AsyncTransport(Protocol):
-    """All the I/O of an asynchronous client."""
-
-    async def send(self, exchange: Exchange[T], deadline: Deadline) -> T: ...
-    def stream(self, exchange: Exchange[T], timeout: float | None) -> AsyncIterator[T]: ...
-    async def close(self) -> None: ...
+__all__ = ["AsyncRunner"]
 
 
 class AsyncRunner:
@@ -84,7 +77,7 @@ class AsyncRunner:
         if isinstance(action, Sleep):
             return await asyncio.sleep(action.seconds)
         if isinstance(action, Hedge):
-            from tritonsmith_client._sync.hedge import async_race
+            from tritonsmith_client._async.hedge import async_race
 
             return await async_race(self.transport.send, action, deadline)
         tasks = [asyncio.ensure_future(self.run(flow, deadline)) for flow in action.flows]

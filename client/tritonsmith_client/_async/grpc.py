@@ -9,10 +9,12 @@ from typing import Any, TypeVar
 import grpc
 import grpc.aio
 
-from tritonsmith_client._exchange.exchange import Exchange, Headers
+from tritonsmith_client._exchange.exchange import Exchange
 from tritonsmith_client._net.connection_config import Link
 from tritonsmith_client._net.deadline import Deadline
-from tritonsmith_client._sync.grpc import channel_options, credentials, mapped
+from tritonsmith_client._net.grpc_channel import channel_options, credentials
+from tritonsmith_client._net.headers import Headers
+from tritonsmith_client._protocol.grpc.status import mapped
 from tritonsmith_client.errors import ClosedError, DeadlineExceededError
 
 __all__ = ["AsyncGrpcTransport"]

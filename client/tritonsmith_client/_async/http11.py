@@ -8,15 +8,15 @@ from typing import Any, TypeVar
 
 from tritonsmith_client._async.call_timer import Alarm
 from tritonsmith_client._async.pool import AsyncPoolTransport
+from tritonsmith_client._async.sse import async_events
 from tritonsmith_client._exchange.exchange import Exchange
-from tritonsmith_client._http.reader import HttpResponseReader, aligned
-from tritonsmith_client._net.connection_config import Link
+from tritonsmith_client._http.body import aligned
+from tritonsmith_client._http.messages import RequestWriter
+from tritonsmith_client._http.reader import HttpResponseReader
+from tritonsmith_client._net.connection_config import Link, server_name
 from tritonsmith_client._net.deadline import Deadline
-from tritonsmith_client._protocol.http.infer import Foreseen
-from tritonsmith_client._sync.http11 import Reply, Request, RequestWriter, value_of
-from tritonsmith_client._sync.pool import server_name
-from tritonsmith_client._sync.sockets import keep_alive
-from tritonsmith_client._sync.sse import async_events
+from tritonsmith_client._net.socket_options import keep_alive
+from tritonsmith_client._protocol.http.reply_template import Foreseen, Reply, Request, value_of
 from tritonsmith_client._values.buffers import Buffer
 
 __all__ = ["AsyncHttpTransport"]

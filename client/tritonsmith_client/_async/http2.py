@@ -11,10 +11,9 @@ from tritonsmith_client._async.pool import AsyncPoolTransport
 from tritonsmith_client._exchange.exchange import Exchange
 from tritonsmith_client._http2.connection import Http2Connection, Http2Reply, Request
 from tritonsmith_client._http2.grpc_framing import Head, message_of, wire_message
-from tritonsmith_client._net.connection_config import Link
+from tritonsmith_client._net.connection_config import Link, server_name
 from tritonsmith_client._net.deadline import Deadline
-from tritonsmith_client._sync.pool import server_name
-from tritonsmith_client._sync.sockets import keep_alive
+from tritonsmith_client._net.socket_options import keep_alive
 
 if TYPE_CHECKING:
     from tritonsmith_client._async.grpc import AsyncGrpcTransport

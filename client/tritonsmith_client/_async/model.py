@@ -12,7 +12,6 @@ from types import EllipsisType, TracebackType
 from typing import Any
 
 from tritonsmith_client._async.driver import AsyncRunner
-from tritonsmith_client._core.arguments import checked
 from tritonsmith_client._core.client import ClientCore
 from tritonsmith_client._core.model import ModelCore
 from tritonsmith_client._core.sequences import SequenceState, sequence_id
@@ -21,8 +20,10 @@ from tritonsmith_client._net.deadline import Deadline
 from tritonsmith_client._protocol.options import Options, changed
 from tritonsmith_client._shared_memory.transfer import collect
 from tritonsmith_client._values.buffers import Array
-from tritonsmith_client._values.metadata import ModelConfig, ModelMetadata, Parameter, Result
+from tritonsmith_client._values.checked import checked
+from tritonsmith_client._values.metadata import ModelConfig, ModelMetadata, Parameter
 from tritonsmith_client._values.regions import RegionTensor
+from tritonsmith_client._values.result import Result
 from tritonsmith_client.errors import TritonError
 
 __all__ = ["AsyncModel", "AsyncSequence"]

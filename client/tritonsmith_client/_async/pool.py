@@ -9,17 +9,10 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, Generic, Protocol, TypeVar
 
 from tritonsmith_client._exchange.exchange import Exchange, Repeat
+from tritonsmith_client._exchange.transport import IDLE_LIMIT, Received, Reply, Request, Sent
 from tritonsmith_client._net.connection_config import Link
+from tritonsmith_client._net.connection_errors import lost, no_connection
 from tritonsmith_client._net.deadline import Deadline
-from tritonsmith_client._sync.pool import (
-    IDLE_LIMIT,
-    Received,
-    Reply,
-    Request,
-    Sent,
-    lost,
-    no_connection,
-)
 from tritonsmith_client.errors import ClosedError, DeadlineExceededError
 
 __all__ = ["AsyncConnection", "AsyncPoolTransport"]

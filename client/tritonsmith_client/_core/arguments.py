@@ -13,7 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from tritonsmith_client._core.server_settings import _log_settings, _trace_settings
 from tritonsmith_client._net.headers import call_headers, client_headers
+from tritonsmith_client._values.checked import _INT64, _UINT32
 from tritonsmith_client._values.regions import RegionTensor
 from tritonsmith_client._values.validators import (
     TEXT,
@@ -30,16 +32,13 @@ from tritonsmith_client._values.validators import (
     text,
     whole,
 )
-from tritonsmith_client.errors import InputError
 
-__all__ = ["checked", "checked_instance"]
+__all__ = []
 
 _LONGEST = 1e6  # seconds, 11 days: poll() counts milliseconds in 31 bits
 _ABOVE_0 = math.ulp(0.0)
 _MOST_KEEPALIVE = 32767  # Linux takes no more for TCP_KEEPIDLE
 _MOST_SEQUENCE_ID = 128  # bytes, for Triton
-# What both protocols carry. Above, HTTP makes a float of an int, and gRPC counts from 0 again.
-_UINT32, _INT64 = 2**32 - 1, 2**63
 # Words that the protocol gives a meaning of its own; Triton reserves triton_* as well.
 _RESERVED = {
     "binary_data_output": "left out: outputs are always binary",
@@ -50,32 +49,6 @@ _RESERVED = {
     "sequence_start": "left to model.sequence()",
     "timeout": "given with queue_timeout=",
 }
-
-
-def checked(option: str, value: Any, where: str = "", *, model: str | None = None) -> Any:
-    """The value in the form in which it is used.
-
-    Args:
-        where: for messages: what was called, if not a model.
-        model: the name of the model that it is about, if it is about one.
-
-    Raises:
-        InputError: it has no meaning, or would not arrive as it is.
-    """
-    try:
-        return CHECKS[option](value)
-    except RefusedError as refused:
-        what = refused.what or f"{option} is {shown(value)}"
-        place = where or f"model '{model}'"
-        raise InputError(
-            f"{place}: {what}", model=model, remedy=f"it must be {refused.allowed}"
-        ) from None
-
-
-def checked_instance(kind: type, option: str, value: Any, where: str) -> None:
-    """Raises InputError for a value of another class."""
-    if not isinstance(value, kind):
-        raise InputError(f"{where}: {option} is {shown(value)}; it must be a {kind.__name__}")
 
 
 def _version(value: Any) -> str:
@@ -195,69 +168,6 @@ def _path(value: Any) -> str | os.PathLike[str] | None:
 
 def _optional_name(value: Any) -> str | None:
     return None if value is None else name(value)
-
-
-def _trace_settings(value: Any) -> dict[str, tuple[str, ...] | None]:
-    """Each setting as texts, which is all that a server takes."""
-    return _settings(value, _trace_setting)
-
-
-def _trace_setting(key: str, value: Any) -> tuple[str, ...] | None:
-    if value is None:
-        return None
-    several = isinstance(value, (list, tuple)) and key == "trace_level"
-    least = -1 if key == "trace_count" else 0  # -1: no limit
-    found = tuple(value) if several else (value,)
-    if found and all(_is_setting(each, least) for each in found):
-        return tuple(map(str, found))
-    allowed = f"a str, an int from {least} to {_UINT32}, or None"
-    raise RefusedError(f"{allowed}, or a list of str" if key == "trace_level" else allowed)
-
-
-def _log_settings(value: Any) -> dict[str, Any]:
-    return _settings(value, _log_setting)
-
-
-def _log_setting(key: str, value: Any) -> bool | int | str:
-    check = _LOG_SETTINGS.get(key)
-    if check is not None or isinstance(value, bool):
-        found: bool | int | str = (check or flag)(value)
-        return found
-    if _is_setting(value, 0):
-        return value if isinstance(value, str) else int(value)
-    raise RefusedError(f"a bool, a str or an int from 0 to {_UINT32}")
-
-
-def _settings(value: Any, setting: Callable[[str, Any], Any]) -> dict[str, Any]:
-    if value is None:
-        return {}
-    if not isinstance(value, Mapping):
-        raise RefusedError("a dict from the names of settings to values")
-    found = {}
-    for key, given in value.items():
-        name(key)
-        try:
-            found[key] = setting(key, given)
-        except RefusedError as refused:
-            what = f"the setting {shown(key)} is {shown(given)}"
-            raise RefusedError(refused.allowed, what) from None
-    return found
-
-
-def _is_setting(value: Any, least: int) -> bool:
-    if isinstance(value, str):
-        return can_be_sent(value)
-    return is_whole(value) and least <= value <= _UINT32
-
-
-_LOG_SETTINGS: Mapping[str, Check] = {
-    "log_error": flag,
-    "log_file": text,
-    "log_format": text,
-    "log_info": flag,
-    "log_verbose_level": whole(0, _UINT32),
-    "log_warning": flag,
-}
 
 
 def _seconds(

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from tritonsmith_client._values.buffers import Array
-from tritonsmith_client._values.metadata import Result
+from tritonsmith_client._values.result import Result
 from tritonsmith_client.errors import ResponseError
 
 __all__ = ["batch_size", "join", "parts"]

@@ -6,20 +6,21 @@ from collections.abc import Callable, Mapping, Sequence
 from types import EllipsisType
 from typing import TYPE_CHECKING, Any
 
-from tritonsmith_client._core.arguments import checked, checked_instance
 from tritonsmith_client._core.model import ModelCore, read_signature
 from tritonsmith_client._core.retries import Retry, attempts
 from tritonsmith_client._exchange.exchange import Exchange, Flow, Sleep, T
 from tritonsmith_client._net.address import Address, parse_url
 from tritonsmith_client._net.deadline import Deadline
+from tritonsmith_client._protocol.admin import RegionStatus
 from tritonsmith_client._protocol.protocol import WireProtocol, called
 from tritonsmith_client._shared_memory.transfer import Sharing, possible
-from tritonsmith_client._values.regions import Region, RegionStatus
+from tritonsmith_client._values.checked import checked, checked_instance
+from tritonsmith_client._values.regions import Region
 from tritonsmith_client.errors import DeadlineExceededError, InputError, UnavailableError
 
 if TYPE_CHECKING:
+    from tritonsmith_client._exchange.transport import Transport
     from tritonsmith_client._protocol.admin import IndexEntry, ModelStatistics, Setting
-    from tritonsmith_client._sync.driver import Transport
 
 __all__ = ["ClientCore"]
 

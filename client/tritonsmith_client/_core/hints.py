@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from tritonsmith_client import errors
 from tritonsmith_client._exchange.exchange import Asked
-from tritonsmith_client.errors import TritonError, tensor_in
+from tritonsmith_client._exchange.status import tensor_in
+from tritonsmith_client.errors import TritonError
 
 __all__ = ["ASK_INDEX", "command_message", "completed"]
 

@@ -7,24 +7,21 @@ from collections.abc import Mapping
 from typing import Any
 
 from tritonsmith_client._core.batching import batch_size, join, parts
+from tritonsmith_client._core.call_plan import Plan, Ready
 from tritonsmith_client._core.input_checks import bind, check_outputs, check_tensors, converted
 from tritonsmith_client._core.region_requests import collected, is_placed, placed_exchange
-from tritonsmith_client._core.request_builder import Plan, Ready, RequestBuilder, Signature
+from tritonsmith_client._core.request_builder import RequestBuilder
 from tritonsmith_client._core.retries import Retry, attempts
 from tritonsmith_client._exchange.exchange import Exchange, Flow, Gather, Hedge
 from tritonsmith_client._net.deadline import Deadline
 from tritonsmith_client._protocol.options import Options
 from tritonsmith_client._protocol.protocol import WireProtocol
-from tritonsmith_client._shared_memory.transfer import (
-    Sharing,
-    collect,
-    fixed_sizes,
-    learn,
-    worth_sharing,
-)
+from tritonsmith_client._shared_memory.placement import fixed_sizes, learn, worth_sharing
+from tritonsmith_client._shared_memory.transfer import Sharing, collect
 from tritonsmith_client._values.buffers import Array
-from tritonsmith_client._values.metadata import Result
+from tritonsmith_client._values.metadata import Signature
 from tritonsmith_client._values.regions import RegionTensor
+from tritonsmith_client._values.result import Result
 from tritonsmith_client.errors import (
     InputError,
     InternalError,

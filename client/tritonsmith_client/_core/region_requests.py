@@ -6,19 +6,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from tritonsmith_client._core.input_checks import check_outputs, check_tensors
-from tritonsmith_client._core.request_builder import Signature
-from tritonsmith_client._exchange.exchange import (
-    Exchange,
+from tritonsmith_client._exchange.exchange import Exchange, Repeat
+from tritonsmith_client._protocol.infer_request import (
     InferCall,
     InputTensor,
-    Repeat,
     RequestedOutput,
+    memory_parameters,
 )
 from tritonsmith_client._protocol.options import Options
 from tritonsmith_client._protocol.protocol import WireProtocol
 from tritonsmith_client._values.buffers import Array, wire_buffer
-from tritonsmith_client._values.metadata import Parameter, Result
-from tritonsmith_client._values.regions import RegionTensor, memory_parameters
+from tritonsmith_client._values.metadata import Parameter, Signature
+from tritonsmith_client._values.regions import RegionTensor
+from tritonsmith_client._values.result import Result
 from tritonsmith_client.errors import InputError
 
 __all__ = ["collected", "is_placed", "placed_exchange"]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tritonsmith_client._core.arguments import checked
 from tritonsmith_client._exchange.exchange import Exchange, Flow, Hedge, Repeat, Sleep, T
 from tritonsmith_client._net.deadline import Deadline
+from tritonsmith_client._values.checked import checked
 from tritonsmith_client.errors import (
     ConnectError,
     ConnectionLostError,

@@ -6,8 +6,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from tritonsmith_client._core.arguments import checked
 from tritonsmith_client._protocol.options import SequenceStep
+from tritonsmith_client._values.checked import checked
 from tritonsmith_client.errors import InputError
 
 __all__ = ["SequenceState", "sequence_id"]

@@ -7,42 +7,18 @@ that the first tensor is aligned to 64 bytes.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 
-import numpy as np
-
-from tritonsmith_client._protocol.http.infer import Foreseen, HttpReply
-from tritonsmith_client._values.buffers import flat_view
+from tritonsmith_client._http.body import _ALIGN_FROM, aligned, decompressed
+from tritonsmith_client._http.head import _Head, _parse_head
+from tritonsmith_client._http.messages import HttpReply
+from tritonsmith_client._protocol.http.reply_template import Foreseen
 from tritonsmith_client.errors import ResponseError
 
-__all__ = ["HttpResponseReader", "aligned", "decompressed"]
+__all__ = ["HttpResponseReader"]
 
 _HEAD_LIMIT = 65536
 _END = b"\r\n\r\n"
-_ALIGNMENT = 64
-_SMALL_ALIGNMENT = 8
-_ALIGN_FROM = 16384
-
-
-@dataclass(frozen=True)
-class _Head:
-    """What the headers of a response say.
-
-    Attributes:
-        framing: where the body ends: after `length` bytes, after the last of its "chunks", or at
-            the "end" of the stream.
-        tensors: bytes of the body that precede its tensors.
-    """
-
-    raw: bytes
-    status: int
-    headers: Mapping[str, str]
-    keep_alive: bool
-    framing: str
-    length: int
-    tensors: int
 
 
 class HttpResponseReader:
@@ -262,62 +238,3 @@ class HttpResponseReader:
             raise ResponseError(f"{line[:40]!r} is no size of a chunk") from None
         self._chunk_state = "data" if self._chunk_left else "trailer"
         return False
-
-
-def _parse_head(raw: bytes) -> _Head:
-    first, *lines = raw.decode("latin-1").split("\r\n")
-    version, _, rest = first.partition(" ")
-    if version not in ("HTTP/1.1", "HTTP/1.0") or not rest[:3].isdecimal():
-        raise ResponseError(f"no HTTP response: it starts with {first[:60]!r}")
-    headers: dict[str, str] = {}
-    for line in lines:
-        name, colon, value = line.partition(":")
-        if not colon:
-            raise ResponseError(f"no HTTP header: {line[:60]!r}")
-        headers[name.strip().lower()] = value.strip()
-    length = headers.get("content-length", "0")
-    if not _is_length(length):
-        raise ResponseError(f"Content-Length is {length[:40]!r}")
-    status = int(rest[:3])
-    framing = "length" if "content-length" in headers else "end"
-    if "chunked" in headers.get("transfer-encoding", "").lower():
-        framing = "chunks"
-    if status in (204, 304):
-        framing, length = "length", "0"
-    closes = "close" in headers.get("connection", "").lower()
-    keep_alive = version == "HTTP/1.1" and not closes
-    before = headers.get("inference-header-content-length", "")
-    tensors = int(before) if _is_length(before) else 0
-    return _Head(raw, status, headers, keep_alive, framing, int(length), tensors)
-
-
-def _is_length(text: str) -> bool:
-    return text.isascii() and text.isdecimal() and len(text) < 19
-
-
-def aligned(length: int, before: int = 0) -> memoryview:
-    """Memory for a body whose tensors start at a multiple of 64, or of 8 in a small one.
-
-    Args:
-        before: bytes that precede them.
-    """
-    if length < _ALIGN_FROM:
-        skip = -before % _SMALL_ALIGNMENT  # where a bytearray of Python's starts, too
-        return memoryview(bytearray(skip + length))[skip:]
-    try:
-        memory = np.empty(length + 2 * _ALIGNMENT, np.uint8)
-    except (MemoryError, ValueError) as exc:
-        raise ResponseError(f"no memory for a reply of {length} bytes") from exc
-    skip = -(memory.__array_interface__["data"][0] + before) % _ALIGNMENT
-    return flat_view(memory)[skip : skip + length]
-
-
-def decompressed(body: memoryview, encoding: str) -> memoryview:
-    if encoding == "identity":
-        return body
-    if encoding not in ("gzip", "deflate"):
-        raise ResponseError(f"the reply has the unknown Content-Encoding {encoding!r}")
-    try:
-        return memoryview(bytearray(zlib.decompress(body, zlib.MAX_WBITS | 32)))
-    except zlib.error as exc:
-        raise ResponseError(f"the reply is no {encoding} data: {exc}") from exc

@@ -9,13 +9,14 @@ from typing import Any
 from urllib.parse import unquote
 
 from tritonsmith_client._exchange.exchange import Exchange
-from tritonsmith_client._http.reader import decompressed
+from tritonsmith_client._exchange.status import from_grpc_status
+from tritonsmith_client._http.body import decompressed
 from tritonsmith_client._http2.connection import Http2Reply, is_grpc
 from tritonsmith_client._http2.hpack import Field
 from tritonsmith_client._net.connection_config import Link
 from tritonsmith_client._net.deadline import Deadline
 from tritonsmith_client._values.buffers import Buffer
-from tritonsmith_client.errors import InputError, ResponseError, TritonError, from_grpc_status
+from tritonsmith_client.errors import InputError, ResponseError, TritonError
 
 __all__ = ["Head", "message_of", "wire_message"]
 

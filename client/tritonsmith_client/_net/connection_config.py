@@ -4,70 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-from tritonsmith_client._core.arguments import checked, checked_instance
-from tritonsmith_client._exchange.exchange import Headers
 from tritonsmith_client._net.address import Address
+from tritonsmith_client._net.headers import Headers
+from tritonsmith_client._net.tls import TLS
+from tritonsmith_client._values.checked import checked, checked_instance
 from tritonsmith_client.errors import InputError
 
-if TYPE_CHECKING:
-    import ssl
-
-__all__ = ["KEEPALIVE", "TLS", "HeaderSource", "Link", "make_link"]
+__all__ = ["HeaderSource", "KEEPALIVE", "Link", "make_link", "server_name"]
 
 HeaderSource = Mapping[str, str] | Callable[[], Mapping[str, str]]
 # gRPC servers, Triton among them, end a connection that pings them more often than every 300 s.
 KEEPALIVE = 330.0
-
-
-@dataclass(frozen=True)
-class TLS:
-    """Certificates for ``grpcs://`` and ``https://``, as paths of PEM files.
-
-    Attributes:
-        ca: who is trusted; the system's authorities if None.
-        certificate, key: the client's own, for servers that ask for it (mTLS).
-        server_name: the name in the server's certificate, if not the one in the URL.
-    """
-
-    ca: str | Path | None = None
-    certificate: str | Path | None = None
-    key: str | Path | None = None
-    server_name: str | None = None
-
-    def __post_init__(self) -> None:
-        for option in ("ca", "certificate", "key", "server_name"):
-            checked(option, getattr(self, option), "TLS")
-        if (self.certificate is None) != (self.key is None):
-            raise InputError("TLS needs certificate and key together, or neither")
-
-    def context(self, *protocols: str) -> ssl.SSLContext:
-        """For sockets of our own; ``protocols`` are offered by ALPN.
-
-        Raises InputError where a file cannot be read or is no PEM.
-        """
-        import ssl  # not needed in the clear
-
-        try:
-            context = ssl.create_default_context(cafile=None if self.ca is None else str(self.ca))
-            if self.certificate is not None and self.key is not None:
-                context.load_cert_chain(str(self.certificate), str(self.key))
-        except OSError as exc:  # ssl.SSLError is one
-            raise InputError(f"the TLS certificates cannot be read: {exc} ({self})") from exc
-        if protocols:
-            context.set_alpn_protocols(protocols)
-        return context
-
-    def pem(self) -> tuple[bytes | None, bytes | None, bytes | None]:
-        """For gRPC: the contents of ca, key and certificate. Raises InputError."""
-        self.context()  # grpcio would say nothing of a file that is no PEM
-        ca, key, certificate = (
-            None if path is None else Path(path).read_bytes()
-            for path in (self.ca, self.key, self.certificate)
-        )
-        return ca, key, certificate
 
 
 @dataclass(frozen=True)
@@ -142,4 +90,11 @@ def make_link(
         host=fixed.pop("host", ""),
         user_agent=fixed.pop("user-agent", ""),
         headers=tuple(fixed.items()),
+    )
+
+
+def server_name(link: Link) -> str | None:
+    """The name that the server's certificate must have; None without TLS."""
+    return (
+        None if link.tls is None else link.tls.server_name or link.address.name or link.address.host
     )

@@ -7,10 +7,9 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
-from tritonsmith_client._exchange.exchange import Headers
 from tritonsmith_client._values.validators import RefusedError, shown
 
-__all__ = ["call_headers", "client_headers"]
+__all__ = ["Headers", "call_headers", "client_headers"]
 
 # What gRPC allows; HTTP allows more.
 _NAME = re.compile(r"[0-9A-Za-z_.-]+")
@@ -88,3 +87,6 @@ def _client_name(name: Any) -> str:
         what = f"the header '{name}' would be binary in gRPC"
         raise RefusedError("given a name that does not end in -bin", what)
     return lower
+
+
+Headers = tuple[tuple[str, str], ...]

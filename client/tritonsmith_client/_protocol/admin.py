@@ -5,24 +5,21 @@ Both protocols bring the same plain fields; the functions here make values of th
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from tritonsmith_client._exchange.exchange import Asked
-from tritonsmith_client._values.regions import RegionStatus
-from tritonsmith_client.errors import InvalidArgumentError, ResponseError
+from tritonsmith_client.errors import InvalidArgumentError
 
 __all__ = [
     "Duration",
     "IndexEntry",
-    "Metric",
     "ModelStatistics",
+    "RegionStatus",
     "Setting",
     "TraceChanges",
     "check_taken",
-    "parse_metrics",
     "settings_asked",
 ]
 
@@ -82,15 +79,6 @@ class IndexEntry:
     @property
     def ready(self) -> bool:
         return self.state == "READY"
-
-
-@dataclass(frozen=True)
-class Metric:
-    """One sample of Triton's Prometheus metrics."""
-
-    name: str
-    labels: Mapping[str, str]
-    value: float
 
 
 def statistics_from(fields: Mapping[str, Any]) -> tuple[ModelStatistics, ...]:
@@ -166,30 +154,21 @@ def _listed(value: Any) -> Iterable[Any]:
     return value if isinstance(value, (list, tuple)) else (value,)
 
 
-_SAMPLE = re.compile(r"([A-Za-z_:][A-Za-z0-9_:]*)(?:\{(.*)\})?\s+(\S+)(?:\s+-?\d+)?")
-_LABEL = re.compile(r'([A-Za-z_][A-Za-z0-9_]*)="((?:[^"\\]|\\.)*)"(?:,|$)')
-_ESCAPES = {"\\n": "\n", '\\"': '"', "\\\\": "\\"}
+@dataclass(frozen=True)
+class RegionStatus:
+    """A region of shared memory that a server has registered.
 
+    Attributes:
+        kind: ``"system"`` or ``"cuda"``.
+        size: bytes.
+        key: the name of its file in shared memory; empty for CUDA.
+        offset: where in that file it starts.
+        device: the GPU's number; None for system shared memory.
+    """
 
-def parse_metrics(text: str) -> tuple[Metric, ...]:
-    """The samples of Prometheus' text format. Raises ResponseError for a line that is none."""
-    samples = []
-    for line in text.splitlines():
-        if not line.strip() or line.startswith("#"):
-            continue
-        match = _SAMPLE.fullmatch(line.strip())
-        try:
-            if match is None:
-                raise ValueError
-            name, labels, value = match.groups()
-            samples.append(Metric(name, _labels(labels or ""), float(value)))
-        except ValueError:
-            raise ResponseError(f"no metric: {line[:120]!r}") from None
-    return tuple(samples)
-
-
-def _labels(text: str) -> dict[str, str]:
-    return {
-        name: re.sub(r"\\.", lambda m: _ESCAPES.get(m[0], m[0]), value)
-        for name, value in _LABEL.findall(text)
-    }
+    name: str
+    kind: str
+    size: int
+    key: str = ""
+    offset: int = 0
+    device: int | None = None

@@ -8,9 +8,9 @@ from functools import cached_property
 from types import EllipsisType
 from typing import Any
 
-from tritonsmith_client._core.arguments import checked
-from tritonsmith_client._exchange.exchange import Headers
+from tritonsmith_client._net.headers import Headers
 from tritonsmith_client._values.buffers import Array
+from tritonsmith_client._values.checked import checked
 from tritonsmith_client._values.metadata import Parameter
 from tritonsmith_client._values.regions import RegionTensor
 from tritonsmith_client.errors import InputError

@@ -5,20 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-from tritonsmith_client._exchange.exchange import Asked, Exchange, InferCall, Prepared, Repeat
-from tritonsmith_client._values.metadata import ModelConfig, ModelMetadata, Result, ServerMetadata
+from tritonsmith_client._exchange.exchange import Asked, Exchange, Repeat
+from tritonsmith_client._protocol.infer_request import InferCall, Prepared
+from tritonsmith_client._values.metadata import ModelConfig, ModelMetadata, ServerMetadata
+from tritonsmith_client._values.result import Result
 
 if TYPE_CHECKING:
-    from tritonsmith_client._core.request_builder import Signature
     from tritonsmith_client._protocol.admin import (
         IndexEntry,
         ModelStatistics,
+        RegionStatus,
         Setting,
         TraceChanges,
     )
     from tritonsmith_client._protocol.options import Options
     from tritonsmith_client._values.buffers import Array
-    from tritonsmith_client._values.regions import RegionStatus
+    from tritonsmith_client._values.metadata import Signature
 
 __all__ = ["WireProtocol", "asked", "called"]
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import re
 
+from tritonsmith_client._exchange.status import refused
 from tritonsmith_client.errors import (
     InternalError,
     InvalidArgumentError,
     NotFoundError,
     StatusError,
     UnavailableError,
-    refused,
 )
 
 __all__ = ["stream_error"]

@@ -19,9 +19,9 @@ from tritonsmith_client._net.deadline import Deadline
 from tritonsmith_client.errors import TritonError
 
 if TYPE_CHECKING:
+    from tritonsmith_client._exchange.transport import Transport
     from tritonsmith_client._protocol.protocol import WireProtocol
     from tritonsmith_client._shared_memory.pool import RegionPool
-    from tritonsmith_client._sync.driver import Transport
 
 __all__ = ["Farewell", "left_behind"]
 

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tritonsmith_client._core.arguments import checked
 from tritonsmith_client._shared_memory.device_arrays import device_array
 from tritonsmith_client._shared_memory.region_names import region_name
 from tritonsmith_client._values.buffers import Array
+from tritonsmith_client._values.checked import checked
 from tritonsmith_client._values.regions import (
     Region,
     RegionTensor,

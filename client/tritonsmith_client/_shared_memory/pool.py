@@ -2,52 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import mmap
-import os
 import threading
 from collections import deque
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tritonsmith_client._shared_memory.region_names import is_abandoned, region_name
+from tritonsmith_client._shared_memory.blocks import Region, _free
 from tritonsmith_client._values.buffers import Array
 
-__all__ = ["Lease", "Region", "RegionPool", "clear_folder"]
-
-_FOLDER = Path("/dev/shm")
-
-
-class Region:
-    """A block of shared memory. Its name disappears with `unlink`, the memory with the object."""
-
-    def __init__(self, size: int) -> None:
-        """Raises OSError where there is no shared memory, or not enough of it."""
-        self.name = region_name()
-        self.size = size
-        path = _FOLDER / self.name
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        try:
-            os.posix_fallocate(descriptor, 0, size)  # a full /dev/shm is an error now, not SIGBUS
-            flags = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
-            self.map = mmap.mmap(descriptor, size, flags)
-        except BaseException:
-            self.unlink()
-            raise
-        finally:
-            os.close(descriptor)
-        self.bytes = memoryview(self.map)
-
-    @property
-    def key(self) -> str:
-        return "/" + self.name
-
-    def unlink(self) -> None:
-        """Takes the name away; whoever has mapped the region keeps it."""
-        with contextlib.suppress(OSError):
-            (_FOLDER / self.name).unlink()
+__all__ = ["Lease", "RegionPool"]
 
 
 class RegionPool:
@@ -177,22 +141,3 @@ class _Lent(np.ndarray[Any, Any]):
 
     __slots__ = ("lease",)
     lease: Lease
-
-
-def clear_folder() -> None:
-    """Takes away the names that processes left which were killed while they registered a region."""
-    names: list[str] = []
-    with contextlib.suppress(OSError):
-        names = [path.name for path in _FOLDER.iterdir()]
-    for name in filter(is_abandoned, names):
-        with contextlib.suppress(OSError):  # it may be another user's, or just gone
-            (_FOLDER / name).unlink()
-
-
-def _free() -> int:
-    """Bytes of shared memory that are left on this host."""
-    try:
-        status = os.statvfs(_FOLDER)
-    except OSError:
-        return 0
-    return status.f_bavail * status.f_frsize

@@ -3,108 +3,36 @@ no more I/O than making regions, which takes no time."""
 
 from __future__ import annotations
 
-import math
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tritonsmith_client._exchange.exchange import Flow
 from tritonsmith_client._net.address import Address
 from tritonsmith_client._protocol.protocol import WireProtocol
-from tritonsmith_client._values.metadata import Result
+from tritonsmith_client._shared_memory.placement import Placement
+from tritonsmith_client._values.result import Result
 from tritonsmith_client.errors import ConnectError, ConnectionLostError, StatusError, TritonError
 
 if TYPE_CHECKING:
-    from tritonsmith_client._core.request_builder import Signature
+    from tritonsmith_client._exchange.transport import Transport
     from tritonsmith_client._shared_memory.pool import Lease, RegionPool
-    from tritonsmith_client._sync.driver import Transport
 
-__all__ = [
-    "OutputSizes",
-    "Placement",
-    "Sharing",
-    "collect",
-    "fixed_sizes",
-    "learn",
-    "place",
-    "possible",
-    "worth_sharing",
-]
+__all__ = ["Sharing", "collect", "possible"]
 
-_ALIGNMENT = 64
-_SMALLEST = 1 << 18
-_WORTH = 65536  # below, a request with its bytes inside is as fast
 _LIMIT = 1 << 30
 _LEAST_SHARE = 4
 _CLEAR_AGAIN = 1.0  # seconds
 _MOST_FAILURES = 3
 _SAME_HOST = ("", "localhost", "127.0.0.1", "::1")
 
-OutputSizes = Mapping[str, int | None]  # None: BYTES, which stay in the response
-
 
 def possible(address: Address) -> bool:
     """Whether the server might be on this host, which registering a region then proves."""
     return address.host in _SAME_HOST and Path("/dev/shm").is_dir()
-
-
-def learn(result: Result) -> dict[str, int | None]:
-    """The sizes to expect from requests that look the same."""
-    return {n: None if a.dtype.kind == "O" else int(a.nbytes) for n, a in result.items()}
-
-
-def worth_sharing(inputs: int, outputs: OutputSizes) -> bool:
-    return inputs + sum(size or 0 for size in outputs.values()) >= _WORTH
-
-
-def fixed_sizes(signature: Signature, outputs: OutputSizes) -> bool:
-    """Whether outputs always have these sizes, for a batch of the same length."""
-    first = 1 if signature.config.max_batch_size else 0
-    for tensor in signature.metadata.outputs:
-        size = outputs.get(tensor.name)
-        axes = tensor.shape[first:]
-        row = math.prod(axes) * tensor.dtype.numpy.itemsize
-        if size is not None and (min(axes, default=1) < 1 or size % row):
-            return False
-    return True
-
-
-@dataclass(frozen=True)
-class Placement:
-    """Where the tensors of one request lie in a region.
-
-    Attributes:
-        inputs: start and end of each input.
-        outputs: start and size of each output that is not left in the response.
-        size: of the region.
-        kept: bytes of the outputs alone.
-    """
-
-    inputs: tuple[tuple[int, int], ...]
-    outputs: Mapping[str, tuple[int, int]]
-    size: int
-    kept: int
-
-
-def place(inputs: Sequence[int], outputs: OutputSizes) -> Placement:
-    """Inputs of these sizes one after the other, and then the outputs."""
-    end = 0
-
-    def reserved(size: int) -> int:
-        nonlocal end
-        start, end = end, end + -(-size // _ALIGNMENT) * _ALIGNMENT
-        return start
-
-    given = tuple((start := reserved(size), start + size) for size in inputs)
-    wanted = {name: (reserved(size), size) for name, size in outputs.items() if size}
-    # Powers of two, so that regions fit again.
-    size = max(_SMALLEST, 1 << (end - 1).bit_length())
-    kept = sum(size for _, size in wanted.values())
-    return Placement(given, wanted, size, kept)
 
 
 class Sharing:
@@ -174,9 +102,10 @@ class Sharing:
 
     def _begin(self) -> Flow[None]:
         """Before the first region, also of a forked child, which must not use its parent's."""
+        from tritonsmith_client._shared_memory.blocks import clear_folder
         from tritonsmith_client._shared_memory.cleanup import Farewell, left_behind
         from tritonsmith_client._shared_memory.orphans import refuses_while_in_use
-        from tritonsmith_client._shared_memory.pool import RegionPool, clear_folder
+        from tritonsmith_client._shared_memory.pool import RegionPool
         from tritonsmith_client._shared_memory.region_names import is_abandoned
 
         with self._lock:

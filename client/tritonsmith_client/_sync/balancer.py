@@ -10,9 +10,9 @@ from typing import TypeVar
 
 from tritonsmith_client._core.balancing import Balancer, addresses_of, is_server_fault
 from tritonsmith_client._exchange.exchange import Exchange
+from tritonsmith_client._exchange.transport import Transport
 from tritonsmith_client._net.address import Address
 from tritonsmith_client._net.deadline import Deadline
-from tritonsmith_client._sync.driver import Transport
 from tritonsmith_client.errors import TritonError
 
 __all__ = ["BalancedTransport"]

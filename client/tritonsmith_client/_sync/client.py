@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import EllipsisType, TracebackType
 from typing import TYPE_CHECKING, Any
 
-from tritonsmith_client._core.arguments import checked
-from tritonsmith_client._core.balancing import Balancer
 from tritonsmith_client._core.client import ClientCore
 from tritonsmith_client._core.retries import Retry
 from tritonsmith_client._exchange.exchange import Exchange, T
+from tritonsmith_client._exchange.transport import Transport
 from tritonsmith_client._net.address import Address, parse_urls
-from tritonsmith_client._net.connection_config import KEEPALIVE, TLS, HeaderSource, Link, make_link
+from tritonsmith_client._net.connection_config import KEEPALIVE, HeaderSource, make_link
+from tritonsmith_client._net.tls import TLS
 from tritonsmith_client._protocol.options import Options
-from tritonsmith_client._sync.driver import Runner, Transport
+from tritonsmith_client._sync.driver import Runner
 from tritonsmith_client._sync.model import Model
+from tritonsmith_client._sync.transports import _balanced, transport
+from tritonsmith_client._values.checked import checked
 from tritonsmith_client._values.metadata import ServerMetadata
 from tritonsmith_client.errors import TritonError
 
 if TYPE_CHECKING:
-    from tritonsmith_client._protocol.admin import IndexEntry, Metric, ModelStatistics, Setting
-    from tritonsmith_client._values.regions import Region, RegionStatus
+    from tritonsmith_client._protocol.admin import (
+        IndexEntry,
+        ModelStatistics,
+        RegionStatus,
+        Setting,
+    )
+    from tritonsmith_client._protocol.http.metrics import Metric
+    from tritonsmith_client._values.regions import Region
 
-__all__ = ["Client", "transport"]
+__all__ = ["Client"]
 
 _FAREWELL = 2.0  # seconds for telling the server to forget shared memory
 
@@ -219,7 +227,7 @@ class Client:
         Args:
             url: where they are; port 8002 of the (first) server if left out.
         """
-        from tritonsmith_client._protocol.http.admin import metrics_exchange
+        from tritonsmith_client._protocol.http.metrics import metrics_exchange
 
         address = self._core.metrics_address(url)
         runner = Runner(transport(make_link(address, None, None, None)), workers=1)
@@ -256,32 +264,3 @@ class Client:
     def _ask(self, exchange: Exchange[T], timeout: float | EllipsisType | None = ...) -> T:
         deadline = self._core.deadline(timeout)
         return self._runner.run(self._core.ask(exchange, deadline), deadline)
-
-
-def _balanced(
-    addresses: tuple[Address, ...], resolve: bool, connect: Callable[[Address], Transport]
-) -> Transport:
-    first = connect(addresses[0])  # shows at once what is wrong with the settings
-    if len(addresses) == 1 and not resolve:
-        return first
-    first.close()
-    from tritonsmith_client._sync.balancer import BalancedTransport
-
-    return BalancedTransport(Balancer(addresses, resolve), connect)
-
-
-def transport(link: Link) -> Transport:
-    """What reaches a server, by its protocol."""
-    if link.address.protocol == "grpc" and link.http2 == "own":
-        from tritonsmith_client._sync.http2 import (
-            Http2Transport,  # only the one that is used is imported
-        )
-
-        return Http2Transport(link)
-    if link.address.protocol == "grpc":
-        from tritonsmith_client._sync.grpc import GrpcTransport  # grpcio is not needed for HTTP
-
-        return GrpcTransport(link)
-    from tritonsmith_client._sync.http11 import HttpTransport
-
-    return HttpTransport(link)

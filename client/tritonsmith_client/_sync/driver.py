@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from tritonsmith_client._exchange.exchange import Action, Exchange, Flow, Gather, Hedge, Sleep, T
+from tritonsmith_client._exchange.transport import Transport
 from tritonsmith_client._net.deadline import CancellableDeadline, Deadline
 from tritonsmith_client.errors import ClosedError, RequestCancelledError, TritonError
 
@@ -16,15 +17,7 @@ if TYPE_CHECKING:
 
     from tritonsmith_client._sync.workers import Workers
 
-__all__ = ["Runner", "Transport"]
-
-
-class Transport(Protocol):
-    """All the I/O of a synchronous client."""
-
-    def send(self, exchange: Exchange[T], deadline: Deadline) -> T: ...
-    def stream(self, exchange: Exchange[T], timeout: float | None) -> Iterator[T]: ...
-    def close(self) -> None: ...
+__all__ = ["Runner"]
 
 
 class Runner:

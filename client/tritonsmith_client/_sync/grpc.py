@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import os
-import re
 import threading
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
 import grpc
 
-from tritonsmith_client._exchange.exchange import Exchange, Headers
+from tritonsmith_client._exchange.exchange import Exchange
+from tritonsmith_client._exchange.status import from_grpc_status
 from tritonsmith_client._net.connection_config import Link
 from tritonsmith_client._net.deadline import CancellableDeadline, Deadline
+from tritonsmith_client._net.grpc_channel import channel_options, credentials
+from tritonsmith_client._net.headers import Headers
+from tritonsmith_client._protocol.grpc.status import mapped
 from tritonsmith_client.errors import (
     ClosedError,
-    ConnectError,
-    ConnectionLostError,
     DeadlineExceededError,
-    TritonError,
-    from_grpc_status,
 )
 
-__all__ = ["GrpcTransport", "channel_options", "credentials", "mapped"]
+__all__ = ["GrpcTransport"]
 
 T = TypeVar("T")
 
@@ -31,65 +30,6 @@ T = TypeVar("T")
 # which takes as long again. While the last message is kept it does not come to that. Messages of
 # other sizes (bytes) matter little, or never lie on the heap.
 _KEPT = range(1 << 20, 1 << 25)
-_NOT_REACHED = ("failed to connect to all addresses", "errors resolving", "DNS resolution failed")
-_EXPIRED = re.compile(r"(.* \()?Deadline Exceeded\)?")  # whoever of both sides noticed it first
-_BROKEN = re.compile(
-    "Stream removed|Socket closed|[Cc]onnection reset|Broken pipe|recvmsg|sendmsg|"
-    "Transport closed|Endpoint |[Kk]eepalive|[Pp]ing timeout"
-)
-
-
-def channel_options(link: Link) -> list[tuple[str, Any]]:
-    """Unlimited message sizes, and a reconnect that is tried soon rather than after minutes."""
-    options: list[tuple[str, Any]] = [
-        ("grpc.max_send_message_length", -1),
-        ("grpc.max_receive_message_length", -1),
-        ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.max_reconnect_backoff_ms", 2000),
-        # Otherwise a client inherits another one's broken connection to the same address.
-        ("grpc.use_local_subchannel_pool", 1),
-    ]
-    if link.keepalive is not None:
-        options += [
-            ("grpc.keepalive_time_ms", int(link.keepalive * 1000)),
-            ("grpc.keepalive_timeout_ms", 20_000),
-            ("grpc.http2.max_pings_without_data", 0),  # during one long call as well
-        ]
-    if link.compression is None:
-        # Leaves out what calls like these do not need: 5 % of a small call's time.
-        options.append(("grpc.minimal_stack", 1))
-    else:
-        kinds = {"gzip": grpc.Compression.Gzip, "deflate": grpc.Compression.Deflate}
-        options.append(("grpc.default_compression_algorithm", int(kinds[link.compression])))
-    if link.host:
-        options.append(("grpc.default_authority", link.host))
-    if link.user_agent:
-        options.append(("grpc.primary_user_agent", link.user_agent))  # stands before grpcio's own
-    if link.tls is not None and (name := link.tls.server_name or link.address.name):
-        options.append(("grpc.ssl_target_name_override", name))
-    return options
-
-
-def credentials(link: Link) -> Any:
-    """The channel's credentials; None in the clear. Raises InputError."""
-    return None if link.tls is None else grpc.ssl_channel_credentials(*link.tls.pem())
-
-
-def mapped(exc: grpc.RpcError, what: str, deadline: Deadline | None = None) -> TritonError:
-    """The error for a failed call, by its status. Args: deadline: the call's, if it has one.
-
-    UNAVAILABLE is what the server says and also what grpcio says itself, of a server that it did
-    not reach and of a connection that broke. Only the words tell these apart.
-    """
-    status, message = exc.code().name, exc.details() or ""
-    if status == "UNAVAILABLE" and message.startswith(_NOT_REACHED):
-        return ConnectError(f"{what} failed: {message}", status=status)
-    if status == "UNAVAILABLE" and _BROKEN.search(message):
-        said = f"{what} failed: the connection broke ({message}); the server may have executed it"
-        return ConnectionLostError(said, status=status)
-    if status == "DEADLINE_EXCEEDED" and deadline is not None and _EXPIRED.fullmatch(message):
-        return DeadlineExceededError(f"{what} failed: {deadline} exceeded", status=status)
-    return from_grpc_status(status, message, what)
 
 
 class GrpcTransport:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Any
 
 from tritonsmith_client._exchange.exchange import Exchange, Hedge
 from tritonsmith_client._net.deadline import CancellableDeadline, Deadline
 
-__all__ = ["async_race", "race"]
+__all__ = ["race"]
 
 _Outcome = tuple[Any, BaseException | None]
 
@@ -64,33 +64,3 @@ def race(
         cancel()
         if isinstance(deadline, CancellableDeadline) and not deadline.cancelled:
             deadline.on_cancel(None)
-
-
-async def async_race(
-    send: Callable[[Exchange[Any], Deadline], Awaitable[Any]], hedge: Hedge, deadline: Deadline
-) -> Any:
-    """As `race`, with tasks instead of threads."""
-    import asyncio  # a synchronous client does without
-
-    def start() -> asyncio.Future[Any]:
-        return asyncio.ensure_future(send(hedge.exchange, deadline))
-
-    racing = [start()]
-    try:
-        done, _ = await asyncio.wait(racing, timeout=hedge.delay)
-        if not done:
-            racing.append(start())
-        waiting = set(racing)
-        failures: list[BaseException] = []
-        while waiting:
-            done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                error = task.exception()
-                if error is None:
-                    return task.result()
-                failures.append(error)
-        raise failures[0]
-    finally:
-        for task in racing:
-            task.cancel()
-        await asyncio.gather(*racing, return_exceptions=True)

@@ -3,67 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, TypeVar
+from typing import Any
 
-from tritonsmith_client._exchange.exchange import Exchange, Headers
-from tritonsmith_client._http.reader import HttpResponseReader, aligned
-from tritonsmith_client._net.connection_config import Link
+from tritonsmith_client._exchange.exchange import Exchange, T
+from tritonsmith_client._http.body import aligned
+from tritonsmith_client._http.messages import HttpReply, RequestWriter
+from tritonsmith_client._http.reader import HttpResponseReader
+from tritonsmith_client._net.connection_config import Link, server_name
 from tritonsmith_client._net.deadline import Deadline
-from tritonsmith_client._protocol.http.infer import Foreseen, HttpReply, compressed
-from tritonsmith_client._sync.pool import PoolTransport, server_name
+from tritonsmith_client._protocol.http.reply_template import Foreseen, Reply, Request, value_of
+from tritonsmith_client._sync.pool import PoolTransport
 from tritonsmith_client._sync.sockets import DeadlineSocket, connect
 from tritonsmith_client._sync.sse import events
-from tritonsmith_client._values.buffers import Buffer
-from tritonsmith_client._values.metadata import Result
 
-__all__ = ["HttpTransport", "Reply", "Request", "RequestWriter", "value_of"]
+__all__ = ["HttpTransport"]
 
-T = TypeVar("T")
 _CLOSED = "the server closed the connection"
 _NOTHING = memoryview(b"")
-
-
-def header_lines(headers: Headers) -> bytes:
-    return "".join(f"{name}: {value}\r\n" for name, value in headers).encode("latin-1")
-
-
-def _fixed_headers(link: Link) -> bytes:
-    """What every request carries. Triton compresses, slowly, unless it is told not to."""
-    own = [("host", link.authority), ("accept-encoding", link.compression or "identity")]
-    if link.user_agent:
-        own.append(("user-agent", link.user_agent))
-    return header_lines((*own, *link.headers))
-
-
-class RequestWriter:
-    """Everything that is sent for a request; the first buffer holds all headers."""
-
-    def __init__(self, link: Link) -> None:
-        self._link = link
-        self._fixed = _fixed_headers(link)
-        self._rest = self._fixed + b"\r\n"
-        self._plain = link.compression is None and link.hook is None
-
-    def __call__(self, exchange: Exchange[Any]) -> list[Buffer]:
-        if self._plain and not exchange.headers:
-            return [b"".join((exchange.route, self._rest)), *exchange.body]  # type: ignore[arg-type]  # bytes
-        link, body = self._link, exchange.body
-        route: Any = exchange.route
-        if link.compression is not None:
-            route, body = compressed(exchange, link.compression)
-        headers = header_lines(link.call_headers(exchange.headers))
-        return [b"".join((route, self._fixed, headers, b"\r\n")), *body]
-
-
-Request = tuple[list[Buffer], Foreseen | None]
-Reply = HttpReply | Result  # a result where the reply was foreseen
-
-
-def value_of(exchange: Exchange[T], reply: Reply) -> T:
-    """What a reply means. Raises TritonError."""
-    if type(reply) is Result:
-        return reply  # type: ignore[return-value]  # the exchange is an inference
-    return exchange.parse(reply)
 
 
 class _Connection:

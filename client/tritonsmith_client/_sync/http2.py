@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from tritonsmith_client._exchange.exchange import Exchange
 from tritonsmith_client._http2.connection import Http2Connection, Http2Reply, Request
 from tritonsmith_client._http2.grpc_framing import Head, message_of, wire_message
-from tritonsmith_client._net.connection_config import Link
+from tritonsmith_client._net.connection_config import Link, server_name
 from tritonsmith_client._net.deadline import Deadline
-from tritonsmith_client._sync.pool import PoolTransport, server_name
+from tritonsmith_client._sync.pool import PoolTransport
 from tritonsmith_client._sync.sockets import DeadlineSocket, connect
 from tritonsmith_client.errors import ResponseError
 

@@ -11,7 +11,6 @@ from functools import partial
 from types import EllipsisType, TracebackType
 from typing import TYPE_CHECKING, Any
 
-from tritonsmith_client._core.arguments import checked
 from tritonsmith_client._core.client import ClientCore
 from tritonsmith_client._core.model import ModelCore
 from tritonsmith_client._core.sequences import SequenceState, sequence_id
@@ -21,8 +20,10 @@ from tritonsmith_client._protocol.options import Options, changed
 from tritonsmith_client._shared_memory.transfer import collect
 from tritonsmith_client._sync.driver import Runner
 from tritonsmith_client._values.buffers import Array
-from tritonsmith_client._values.metadata import ModelConfig, ModelMetadata, Parameter, Result
+from tritonsmith_client._values.checked import checked
+from tritonsmith_client._values.metadata import ModelConfig, ModelMetadata, Parameter
 from tritonsmith_client._values.regions import RegionTensor
+from tritonsmith_client._values.result import Result
 from tritonsmith_client.errors import TritonError
 
 if TYPE_CHECKING:

@@ -6,30 +6,21 @@ import os
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol
 
-from tritonsmith_client._exchange.exchange import Exchange, Repeat
-from tritonsmith_client._net.address import Address
+from tritonsmith_client._exchange.exchange import Exchange, Repeat, T
+from tritonsmith_client._exchange.status import from_grpc_status
+from tritonsmith_client._exchange.transport import IDLE_LIMIT, Received, Reply, Request, Sent
 from tritonsmith_client._net.connection_config import Link
+from tritonsmith_client._net.connection_errors import lost, no_connection
 from tritonsmith_client._net.deadline import CancellableDeadline, Deadline
 from tritonsmith_client._sync.sockets import DeadlineSocket
 from tritonsmith_client.errors import (
     ClosedError,
-    ConnectError,
-    ConnectionLostError,
     DeadlineExceededError,
-    TritonError,
-    from_grpc_status,
 )
 
-__all__ = ["IDLE_LIMIT", "Connection", "PoolTransport", "lost", "no_connection", "server_name"]
-
-T = TypeVar("T")
-Request = TypeVar("Request")
-Reply = TypeVar("Reply")
-Sent = TypeVar("Sent", contravariant=True)
-Received = TypeVar("Received", covariant=True)
-IDLE_LIMIT = 256
+__all__ = ["Connection", "PoolTransport"]
 
 
 class Connection(Protocol[Sent, Received]):
@@ -168,23 +159,3 @@ class PoolTransport(ABC, Generic[Request, Reply]):
             ) from exc
         except OSError as exc:
             raise no_connection(what, self._link.address, exc) from exc
-
-
-def no_connection(what: str, address: Address, exc: OSError) -> TritonError:
-    return ConnectError(f"{what} failed: no connection to {address}: {exc}")
-
-
-def server_name(link: Link) -> str | None:
-    """The name that the server's certificate must have; None without TLS."""
-    return (
-        None if link.tls is None else link.tls.server_name or link.address.name or link.address.host
-    )
-
-
-def lost(what: str, address: Address, exc: OSError, complete: bool) -> TritonError:
-    if not complete:
-        return ConnectError(f"{what} failed: the connection to {address} broke: {exc}")
-    return ConnectionLostError(
-        f"{what} failed: the connection to {address} broke before the reply was complete: {exc}; "
-        "the server may have executed it"
-    )

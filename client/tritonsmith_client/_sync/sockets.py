@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from tritonsmith_client._net.address import Address
 from tritonsmith_client._net.deadline import Deadline
+from tritonsmith_client._net.socket_options import keep_alive
 from tritonsmith_client._values.buffers import Buffer
 
 if TYPE_CHECKING:
     import ssl
 
-__all__ = ["DeadlineSocket", "connect", "keep_alive"]
+__all__ = ["DeadlineSocket", "connect"]
 
 _PIECE = 1 << 20
 _JOINED = 1 << 16
@@ -195,17 +196,6 @@ def connect(
         raise
     kernel = tls is None and sys.platform == "linux"
     return _KernelTimedSocket(sock) if kernel else DeadlineSocket(sock)
-
-
-def keep_alive(sock: Any, seconds: float | None) -> None:
-    """Has the kernel check a connection after so much silence, and end it if nobody answers."""
-    if seconds is None:
-        return
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    settings = {"TCP_KEEPIDLE": max(1, int(seconds)), "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
-    for name, value in settings.items():
-        if hasattr(socket, name):  # not on every system
-            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def _open(address: Address, deadline: Deadline) -> socket.socket:

@@ -5,25 +5,21 @@ Closing the connection is how a server hears that nobody wants more of them.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from tritonsmith_client._exchange.exchange import Exchange, T
+from tritonsmith_client._http.sse import _BUFFER, StreamReader
 from tritonsmith_client._net.address import Address
+from tritonsmith_client._net.connection_errors import _silent, lost
 from tritonsmith_client._net.deadline import Deadline
-from tritonsmith_client._protocol.http.generate import StreamReader
-from tritonsmith_client._sync.pool import lost
 from tritonsmith_client._values.buffers import Buffer
-from tritonsmith_client.errors import DeadlineExceededError, TritonError
+from tritonsmith_client.errors import TritonError
 
 if TYPE_CHECKING:
-    import asyncio
-
     from tritonsmith_client._sync.sockets import DeadlineSocket
 
-__all__ = ["async_events", "events"]
-
-_BUFFER = 1 << 16
+__all__ = ["events"]
 
 
 def events(
@@ -51,39 +47,3 @@ def events(
         raise lost(exchange.what, address, exc, complete=True) from exc
     finally:
         connection.close()
-
-
-async def async_events(
-    connection: tuple[asyncio.StreamReader, asyncio.StreamWriter],
-    request: Sequence[Buffer],
-    exchange: Exchange[T],
-    timeout: float | None,
-    address: Address,
-) -> AsyncGenerator[T, None]:
-    """As `events`."""
-    import asyncio  # a synchronous client does without
-
-    deadline = Deadline(timeout)
-    reader, (source, sink) = StreamReader(), connection
-    try:
-        sink.writelines(request)
-        left = deadline.left()  # before there is a coroutine that nobody would await
-        await asyncio.wait_for(sink.drain(), left)
-        while not reader.done:
-            left = deadline.left()
-            data = await asyncio.wait_for(source.read(_BUFFER), left)
-            for reply in reader.feed(data):
-                yield exchange.parse(reply)
-                deadline = Deadline(timeout)
-    except TritonError:
-        raise
-    except (TimeoutError, asyncio.TimeoutError) as exc:
-        raise _silent(exchange.what, timeout) from exc
-    except OSError as exc:
-        raise lost(exchange.what, address, exc, complete=True) from exc
-    finally:
-        sink.transport.abort()
-
-
-def _silent(what: str, timeout: float | None) -> TritonError:
-    return DeadlineExceededError(f"{what} failed: no response within {timeout:g} s")

@@ -14,14 +14,12 @@ scores.numpy()                                        # what the server wrote, w
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tritonsmith_client._values.buffers import Array
 from tritonsmith_client._values.interop import as_numpy
-from tritonsmith_client._values.metadata import Parameter
 from tritonsmith_client.dtypes import DataType, from_wire
 from tritonsmith_client.errors import InputError
 
@@ -29,42 +27,7 @@ if TYPE_CHECKING:
     from tritonsmith_client._exchange.exchange import Exchange
     from tritonsmith_client._protocol.protocol import WireProtocol
 
-__all__ = [
-    "Region",
-    "RegionStatus",
-    "RegionTensor",
-    "SystemRegion",
-    "as_host",
-    "check_same",
-    "memory_parameters",
-    "tensor_type",
-]
-
-
-def memory_parameters(region: str, start: int, size: int) -> dict[str, Parameter]:
-    """How the protocol says that a tensor lies in a region."""
-    said: dict[str, Parameter] = {"shared_memory_region": region, "shared_memory_byte_size": size}
-    return said | ({"shared_memory_offset": start} if start else {})
-
-
-@dataclass(frozen=True)
-class RegionStatus:
-    """A region of shared memory that a server has registered.
-
-    Attributes:
-        kind: ``"system"`` or ``"cuda"``.
-        size: bytes.
-        key: the name of its file in shared memory; empty for CUDA.
-        offset: where in that file it starts.
-        device: the GPU's number; None for system shared memory.
-    """
-
-    name: str
-    kind: str
-    size: int
-    key: str = ""
-    offset: int = 0
-    device: int | None = None
+__all__ = ["Region", "RegionTensor", "as_host", "check_same", "tensor_type"]
 
 
 class Region:
@@ -172,59 +135,6 @@ class RegionTensor:
         return f"RegionTensor({self.datatype} {list(self.shape)} in '{self.region.name}')"
 
 
-class SystemRegion(Region):
-    """System shared memory, readable and writable by this user only; see the module's example."""
-
-    kind = "system"
-
-    def __init__(self, size: int) -> None:
-        """Allocates memory.
-
-        Args:
-            size: bytes, at least 1.
-
-        Raises:
-            InputError: there is no shared memory, or not enough of it.
-        """
-        from tritonsmith_client._core.arguments import checked  # which knows regions itself
-        from tritonsmith_client._shared_memory import pool as memory
-
-        size = checked("size", size, "SystemRegion()")
-        memory.clear_folder()
-        try:
-            self._memory = memory.Region(size)
-        except OSError as exc:
-            raise InputError(f"no shared memory of {size} bytes: {exc}") from exc
-        super().__init__(self._memory.name, size)
-
-    @property
-    def key(self) -> str:
-        """The name of the region's file."""
-        return self._memory.key
-
-    def registration(self, protocol: WireProtocol) -> Exchange[None]:
-        return protocol.register_memory(self.name, self.key, self.size)
-
-    def view(self, tensor: RegionTensor) -> Array:
-        if 0 in tensor.shape:
-            return np.empty(tensor.shape, tensor.dtype)
-        array: Array = np.ndarray(tensor.shape, tensor.dtype, self._memory.map, tensor.offset)
-        return array
-
-    def write(self, tensor: RegionTensor, array: Any) -> None:
-        host = as_host(array)
-        check_same(tensor, host.dtype, host.shape)
-        tensor.numpy()[...] = host
-
-    def close(self) -> None:
-        """Takes the name away; the memory goes with the last array on it."""
-        self._memory.unlink()
-
-    def __del__(self) -> None:
-        if hasattr(self, "_memory"):
-            self._memory.unlink()
-
-
 def as_host(array: Any) -> Array:
     """An array of any library as numpy."""
     found = array if isinstance(array, np.ndarray) else as_numpy(array, "of the region")
@@ -244,7 +154,7 @@ def tensor_type(
     dtype: str | DataType, shape: Sequence[int], offset: int
 ) -> tuple[DataType, tuple[int, ...], int]:
     """What a tensor in a region is, in the form in which it is used. Raises InputError."""
-    from tritonsmith_client._core.arguments import checked
+    from tritonsmith_client._values.checked import checked
 
     try:
         found = dtype if isinstance(dtype, DataType) else from_wire(dtype)

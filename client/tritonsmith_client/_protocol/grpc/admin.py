@@ -12,6 +12,7 @@ from tritonsmith_client._exchange.exchange import Asked, Exchange, Repeat, T
 from tritonsmith_client._protocol.admin import (
     IndexEntry,
     ModelStatistics,
+    RegionStatus,
     Setting,
     TraceChanges,
     check_taken,
@@ -22,7 +23,6 @@ from tritonsmith_client._protocol.admin import (
     statistics_from,
 )
 from tritonsmith_client._protocol.protocol import asked
-from tritonsmith_client._values.regions import RegionStatus
 from tritonsmith_client.errors import ResponseError
 
 __all__ = ["SERVICE", "GrpcAdmin", "plain"]

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from tritonsmith_client._exchange.exchange import InferCall
 from tritonsmith_client._protocol.grpc import protobuf
 from tritonsmith_client._protocol.grpc.protobuf import length_delimited, varint
+from tritonsmith_client._protocol.infer_request import InferCall
 from tritonsmith_client._values.buffers import Array, array_at, array_from_wire, data_type
-from tritonsmith_client._values.metadata import Parameter, Result
+from tritonsmith_client._values.metadata import Parameter
+from tritonsmith_client._values.result import Result
 from tritonsmith_client.dtypes import DataType
 from tritonsmith_client.errors import ResponseError
 

@@ -5,23 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from tritonsmith_client._exchange.exchange import Asked, Exchange, InferCall, Prepared, Repeat
+from tritonsmith_client._exchange.exchange import Asked, Exchange, Repeat
 from tritonsmith_client._protocol.grpc.admin import SERVICE, GrpcAdmin, plain
 from tritonsmith_client._protocol.grpc.infer import ResponseReader, read_stream, request_framing
+from tritonsmith_client._protocol.infer_request import InferCall, Prepared
 from tritonsmith_client._protocol.protocol import asked
 from tritonsmith_client._values.metadata import (
     ModelConfig,
     ModelMetadata,
-    Result,
     ServerMetadata,
     TensorMetadata,
 )
+from tritonsmith_client._values.result import Result
 from tritonsmith_client.dtypes import from_wire
 
 if TYPE_CHECKING:
-    from tritonsmith_client._core.request_builder import Signature
     from tritonsmith_client._protocol.options import Options
     from tritonsmith_client._values.buffers import Array
+    from tritonsmith_client._values.metadata import Signature
 
 __all__ = ["GrpcProtocol"]
 

@@ -9,26 +9,25 @@ from typing import Any
 from urllib.parse import quote
 
 from tritonsmith_client._exchange.exchange import Asked, Exchange, Repeat, T
+from tritonsmith_client._exchange.status import refused
+from tritonsmith_client._http.messages import HttpReply, json_of, route
 from tritonsmith_client._protocol.admin import (
     IndexEntry,
-    Metric,
     ModelStatistics,
+    RegionStatus,
     Setting,
     TraceChanges,
     check_taken,
     index_from,
-    parse_metrics,
     regions_from,
     settings_asked,
     settings_from,
     statistics_from,
 )
-from tritonsmith_client._protocol.http.infer import HttpReply, json_of, route
 from tritonsmith_client._protocol.protocol import asked
-from tritonsmith_client._values.regions import RegionStatus
-from tritonsmith_client.errors import InvalidArgumentError, ResponseError, refused
+from tritonsmith_client.errors import InvalidArgumentError, ResponseError
 
-__all__ = ["HttpAdmin", "metrics_exchange", "model_path"]
+__all__ = ["HttpAdmin", "model_path"]
 
 
 def model_path(name: str, version: str) -> str:
@@ -129,25 +128,6 @@ class HttpAdmin:
             return settings_from(now)
 
         return self.write(what, path, request, read) if changes else self.read(what, path, read)
-
-
-_METRICS_REMEDY = (
-    "metrics(url='http://HOST:PORT') names another address; a server may also run without "
-    "metrics (--allow-metrics=false)"
-)
-
-
-def metrics_exchange(path: str) -> Exchange[tuple[Metric, ...]]:
-    """Reading the Prometheus metrics, which have an address of their own."""
-    what = Asked("reading the metrics", remedy=_METRICS_REMEDY)
-
-    def read(reply: HttpReply) -> tuple[Metric, ...]:
-        error = reply.error(what)
-        if error is not None:
-            raise error
-        return parse_metrics(reply.text())
-
-    return Exchange(what, route("GET", path or "/metrics"), (), read)
 
 
 def _json_reader(what: str, parse: Callable[[Any], T]) -> Callable[[HttpReply], T]:

@@ -11,17 +11,19 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from tritonsmith_client._http.reader import HttpResponseReader
-from tritonsmith_client._protocol.http.infer import HttpReply, array_from_json
+from tritonsmith_client._http.messages import HttpReply
+from tritonsmith_client._http.sse import is_event
+from tritonsmith_client._protocol.http.infer import array_from_json
 from tritonsmith_client._protocol.options import Options
 from tritonsmith_client._values.buffers import Array
-from tritonsmith_client._values.metadata import ModelMetadata, Result, TensorMetadata
+from tritonsmith_client._values.metadata import ModelMetadata, TensorMetadata
+from tritonsmith_client._values.result import Result
 from tritonsmith_client.errors import InputError, ResponseError
 
 if TYPE_CHECKING:
-    from tritonsmith_client._core.request_builder import Signature
+    from tritonsmith_client._values.metadata import Signature
 
-__all__ = ["StreamReader", "read_event", "stream_body"]
+__all__ = ["read_event", "stream_body"]
 
 _NO_JSON = ("FP16", "BF16")
 _USE_GRPC = "use a grpc:// address for streams of this model"
@@ -98,11 +100,6 @@ def read_event(
         raise ResponseError(f"{what}: no event of a stream: {reply.text()[:200]!r}") from exc
 
 
-def is_event(headers: Mapping[str, str]) -> bool:
-    """Whether a response with these headers is a stream of events."""
-    return headers.get("content-type", "").startswith("text/event-stream")
-
-
 def _array(tensor: TensorMetadata, data: Any) -> Array:
     """An output in the shape that the metadata let expect; in one axis where they do not."""
     flat = array_from_json(data if isinstance(data, list) else [data], tensor.dtype, (-1,))
@@ -114,48 +111,3 @@ def _array(tensor: TensorMetadata, data: Any) -> Array:
         shape[shape.index(-1)] = flat.size // known
     fits = -1 not in shape and math.prod(shape) == flat.size
     return flat.reshape(shape) if fits else flat
-
-
-class StreamReader:
-    """The events of one HTTP response, as they come; or the whole of a response that has none.
-
-    Attributes:
-        done: nothing more will come.
-    """
-
-    def __init__(self) -> None:
-        self._http = HttpResponseReader()
-        self._text = b""
-        self.done = False
-
-    def feed(self, data: bytes | memoryview) -> list[HttpReply]:
-        """What has become complete with this; no data stands for the end of the stream.
-
-        Raises:
-            ResponseError: this is no such response.
-            ConnectionResetError: it ends too early.
-        """
-        rest = memoryview(data)
-        if not rest and not self._http.ended():
-            raise ConnectionResetError("the server closed the connection")
-        self.done = not rest or self._http.feed(rest)
-        return self._events()
-
-    def _events(self) -> list[HttpReply]:
-        if not is_event(self._http.headers):
-            return [self._http.reply()] if self.done else []
-        self._text += self._http.take()
-        # A line may end with CR, LF or both; a CR at the end may be half of both.
-        text = self._text.replace(b"\r\n", b"\n")
-        *blocks, self._text = text.split(b"\n\n")
-        if self.done:
-            blocks.append(self._text)
-        events = [b"\n".join(_data(block)) for block in blocks]
-        status, headers = self._http.status, self._http.headers
-        return [HttpReply(status, headers, memoryview(event)) for event in events if event]
-
-
-def _data(block: bytes) -> list[bytes]:
-    """The data lines of an event; comments and other fields are left out."""
-    fields = (line.partition(b":") for line in block.split(b"\n"))
-    return [value.removeprefix(b" ") for name, _, value in fields if name == b"data"]

@@ -6,24 +6,26 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from tritonsmith_client._exchange.exchange import Asked, Exchange, InferCall, Prepared, Repeat
+from tritonsmith_client._exchange.exchange import Asked, Exchange, Repeat
+from tritonsmith_client._http.messages import HttpReply, route
 from tritonsmith_client._protocol.http.admin import HttpAdmin, model_path
 from tritonsmith_client._protocol.http.generate import read_event, stream_body
-from tritonsmith_client._protocol.http.infer import HttpReply, ResponseReader, infer_request, route
+from tritonsmith_client._protocol.http.infer import ResponseReader, infer_request
+from tritonsmith_client._protocol.infer_request import InferCall, Prepared
 from tritonsmith_client._protocol.protocol import asked
 from tritonsmith_client._values.metadata import (
     ModelConfig,
     ModelMetadata,
-    Result,
     ServerMetadata,
     TensorMetadata,
 )
+from tritonsmith_client._values.result import Result
 from tritonsmith_client.dtypes import from_wire
 
 if TYPE_CHECKING:
-    from tritonsmith_client._core.request_builder import Signature
     from tritonsmith_client._protocol.options import Options
     from tritonsmith_client._values.buffers import Array
+    from tritonsmith_client._values.metadata import Signature
 
 __all__ = ["HttpProtocol"]
 

@@ -1,0 +1,37 @@
+"""The transport that fits an address, for asyncio."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tritonsmith_client._core.balancing import Balancer
+from tritonsmith_client._exchange.transport import AsyncTransport
+from tritonsmith_client._net.address import Address
+from tritonsmith_client._net.connection_config import Link
+
+
+def _balanced(
+    addresses: tuple[Address, ...], resolve: bool, connect: Callable[[Address], AsyncTransport]
+) -> AsyncTransport:
+    first = connect(addresses[0])  # shows at once what is wrong with the settings
+    if len(addresses) == 1 and not resolve:
+        return first
+    from tritonsmith_client._async.balancer import AsyncBalancedTransport
+
+    return AsyncBalancedTransport(Balancer(addresses, resolve), connect)
+
+
+def _transport(link: Link) -> AsyncTransport:
+    if link.address.protocol == "grpc" and link.http2 == "own":
+        from tritonsmith_client._async.http2 import AsyncHttp2Transport  # only the one that is used
+
+        return AsyncHttp2Transport(link)
+    if link.address.protocol == "grpc":
+        from tritonsmith_client._async.grpc import (
+            AsyncGrpcTransport,  # grpcio is not needed for HTTP
+        )
+
+        return AsyncGrpcTransport(link)
+    from tritonsmith_client._async.http11 import AsyncHttpTransport
+
+    return AsyncHttpTransport(link)

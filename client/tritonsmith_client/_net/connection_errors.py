@@ -1,0 +1,30 @@
+"""Errors of connections, in words."""
+
+from __future__ import annotations
+
+from tritonsmith_client._net.address import Address
+from tritonsmith_client.errors import (
+    ConnectError,
+    ConnectionLostError,
+    DeadlineExceededError,
+    TritonError,
+)
+
+__all__ = ["lost", "no_connection"]
+
+
+def _silent(what: str, timeout: float | None) -> TritonError:
+    return DeadlineExceededError(f"{what} failed: no response within {timeout:g} s")
+
+
+def no_connection(what: str, address: Address, exc: OSError) -> TritonError:
+    return ConnectError(f"{what} failed: no connection to {address}: {exc}")
+
+
+def lost(what: str, address: Address, exc: OSError, complete: bool) -> TritonError:
+    if not complete:
+        return ConnectError(f"{what} failed: the connection to {address} broke: {exc}")
+    return ConnectionLostError(
+        f"{what} failed: the connection to {address} broke before the reply was complete: {exc}; "
+        "the server may have executed it"
+    )
