@@ -11,18 +11,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tritonsmith_client._net.tls import TLS
-from tritonsmith_client._values.metadata import (
+from ._core.retries import Retry
+from ._net.tls import TLS
+from ._sync.client import Client
+from ._sync.model import Model, Sequence
+from ._values.metadata import (
     ModelConfig,
     ModelMetadata,
     ServerMetadata,
     TensorMetadata,
 )
-from tritonsmith_client._values.result import Class, Result
-
-from ._core.retries import Retry
-from ._sync.client import Client
-from ._sync.model import Model, Sequence
+from ._values.result import Class, Result
 from .dtypes import DataType
 from .errors import (
     AlreadyExistsError,
@@ -47,19 +46,18 @@ from .errors import (
 )
 
 if TYPE_CHECKING:
-    from tritonsmith_client._protocol.admin import (
+    from ._async.client import AsyncClient
+    from ._async.model import AsyncModel, AsyncSequence
+    from ._protocol.admin import (
         Duration,
         IndexEntry,
         ModelStatistics,
         RegionStatus,
     )
-    from tritonsmith_client._protocol.http.metrics import Metric
-    from tritonsmith_client._shared_memory.system import SystemRegion
-    from tritonsmith_client._values.regions import RegionTensor
-
-    from ._async.client import AsyncClient
-    from ._async.model import AsyncModel, AsyncSequence
+    from ._protocol.http.metrics import Metric
     from ._shared_memory.cuda import CudaRegion
+    from ._shared_memory.system import SystemRegion
+    from ._values.regions import RegionTensor
 
 __all__ = [
     "TLS",
@@ -109,15 +107,15 @@ __all__ = [
 _LATE = {  # neither asyncio nor what is rare is imported before somebody asks for it
     "Duration": "_protocol.admin",
     "IndexEntry": "_protocol.admin",
-    "Metric": "_protocol.admin",
+    "Metric": "_protocol.http.metrics",
     "ModelStatistics": "_protocol.admin",
     "AsyncClient": "_async.client",
     "AsyncModel": "_async.model",
     "AsyncSequence": "_async.model",
     "CudaRegion": "_shared_memory.cuda",
-    "RegionStatus": "_values.regions",
+    "RegionStatus": "_protocol.admin",
     "RegionTensor": "_values.regions",
-    "SystemRegion": "_values.regions",
+    "SystemRegion": "_shared_memory.system",
 }
 
 

@@ -175,14 +175,14 @@ import numpy as np
 from pathlib import Path
 import tempfile
 from tritonsmith_client import Client
-from tritonsmith_client._shared_memory import pool as memory
-memory._FOLDER = Path(tempfile.mkdtemp())
+from tritonsmith_client._shared_memory import blocks
+blocks.FOLDER = Path(tempfile.mkdtemp())
 with Client({server.grpc_url!r}, shared_memory="auto") as client:
     model = client.model("identity")
     for n in range(4):
         assert (model(IN_FP32=np.full((300, 400), n, np.float32))["OUT_FP32"] == n).all()
     assert client._core.sharing.off
-assert not list(memory._FOLDER.iterdir())
+assert not list(blocks.FOLDER.iterdir())
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
@@ -321,7 +321,7 @@ def test_there_is_always_some_left_for_others(
     shared: Client, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = regions(server)
-    monkeypatch.setattr("tritonsmith_client._shared_memory.blocks._free", lambda: 1 << 20)
+    monkeypatch.setattr("tritonsmith_client._shared_memory.blocks.free_bytes", lambda: 1 << 20)
     model = shared.model("identity")
     for number in range(3):
         array = np.full(BIG, number, np.float32)  # 1 MiB with its output: more than half of it

@@ -12,7 +12,7 @@ from tritonsmith_client._shared_memory.region_names import is_abandoned, region_
 __all__ = ["Region", "clear_folder"]
 
 
-_FOLDER = Path("/dev/shm")
+FOLDER = Path("/dev/shm")
 
 
 class Region:
@@ -22,7 +22,7 @@ class Region:
         """Raises OSError where there is no shared memory, or not enough of it."""
         self.name = region_name()
         self.size = size
-        path = _FOLDER / self.name
+        path = FOLDER / self.name
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
         try:
             os.posix_fallocate(descriptor, 0, size)  # a full /dev/shm is an error now, not SIGBUS
@@ -42,23 +42,23 @@ class Region:
     def unlink(self) -> None:
         """Takes the name away; whoever has mapped the region keeps it."""
         with contextlib.suppress(OSError):
-            (_FOLDER / self.name).unlink()
+            (FOLDER / self.name).unlink()
 
 
 def clear_folder() -> None:
     """Takes away the names that processes left which were killed while they registered a region."""
     names: list[str] = []
     with contextlib.suppress(OSError):
-        names = [path.name for path in _FOLDER.iterdir()]
+        names = [path.name for path in FOLDER.iterdir()]
     for name in filter(is_abandoned, names):
         with contextlib.suppress(OSError):  # it may be another user's, or just gone
-            (_FOLDER / name).unlink()
+            (FOLDER / name).unlink()
 
 
-def _free() -> int:
+def free_bytes() -> int:
     """Bytes of shared memory that are left on this host."""
     try:
-        status = os.statvfs(_FOLDER)
+        status = os.statvfs(FOLDER)
     except OSError:
         return 0
     return status.f_bavail * status.f_frsize

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from tritonsmith_client._shared_memory.blocks import Region, _free
+from tritonsmith_client._shared_memory import blocks
+from tritonsmith_client._shared_memory.blocks import Region
 from tritonsmith_client._values.buffers import Array
 
 __all__ = ["Lease", "RegionPool"]
@@ -42,7 +43,7 @@ class RegionPool:
         """A new region; None where memory or the limit is used up."""
         with self._lock:
             # Others need shared memory too, a server's Python models above all.
-            if self._used + size > self._limit or size > _free() // 2:
+            if self._used + size > self._limit or size > blocks.free_bytes() // 2:
                 return None
             self._used += size
         try:
