@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import pytest
 from support.crashes import SharedServers
 from support.leftovers import Leftovers, start_notes
+from support.servers import BriefServer
 
 from tritonsmith_generator.serve import Server
 from tritonsmith_generator.serve.server_base import ServerBase
@@ -124,7 +125,7 @@ def wait_until_gone(leftovers: Leftovers) -> Callable[[], None]:
 @pytest.fixture(scope="session")
 def start_server() -> Iterator[StartServer]:
     """``start_server(repository, **options)``: a ready ``Server`` that ends with the test run."""
-    yield from _starting(Server, {})
+    yield from _starting(BriefServer, {})
 
 
 @pytest.fixture(scope="session")
@@ -150,7 +151,7 @@ def docker_options(
 def start_any_server(request: pytest.FixtureRequest) -> Iterator[StartAnyServer]:
     """As ``start_server``, once for the embedded server and once for a container."""
     options: dict[str, Any] = {}
-    make: Callable[..., ServerBase] = Server
+    make: Callable[..., ServerBase] = BriefServer
     if request.param == "docker":
         from tritonsmith_generator.serve.docker_server import DockerServer
 

@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import pytest
 
-__all__ = ["soaked"]
+__all__ = ["by_turns", "soaked"]
 
 
 def soaked(rows: Iterable[Any], keep: Callable[[Any], bool]) -> list[Any]:
     """Rows to parametrize with; those that are not to be kept wait for the soak."""
     return [row if keep(row) else _marked(row) for row in rows]
+
+
+def by_turns(
+    ways: Sequence[tuple[Any, ...]], cases: Iterable[tuple[Any, ...]], each: int = 1
+) -> list[Any]:
+    """Every case in every way, to parametrize with. Of a case's ways, which take turns, all but so
+    many wait for the soak."""
+    rows = []
+    for number, case in enumerate(cases):
+        for turn, way in enumerate(ways):
+            kept = (turn - number * each) % len(ways) < each
+            rows.append((*way, *case) if kept else _marked((*way, *case)))
+    return rows
 
 
 def _marked(row: Any) -> Any:
