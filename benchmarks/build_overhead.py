@@ -30,6 +30,7 @@ from typing import Any
 
 import onnx
 
+from tritonsmith_generator.engine.installed import tensorrt_releases
 from tritonsmith_generator.host import gpus as devices
 
 LIGHT = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
@@ -202,7 +203,7 @@ def main() -> None:
             for _ in range(given.rounds)
         ]
         sizes = {plan.stem: plan.stat().st_size for plan in folder.glob("*.plan")}
-    release = {r.library: str(r) for r in devices.tensorrt_releases()}[given.library]
+    release = {r.library: str(r) for r in tensorrt_releases()}[given.library]
     print(f"{given.model.name}, {release}, median of {given.rounds}; plans: {sizes}")
     by_name = dict(zip(runs, zip(*rounds, strict=True), strict=True))
     raw = median(run.wall for run in by_name["raw API"])

@@ -26,13 +26,15 @@ import numpy as np
 from precision_models import Subject, subjects
 
 from tritonsmith_generator import TritonsmithError
-from tritonsmith_generator.accuracy.gate import Metrics, limits_for, measure
-from tritonsmith_generator.engine.isolated import EngineRequest, build_engine
+from tritonsmith_generator.accuracy.gate import limits_for
+from tritonsmith_generator.accuracy.metrics import Metrics, measure
+from tritonsmith_generator.engine.isolated import build_engine
 from tritonsmith_generator.onnx_model import onnx_file as onnxfile
 from tritonsmith_generator.passes import Options, PassesReport, Samples, for_precision, run
 from tritonsmith_generator.passes.recipe import Executor
 from tritonsmith_generator.precision.search import Search, answers, convert
 from tritonsmith_generator.spec.builder_options import Precision
+from tritonsmith_generator.trt.request import EngineRequest
 
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 VERSIONS: dict[Executor, str] = {

@@ -15,7 +15,8 @@ from support.needs import needs_rtx
 from tritonsmith_generator import load_spec
 from tritonsmith_generator.errors import InputError
 from tritonsmith_generator.host import gpus as devices
-from tritonsmith_generator.spec.builder_options import BuilderOptions, Release, check_options
+from tritonsmith_generator.spec.builder_options import BuilderOptions
+from tritonsmith_generator.trt.availability import Release, check_options
 from tritonsmith_generator.workers.process import run_isolated
 
 pytestmark = needs_rtx

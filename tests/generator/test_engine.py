@@ -20,17 +20,12 @@ from support import engine_models as models
 from support.needs import needs_rtx
 
 from tritonsmith_client.dtypes import from_wire
-from tritonsmith_generator.engine.isolated import (
-    BuilderOptions,
-    EngineRequest,
-    Progress,
-    build_engine,
-    unsupported_nodes,
-)
+from tritonsmith_generator.engine.isolated import BuilderOptions, build_engine, unsupported_nodes
 from tritonsmith_generator.errors import HostError, InputError
 from tritonsmith_generator.host import gpus as devices
 from tritonsmith_generator.onnx_model.profiles import Profile, ShapeRange, check_profiles
 from tritonsmith_generator.onnx_model.signature import Signature, Tensor
+from tritonsmith_generator.trt.request import EngineRequest, Progress
 
 pytestmark = needs_rtx
 

@@ -13,11 +13,12 @@ from support.command import GenRepo, Outcome
 from support.gpu_repositories import as_tensorrt, edit_lock
 from support.plugin_library import compile_plugin, needs_compiler
 
-from tritonsmith_generator.engine.isolated import EngineRequest, build_engine
+from tritonsmith_generator.engine.isolated import build_engine
 from tritonsmith_generator.onnx_model.profiles import ShapeRange
 from tritonsmith_generator.repository.inspect import read_config
 from tritonsmith_generator.repository.lock import read_lock
 from tritonsmith_generator.spec.builder_options import BuilderOptions
+from tritonsmith_generator.trt.request import EngineRequest
 
 SIMPLENET = Path(__file__).parents[2] / "model_repository/simplenet.onnx"
 

@@ -14,12 +14,14 @@ from support import gpu_models
 from support.plan_runner import PlanRunner
 
 from tritonsmith_generator.accuracy.gate import gate, limits_for
-from tritonsmith_generator.engine.isolated import EngineReport, EngineRequest, build_engine
+from tritonsmith_generator.engine.installed import tensorrt_releases
+from tritonsmith_generator.engine.isolated import build_engine
 from tritonsmith_generator.host import gpus as devices
 from tritonsmith_generator.onnx_model.profiles import Profile, ShapeRange
 from tritonsmith_generator.passes import Options, Samples, for_precision, run
 from tritonsmith_generator.spec.builder_options import BuilderOptions, Precision
 from tritonsmith_generator.trt.layers import prove_precision
+from tritonsmith_generator.trt.request import EngineReport, EngineRequest
 
 SIMPLENET = Path(__file__).parents[2] / "model_repository" / "simplenet.onnx"
 
@@ -65,7 +67,7 @@ MODELS: dict[str, Model] = {
 
 
 def release() -> Any:
-    return devices.tensorrt_releases()[0]
+    return tensorrt_releases()[0]
 
 
 def on_this_machine(options: BuilderOptions) -> BuilderOptions:

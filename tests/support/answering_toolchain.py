@@ -11,15 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from tritonsmith_generator.engine.isolated import EngineReport, EngineRequest, Progress
 from tritonsmith_generator.engine.toolchain import LOCAL
 from tritonsmith_generator.errors import HostError
 from tritonsmith_generator.host.digest import sha256
 from tritonsmith_generator.onnx_model.reference import Reference
 from tritonsmith_generator.precision.emulate import emulate
-from tritonsmith_generator.spec.builder_options import Library, Release
+from tritonsmith_generator.spec.builder_options import Library
+from tritonsmith_generator.trt.availability import Release
 from tritonsmith_generator.trt.layers import EngineLayers
 from tritonsmith_generator.trt.plan_run import Arrays, PlanAnswers, PlanQuestion
+from tritonsmith_generator.trt.request import EngineReport, EngineRequest, Progress
 
 __all__ = ["AnsweringToolchain"]
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from tritonsmith_generator.engine.isolated import EngineReport, EngineRequest, Progress
 from tritonsmith_generator.errors import HostError
-from tritonsmith_generator.spec.builder_options import Library, Release
+from tritonsmith_generator.spec.builder_options import Library
+from tritonsmith_generator.trt.availability import Release
 from tritonsmith_generator.trt.plan_run import PlanAnswers, PlanQuestion
+from tritonsmith_generator.trt.request import EngineReport, EngineRequest, Progress
 
 __all__ = ["BROKEN"]
 

@@ -6,7 +6,8 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
-from tritonsmith_generator.spec.builder_options import BuilderOptions, Library, Release
+from tritonsmith_generator.spec.builder_options import BuilderOptions, Library
+from tritonsmith_generator.trt.availability import Release
 from tritonsmith_generator.trt.config import builder_config
 from tritonsmith_generator.trt.runtime import logger
 

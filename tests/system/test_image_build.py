@@ -32,11 +32,12 @@ from support.docker_engine import tagged
 from support.http_calls import until
 
 from tritonsmith_generator.containers.engine import connect
-from tritonsmith_generator.engine.isolated import EngineRequest, Progress, build_engine
+from tritonsmith_generator.engine.isolated import build_engine
 from tritonsmith_generator.engine_image.toolchain import ImageToolchain, image_toolchain
 from tritonsmith_generator.layout import LOCK_NAME
 from tritonsmith_generator.onnx_model.profiles import ShapeRange
 from tritonsmith_generator.trt.plan_run import Arrays, PlanQuestion
+from tritonsmith_generator.trt.request import EngineRequest, Progress
 
 pytestmark = pytest.mark.docker
 

@@ -23,15 +23,15 @@ from tritonsmith_generator.workers import process as worker
 if TYPE_CHECKING:  # whatever takes time to import can be imported while the process starts
     from pathlib import Path
 
-    from tritonsmith_generator.engine.isolated import (
+    from tritonsmith_generator.engine.toolchain import Toolchain
+    from tritonsmith_generator.spec.builder_options import Library
+    from tritonsmith_generator.trt.plan_run import PlanAnswers, PlanQuestion
+    from tritonsmith_generator.trt.request import (
         EngineReport,
         EngineRequest,
         Progress,
         UnsupportedNode,
     )
-    from tritonsmith_generator.engine.toolchain import Toolchain
-    from tritonsmith_generator.spec.builder_options import Library
-    from tritonsmith_generator.trt.plan_run import PlanAnswers, PlanQuestion
 
 __all__ = ["EngineProcess", "engine_process", "start_early"]
 
@@ -103,7 +103,7 @@ class _Here(EngineProcess):
         )
 
     def build(self, request: EngineRequest, on_progress: OnProgress) -> EngineReport:
-        from tritonsmith_generator.engine.isolated import check_request
+        from tritonsmith_generator.trt.request import check_request
 
         check_request(request)
         try:

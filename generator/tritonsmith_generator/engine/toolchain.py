@@ -9,14 +9,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from tritonsmith_generator.engine.installed import tensorrt_releases
 from tritonsmith_generator.errors import HostError
-from tritonsmith_generator.host import gpus as devices
 from tritonsmith_generator.host.cache_dir import cache_folder
-from tritonsmith_generator.spec.builder_options import Library, Release
+from tritonsmith_generator.spec.builder_options import Library
+from tritonsmith_generator.trt.availability import Release
 
 if TYPE_CHECKING:
-    from tritonsmith_generator.engine.isolated import EngineReport, EngineRequest, Progress
     from tritonsmith_generator.trt.plan_run import PlanAnswers, PlanQuestion
+    from tritonsmith_generator.trt.request import EngineReport, EngineRequest, Progress
 
 __all__ = ["LOCAL", "Toolchain"]
 
@@ -62,7 +63,7 @@ class _Local:
 
     @property
     def releases(self) -> tuple[Release, ...]:
-        return devices.tensorrt_releases()
+        return tensorrt_releases()
 
     @property
     def timings(self) -> Path:

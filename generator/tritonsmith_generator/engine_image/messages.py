@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from tritonsmith_client.dtypes import from_wire
-from tritonsmith_generator.engine.isolated import EngineReport, EngineRequest
 from tritonsmith_generator.engine_image.npz import read_arrays
 from tritonsmith_generator.onnx_model.profiles import Profile, ShapeRange
 from tritonsmith_generator.onnx_model.signature import Signature, Tensor
 from tritonsmith_generator.spec.builder_options import BuilderOptions
 from tritonsmith_generator.trt.layers import EngineLayers
 from tritonsmith_generator.trt.plan_run import PlanQuestion
+from tritonsmith_generator.trt.request import EngineReport, EngineRequest
 
 __all__ = [
     "decode_question",

@@ -12,16 +12,9 @@ from typing import Any
 from docker.types import Mount
 
 import tritonsmith_client
-import tritonsmith_generator
-from tritonsmith_generator import errors
+from tritonsmith_generator import errors, layout
 from tritonsmith_generator.containers.engine import Image, connect, ensure_image
 from tritonsmith_generator.containers.run_to_end import run_in_image
-from tritonsmith_generator.engine.isolated import (
-    EngineReport,
-    EngineRequest,
-    Progress,
-    check_request,
-)
 from tritonsmith_generator.engine_image.entrypoint import MARK
 from tritonsmith_generator.engine_image.messages import (
     decode_report,
@@ -32,12 +25,14 @@ from tritonsmith_generator.engine_image.npz import read_arrays, write_arrays
 from tritonsmith_generator.engine_image.packages import packages_for
 from tritonsmith_generator.engine_image.probe import Contents, contents_of
 from tritonsmith_generator.errors import HostError
+from tritonsmith_generator.events import Progress as Report
 from tritonsmith_generator.host import gpus as devices
 from tritonsmith_generator.host.cache_dir import cache_folder
 from tritonsmith_generator.host.work_dir import work_folder
-from tritonsmith_generator.serve.embedded.environment import Progress as Report
-from tritonsmith_generator.spec.builder_options import LIBRARY_NAMES, Library, Release
+from tritonsmith_generator.spec.builder_options import LIBRARY_NAMES, Library
+from tritonsmith_generator.trt.availability import Release
 from tritonsmith_generator.trt.plan_run import PlanAnswers, PlanQuestion
+from tritonsmith_generator.trt.request import EngineReport, EngineRequest, Progress, check_request
 from tritonsmith_generator.workers import process as worker
 
 __all__ = ["ImageToolchain", "image_toolchain"]
@@ -195,8 +190,8 @@ def _inside(
 
 def _our_mounts(packages: Path) -> list[Mount]:
     ours = {
-        f"{_OURS}/{module.__name__}": Path(module.__file__ or "").parent
-        for module in (tritonsmith_client, tritonsmith_generator)
+        f"{_OURS}/{package.name}": package
+        for package in (Path(tritonsmith_client.__file__).parent, layout.PACKAGE)
     }
     return [_mount(to, path) for to, path in (ours | {f"{_OURS}/packages": packages}).items()]
 

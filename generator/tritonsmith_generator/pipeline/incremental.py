@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from tritonsmith_generator.engine.resolve import resolve
 from tritonsmith_generator.engine.toolchain import LOCAL, Toolchain
 from tritonsmith_generator.errors import TritonsmithError
 from tritonsmith_generator.events import OnEvent
+from tritonsmith_generator.repository.changes import Change
 from tritonsmith_generator.repository.lock import FileRecord, LockedModel
-from tritonsmith_generator.repository.publish import Change
 from tritonsmith_generator.spec.schema import ModelSpec, resolve_source
-from tritonsmith_generator.spec.targets import TargetKind, resolve
+from tritonsmith_generator.spec.targets import TargetKind
 
 if TYPE_CHECKING:
     from tritonsmith_generator.stages.runner import StageReport

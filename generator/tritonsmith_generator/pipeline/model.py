@@ -9,28 +9,22 @@ from importlib.metadata import version
 from pathlib import Path
 
 from tritonsmith_generator.engine.process import EngineProcess
+from tritonsmith_generator.engine.resolve import release_of
 from tritonsmith_generator.events import Event, OnEvent
 from tritonsmith_generator.host.work_dir import work_folder
-from tritonsmith_generator.onnx_model.cases import case_path, served_cases, write_cases
+from tritonsmith_generator.onnx_model.case_file import case_path, served_cases, write_cases
 from tritonsmith_generator.onnx_model.onnx_file import OnnxFile, read
 from tritonsmith_generator.onnx_model.precheck import Checked, precheck
-from tritonsmith_generator.onnx_model.profiles import Shaping, derive_shaping
+from tritonsmith_generator.onnx_model.profiles import Shaping
 from tritonsmith_generator.onnx_model.shape_tensors import with_values
 from tritonsmith_generator.onnx_model.signature import Signature
 from tritonsmith_generator.passes.base import Arrays
 from tritonsmith_generator.passes.graph.tidy import Tidy
+from tritonsmith_generator.pipeline.shaping import derive_shaping
+from tritonsmith_generator.repository.changes import Change, Content, compare, refuse_conflicts
 from tritonsmith_generator.repository.inspect import CONFIG_NAME
 from tritonsmith_generator.repository.lock import LockedModel
-from tritonsmith_generator.repository.publish import (
-    Change,
-    Content,
-    compare,
-    next_version,
-    publish,
-    refuse_conflicts,
-)
-from tritonsmith_generator.spec.builder_options import check_options, check_without_builder
-from tritonsmith_generator.spec.targets import release_of
+from tritonsmith_generator.repository.publish import next_version, publish
 from tritonsmith_generator.stages.conversion import samples_of
 from tritonsmith_generator.stages.job import Job
 from tritonsmith_generator.stages.merged_plans import kept_plans, locked_plans
@@ -43,6 +37,7 @@ from tritonsmith_generator.triton_config.plan_files import name_plans
 from tritonsmith_generator.triton_config.plan_parameters import STRIPPED
 from tritonsmith_generator.triton_config.warmup import FOLDER as WARMUP_FOLDER
 from tritonsmith_generator.triton_config.warmup import derive_warmup
+from tritonsmith_generator.trt.availability import check_options, check_without_builder
 
 __all__ = ["Built", "build_model"]
 

@@ -3,75 +3,25 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tritonsmith_generator.accuracy.gate import limits_for
+from tritonsmith_generator.engine.resolve import release_of
 from tritonsmith_generator.host import gpus as devices
-from tritonsmith_generator.host.digest import sha256
-from tritonsmith_generator.onnx_model.cases import Case
-from tritonsmith_generator.onnx_model.onnx_file import OnnxFile, read
+from tritonsmith_generator.onnx_model.case_file import Case
+from tritonsmith_generator.onnx_model.onnx_file import read
 from tritonsmith_generator.passes import Options, PassReport, Samples, for_precision
 from tritonsmith_generator.passes.recipe import Executor, Recipe, precisions_of
 from tritonsmith_generator.precision.search import Converted, Search, convert
 from tritonsmith_generator.spec.builder_options import BuilderOptions
-from tritonsmith_generator.spec.targets import release_of
+from tritonsmith_generator.stages.graph import Tell
 from tritonsmith_generator.stages.job import Job
-from tritonsmith_generator.stages.stage import Kept
 from tritonsmith_generator.trt.timing_cache import timing_cache_path
 
-__all__ = [
-    "Graph",
-    "Tell",
-    "convert_model",
-    "converted_graph",
-    "executor_of",
-    "recipe_of",
-    "samples_of",
-    "source_graph",
-]
-
-
-Tell = Callable[[str, str, float | None], None]
-
-
-@dataclass(frozen=True)
-class Graph:
-    """An ONNX model on the disk, and what the passes did to it, in sentences.
-
-    ``digests`` has "sha256:..." of the model file and of its weight files, by their names relative
-    to the model file's folder. ``error`` is the largest relative L2 error of an output in ONNX
-    Runtime; 0 for the model as it is given.
-    """
-
-    model: Path
-    digests: Mapping[str, str]
-    notes: tuple[str, ...] = ()
-    error: float = 0.0
-
-    @property
-    def weights(self) -> Mapping[str, Path]:
-        """The weight files by name."""
-        names = [name for name in self.digests if name != self.model.name]
-        return {name: self.model.parent / name for name in names}
-
-
-def source_graph(job: Job, file: OnnxFile) -> Graph:
-    """The model as it is given, or tidied."""
-    names = [str(path.relative_to(file.path.parent)) for path in file.files]
-    if file.path == job.source:
-        return Graph(file.path, {name: f"sha256:{job.sources[name].sha256}" for name in names})
-    return Graph(file.path, {name: f"sha256:{sha256(file.path.parent / name)}" for name in names})
-
-
-def converted_graph(kept: Kept, source: Graph) -> Graph:
-    """The result of the conversion stage, from ``source``."""
-    notes, name = tuple(kept.about["notes"]), kept.about["model"]
-    if name is None:  # the precision changes nothing in this graph
-        return replace(source, notes=notes)
-    return Graph(kept.folder / name, kept.files, notes, kept.about["relative_l2"])
+__all__ = ["convert_model", "executor_of", "recipe_of", "samples_of"]
 
 
 def samples_of(job: Job, source: str | None) -> Samples | None:

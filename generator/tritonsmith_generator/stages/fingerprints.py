@@ -5,16 +5,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 from tritonsmith_generator.host.digest import sha256
+from tritonsmith_generator.layout import PACKAGE
 from tritonsmith_generator.onnx_model.cases import corners
 from tritonsmith_generator.onnx_model.profiles import Shaping
-from tritonsmith_generator.spec.builder_options import BuilderOptions, Release
+from tritonsmith_generator.spec.builder_options import BuilderOptions
 from tritonsmith_generator.stages.job import Job
 from tritonsmith_generator.stages.runner import flat
 from tritonsmith_generator.stages.stage import Stage
+from tritonsmith_generator.trt.availability import Release
 
 __all__ = ["NEARER", "accuracy_stage", "cases_stage", "conversion_stage", "plan_stage"]
 
@@ -140,7 +141,7 @@ _NOT_IN_PLANS = frozenset({"precision", "timing_cache", "plugins"})
 
 def _stage(name: str, inputs: Mapping[str, Any]) -> Stage:
     code = hashlib.sha256()
-    home = Path(__file__).parents[1]
+    home = PACKAGE
     for path in sorted(path for pattern in _CODE[name] for path in home.glob(pattern)):
         code.update(path.read_bytes())
     ours = f"{version('tritonsmith')} ({code.hexdigest()[:8]})"

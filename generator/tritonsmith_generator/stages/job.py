@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from tritonsmith_generator.engine.resolve import release_of, resolve
 from tritonsmith_generator.engine.toolchain import Toolchain
 from tritonsmith_generator.errors import InputError
 from tritonsmith_generator.host import gpus as devices
@@ -19,7 +20,7 @@ from tritonsmith_generator.host.cache_dir import cache_folder
 from tritonsmith_generator.host.user_code import file_of_factory
 from tritonsmith_generator.repository.lock import FileRecord, LockedModel
 from tritonsmith_generator.spec.schema import ModelSpec, resolve_source
-from tritonsmith_generator.spec.targets import TargetKind, release_of, resolve
+from tritonsmith_generator.spec.targets import TargetKind
 from tritonsmith_generator.triton_config.plan_parameters import plugin_files
 
 __all__ = ["Job", "make_job"]

@@ -15,35 +15,21 @@ from pathlib import Path
 from threading import get_native_id
 from typing import Any
 
-from tritonsmith_generator.accuracy.gate import GateReport
-from tritonsmith_generator.engine.isolated import refusal
+from tritonsmith_generator.accuracy.report import GateReport
 from tritonsmith_generator.engine.process import EngineProcess
+from tritonsmith_generator.engine.resolve import release_of
 from tritonsmith_generator.errors import InputError, TritonsmithError
-from tritonsmith_generator.onnx_model.cases import (
-    Case,
-    load_cases,
-    record_cases,
-    served_cases,
-    write_cases,
-)
+from tritonsmith_generator.onnx_model.case_file import Case, load_cases, served_cases, write_cases
+from tritonsmith_generator.onnx_model.cases import record_cases
 from tritonsmith_generator.onnx_model.onnx_file import OnnxFile
 from tritonsmith_generator.onnx_model.profiles import Shaping
 from tritonsmith_generator.onnx_model.signature import Signature
 from tritonsmith_generator.passes.base import Arrays
 from tritonsmith_generator.passes.conditions import is_quantized
 from tritonsmith_generator.passes.recipe import Recipe
-from tritonsmith_generator.repository.publish import Content
-from tritonsmith_generator.spec.targets import release_of
+from tritonsmith_generator.repository.changes import Content
 from tritonsmith_generator.stages import plan_accuracy as plangate
-from tritonsmith_generator.stages.conversion import (
-    Graph,
-    Tell,
-    convert_model,
-    converted_graph,
-    executor_of,
-    recipe_of,
-    source_graph,
-)
+from tritonsmith_generator.stages.conversion import convert_model, executor_of, recipe_of
 from tritonsmith_generator.stages.fingerprints import (
     NEARER,
     accuracy_stage,
@@ -51,6 +37,7 @@ from tritonsmith_generator.stages.fingerprints import (
     conversion_stage,
     plan_stage,
 )
+from tritonsmith_generator.stages.graph import Graph, Tell, converted_graph, source_graph
 from tritonsmith_generator.stages.job import Job
 from tritonsmith_generator.stages.plan import (
     Artifact,
@@ -61,6 +48,7 @@ from tritonsmith_generator.stages.plan import (
 )
 from tritonsmith_generator.stages.runner import Stages
 from tritonsmith_generator.stages.stage import Kept, Stage
+from tritonsmith_generator.trt.request import refusal
 
 __all__ = ["Made", "ModelStages"]
 

@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from tritonsmith_client import dtypes
-from tritonsmith_generator.engine.isolated import EngineReport, EngineRequest, Progress
 from tritonsmith_generator.engine.process import EngineProcess
 from tritonsmith_generator.errors import InputError
 from tritonsmith_generator.onnx_model.profiles import Shaping
 from tritonsmith_generator.onnx_model.signature import Signature, Tensor
-from tritonsmith_generator.repository.publish import Content
+from tritonsmith_generator.repository.changes import Content
 from tritonsmith_generator.spec.builder_options import BuilderOptions, Precision
-from tritonsmith_generator.stages.conversion import Graph, Tell
+from tritonsmith_generator.stages.graph import Graph, Tell
 from tritonsmith_generator.stages.job import Job
 from tritonsmith_generator.stages.stage import Kept
 from tritonsmith_generator.trt.layers import needs_proof, prove_precision, unproven
+from tritonsmith_generator.trt.request import EngineReport, EngineRequest, Progress
 
 __all__ = [
     "Artifact",

@@ -12,13 +12,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tritonsmith_generator.accuracy.gate import GateReport, Metrics, judge, limits_for, measure
+from tritonsmith_generator.accuracy.gate import judge, limits_for
+from tritonsmith_generator.accuracy.metrics import Metrics, measure
+from tritonsmith_generator.accuracy.report import GateReport
 from tritonsmith_generator.engine.process import EngineProcess
 from tritonsmith_generator.errors import HostError, InputError
-from tritonsmith_generator.onnx_model.cases import Case
+from tritonsmith_generator.onnx_model.case_file import Case
 from tritonsmith_generator.passes.recipe import precisions_of
 from tritonsmith_generator.spec.builder_options import BuilderOptions
-from tritonsmith_generator.stages.conversion import Tell, executor_of
+from tritonsmith_generator.stages.conversion import executor_of
+from tritonsmith_generator.stages.graph import Tell
 from tritonsmith_generator.stages.job import Job
 from tritonsmith_generator.trt.plan_run import PlanAnswers, PlanQuestion
 

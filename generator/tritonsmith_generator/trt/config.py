@@ -7,9 +7,9 @@ from typing import Any
 
 from tritonsmith_generator.errors import InputError
 from tritonsmith_generator.host import gpus as devices
-from tritonsmith_generator.spec.builder_options import (
+from tritonsmith_generator.spec.builder_options import BuilderOptions
+from tritonsmith_generator.trt.availability import (
     OPTIONS,
-    BuilderOptions,
     Release,
     check_machine,
     check_options,

@@ -1,0 +1,140 @@
+"""An engine build as values: what is asked for, what was built, what could not be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from tritonsmith_generator.errors import InputError
+from tritonsmith_generator.onnx_model.profiles import Profile
+from tritonsmith_generator.onnx_model.signature import Signature
+from tritonsmith_generator.spec.builder_options import BuilderOptions, Library
+from tritonsmith_generator.trt.availability import check_values
+from tritonsmith_generator.trt.layers import EngineLayers
+
+__all__ = [
+    "EngineReport",
+    "EngineRequest",
+    "Progress",
+    "UnsupportedNode",
+    "check_request",
+    "refusal",
+]
+
+
+@dataclass(frozen=True)
+class EngineRequest:
+    """One build.
+
+    Attributes:
+        plan: the file to write; its folder exists.
+        profiles: the shapes of the inputs.
+        values: for each profile, the values (not the shapes) of those inputs that say shapes to
+            the model, such as the target of a Reshape. Models without such inputs need none.
+    """
+
+    library: Library
+    onnx: Path
+    plan: Path
+    profiles: tuple[Profile, ...] = ()
+    options: BuilderOptions = BuilderOptions()
+    values: tuple[Profile, ...] = ()
+
+    @property
+    def unfinished(self) -> Path:
+        """Where the plan is written before it takes its name."""
+        return self.plan.with_name(f".{self.plan.name}.unfinished")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A step of a phase. Phases nest: ``parent`` names the phase around it.
+
+    ``steps`` is None where nobody knows how many there will be (TensorRT 8.6 does not tell).
+    A phase may finish before its last step.
+    """
+
+    phase: str
+    parent: str | None
+    step: int
+    steps: int | None
+    state: Literal["start", "step", "finish"]
+
+    def __str__(self) -> str:
+        return self.phase if self.parent is None else f"{self.parent} > {self.phase}"
+
+
+@dataclass(frozen=True)
+class EngineReport:
+    """What was built.
+
+    Attributes:
+        version: of the library, as it names itself.
+        seconds: wall time of parsing and building.
+        plan_bytes: size of the plan.
+        layers: layers of the network before TensorRT fused them.
+        signature: inputs and outputs with the data types that the engine has: DOUBLE became
+            FP32, and on TensorRT 8.6 INT64 became INT32.
+        profiles: as they were asked for.
+        warnings: what TensorRT warned of, each text once.
+        compute_capability: of the GPU that the plan was tuned on; None without a GPU.
+        engine_layers: what TensorRT made of the network; None where no GPU can open the plan.
+        parts: wall seconds by part: parse, build, write, inspect; the last two overlap.
+        deferred_plugins: libraries that register nothing by being opened, which is all that
+            NVIDIA's tritonserver does; TensorRT has to ask them for their creators.
+    """
+
+    library: Library
+    version: str
+    seconds: float
+    plan_bytes: int
+    layers: int
+    signature: Signature
+    profiles: tuple[Profile, ...]
+    warnings: tuple[str, ...]
+    compute_capability: str | None
+    engine_layers: EngineLayers | None
+    parts: Mapping[str, float] = field(default_factory=dict)
+    deferred_plugins: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class UnsupportedNode:
+    """A node that TensorRT cannot take. ``index`` is its place in the graph."""
+
+    index: int
+    name: str
+    operator: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"node {self.index} '{self.name}' ({self.operator}): {self.reason}"
+
+
+# More say nothing new; a model that uses an unknown operator has it in every layer.
+_LISTED = 10
+
+
+def refusal(library: str, onnx: Path, nodes: Sequence[UnsupportedNode | str]) -> InputError:
+    """The error for a model with these nodes, or reasons, that ``library`` cannot take."""
+    listed = [*map(str, nodes[:_LISTED])]
+    if len(nodes) > _LISTED:
+        listed.append(f"and {len(nodes) - _LISTED} more")
+    return InputError("\n  ".join([f"{library} cannot take {onnx.name}:", *listed]) + _ADVICE)
+
+
+_ADVICE = "\nReplace these nodes, bring a plugin for them, or use target onnxruntime."
+
+
+def check_request(request: EngineRequest) -> None:
+    """Raises InputError for files that are not there and values that no TensorRT takes."""
+    if not request.onnx.is_file():
+        raise InputError(f"there is no model file {request.onnx}")
+    if not request.plan.parent.is_dir():
+        raise InputError(f"there is no folder {request.plan.parent} for {request.plan.name}")
+    for plugin in request.options.plugins:
+        if not plugin.is_file():
+            raise InputError(f"there is no plugin library {plugin}; build it or correct the path")
+    check_values(request.options)
