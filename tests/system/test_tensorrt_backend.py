@@ -19,10 +19,10 @@ import onnxruntime as ort
 import pytest
 import tritonclient.grpc as grpc
 from onnx import TensorProto, helper
+from support.engine_builds import build_engine
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from tritonsmith_generator.engine.installed import tensorrt_releases
-from tritonsmith_generator.engine.isolated import build_engine
 from tritonsmith_generator.errors import ServerError
 from tritonsmith_generator.host import gpus as devices
 from tritonsmith_generator.onnx_model.profiles import ShapeRange

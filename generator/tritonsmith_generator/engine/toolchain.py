@@ -1,11 +1,11 @@
 """Where plans are compiled: with the TensorRT of this environment, or with a server image's own.
 
-``imagebuild`` has the other one.
+``engine_image`` has the other one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -16,8 +16,7 @@ from tritonsmith_generator.spec.builder_options import Library
 from tritonsmith_generator.trt.availability import Release
 
 if TYPE_CHECKING:
-    from tritonsmith_generator.trt.plan_run import PlanAnswers, PlanQuestion
-    from tritonsmith_generator.trt.request import EngineReport, EngineRequest, Progress
+    from tritonsmith_generator.engine.process import EngineProcess
 
 __all__ = ["LOCAL", "Toolchain"]
 
@@ -26,12 +25,15 @@ class Toolchain(Protocol):
     """A place with TensorRT libraries.
 
     Attributes:
+        compiles_here: whether it is this environment, whose TensorRT may be loaded ahead of time.
         releases: the libraries that it has.
         identity: what else a plan built there follows from, such as the image; for the lock.
         facts: what the lock records besides, and no plan follows from.
         timings: the folder of its timing caches.
     """
 
+    @property
+    def compiles_here(self) -> bool: ...
     @property
     def releases(self) -> tuple[Release, ...]: ...
     @property
@@ -44,20 +46,14 @@ class Toolchain(Protocol):
     def missing(self, library: Library) -> HostError:
         """What to say where a model needs a library that this place has not."""
 
-    def build_engine(
-        self, request: EngineRequest, on_progress: Callable[[Progress], None]
-    ) -> EngineReport:
-        """Build the plan. Raises InputError and HostError, as ``engine.build_engine``."""
-
-    def run_plan(
-        self, question: PlanQuestion, on_progress: Callable[[Progress], None]
-    ) -> PlanAnswers:
-        """Run a plan that was built there on the GPU. Raises HostError."""
+    def process(self, library: Library) -> EngineProcess:
+        """Where one plan is built and run; nothing is started yet."""
 
 
 class _Local:
     """This environment's own libraries."""
 
+    compiles_here = True
     identity: Mapping[str, str] = {}
     facts: Mapping[str, str] = {}
 
@@ -76,20 +72,10 @@ class _Local:
             f"pip install 'tritonsmith[{extra}]'"
         )
 
-    def build_engine(
-        self, request: EngineRequest, on_progress: Callable[[Progress], None]
-    ) -> EngineReport:
-        from tritonsmith_generator.engine.isolated import build_engine
+    def process(self, library: Library) -> EngineProcess:
+        from tritonsmith_generator.engine.process import local_process
 
-        return build_engine(request, on_progress)
-
-    def run_plan(
-        self, question: PlanQuestion, on_progress: Callable[[Progress], None]
-    ) -> PlanAnswers:
-        from tritonsmith_generator.engine.entrypoints import ask_here
-        from tritonsmith_generator.workers import process as worker
-
-        return worker.run_isolated(ask_here, question, on_progress, what="the run of the plan")
+        return local_process(library)
 
 
 LOCAL: Toolchain = _Local()

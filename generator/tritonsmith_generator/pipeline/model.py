@@ -9,7 +9,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 from tritonsmith_generator.engine.process import EngineProcess
-from tritonsmith_generator.engine.resolve import release_of
 from tritonsmith_generator.events import Event, OnEvent
 from tritonsmith_generator.host.work_dir import work_folder
 from tritonsmith_generator.onnx_model.case_file import case_path, served_cases, write_cases
@@ -25,7 +24,6 @@ from tritonsmith_generator.repository.changes import Change, Content, compare, r
 from tritonsmith_generator.repository.inspect import CONFIG_NAME
 from tritonsmith_generator.repository.lock import LockedModel
 from tritonsmith_generator.repository.publish import next_version, publish
-from tritonsmith_generator.stages.conversion import samples_of
 from tritonsmith_generator.stages.job import Job
 from tritonsmith_generator.stages.merged_plans import kept_plans, locked_plans
 from tritonsmith_generator.stages.model_stages import Made, ModelStages
@@ -146,8 +144,8 @@ class _Source:
 def _read(job: Job) -> _Source:
     """Check the file, and the spec against it, before anything takes time."""
     checked = precheck(job.source, job.target.name)
-    if release := release_of(job.target, job.toolchain):
-        check_options(release, job.spec.builder)
+    if job.release is not None:
+        check_options(job.release, job.spec.builder)
     elif job.spec.target != "auto":  # auto: the same spec, on a machine without TensorRT
         check_without_builder(job.spec.builder, job.target.name)
     samples = _samples(job, checked)
@@ -186,7 +184,7 @@ def _likely_to_compile(job: Job, locked: LockedModel | None) -> bool:
 
 
 def _samples(job: Job, checked: Checked) -> list[Arrays]:
-    samples = samples_of(job, job.spec.case_samples)
+    samples = job.samples(job.spec.case_samples)
     return list(samples.read(checked.signature)) if samples is not None else []
 
 

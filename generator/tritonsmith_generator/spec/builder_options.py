@@ -1,9 +1,4 @@
-"""What TensorRT's builder can be told, and which releases listen.
-
-``BuilderOptions`` holds the user's words; ``OPTIONS`` says for each of them which TensorRT name
-it sets; ``AVAILABLE`` says which releases have that name. The releases were read off NVIDIA's own
-Python bindings (8.6, 10.0 to 10.9, 10.13, 10.16, 11.4; TensorRT for RTX 1.4 and 1.7).
-"""
+"""The ``builder`` of a spec: what a user may tell TensorRT's builder."""
 
 from __future__ import annotations
 
@@ -24,16 +19,13 @@ LIBRARY_NAMES: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class BuilderOptions:
-    """Options of one engine build. None leaves TensorRT's own default.
+    """What the user says of one engine build. None leaves TensorRT's own default.
 
     Attributes:
-        precision: what the graph was converted to. It decides TF32 (on for ``tf32``, off for
-            ``fp32``) and, on TensorRT 8.6, the builder's precision flags.
-        tf32: overrides what ``precision`` says about TF32.
+        tf32: overrides what the model's precision says about TF32.
         memory_pools: bytes (a spec may say ``4GiB``) by pool: ``workspace``, ``tactic_dram``,
             ``tactic_shared_memory``, ``dla_managed_sram``, ``dla_local_dram``, ``dla_global_dram``.
         optimization_level: 0 (quick build) to 5 (quick engine).
-        timing_cache: file that is read before the build and merged into after it.
         hardware_compatibility: ``ampere_plus`` or ``same_compute_capability``.
         refit, refit_identical, refit_individual, strip_plan: weights that can be changed or are
             left out of the plan.
@@ -46,11 +38,9 @@ class BuilderOptions:
     # The spec reads its ``builder`` into this: a key that isn't one is an error there.
     __pydantic_config__: ClassVar[Mapping[str, str]] = {"extra": "forbid"}
 
-    precision: Precision = "fp32"
     tf32: bool | None = None
     memory_pools: Mapping[str, int] = field(default_factory=dict)
     optimization_level: int | None = None
-    timing_cache: Path | None = None
     hardware_compatibility: str | None = None
     version_compatible: bool | None = None
     exclude_lean_runtime: bool | None = None
@@ -75,7 +65,7 @@ class BuilderOptions:
 
     def given(self) -> Iterator[str]:
         """The names of the options that differ from their defaults."""
-        default = BuilderOptions()
+        default = type(self)()
         for option in fields(self):
             if getattr(self, option.name) != getattr(default, option.name):
                 yield option.name

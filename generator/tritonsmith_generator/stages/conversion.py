@@ -9,36 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from tritonsmith_generator.accuracy.gate import limits_for
-from tritonsmith_generator.engine.resolve import release_of
-from tritonsmith_generator.host import gpus as devices
 from tritonsmith_generator.onnx_model.case_file import Case
 from tritonsmith_generator.onnx_model.onnx_file import read
-from tritonsmith_generator.passes import Options, PassReport, Samples, for_precision
-from tritonsmith_generator.passes.recipe import Executor, Recipe, precisions_of
+from tritonsmith_generator.passes import PassReport
+from tritonsmith_generator.passes.recipe import precisions_of
 from tritonsmith_generator.precision.search import Converted, Search, convert
-from tritonsmith_generator.spec.builder_options import BuilderOptions
 from tritonsmith_generator.stages.graph import Tell
 from tritonsmith_generator.stages.job import Job
-from tritonsmith_generator.trt.timing_cache import timing_cache_path
 
-__all__ = ["convert_model", "executor_of", "recipe_of", "samples_of"]
-
-
-def samples_of(job: Job, source: str | None) -> Samples | None:
-    """The user's samples; a path in the spec is relative to the spec's folder."""
-    if source is None:
-        return None
-    path = job.folder / source
-    if path.exists() or ":" not in source or ".py:" in source:
-        return Samples(str(path))
-    return Samples(source)
-
-
-def recipe_of(job: Job) -> Recipe:
-    """The passes that the spec's precision needs, and all that the builder is told."""
-    executor, version = executor_of(job)
-    recipe = for_precision(job.spec.precision, executor, version, _options(job))
-    return replace(recipe, builder=_builder(job, recipe.builder))
+__all__ = ["convert_model"]
 
 
 def convert_model(
@@ -58,12 +37,12 @@ def convert_model(
     precision to try next.
     """
     spec = job.spec
-    executor, version = executor_of(job)
+    executor, version = job.executor
     limits = limits_for(spec.precision, spec.accuracy.limit)
     if nearer is not None:
         limits = replace(limits, relative_l2=nearer)
     inputs = [case.inputs for case in cases]
-    search = Search(model, inputs, spec.precision, executor, version, limits, _options(job))
+    search = Search(model, inputs, spec.precision, executor, version, limits, job.pass_options)
     work = folder / "passes"
     work.mkdir()
 
@@ -92,37 +71,6 @@ def _move(model: Path, folder: Path) -> str:
         target.parent.mkdir(parents=True, exist_ok=True)
         path.rename(target)
     return model.name
-
-
-def _options(job: Job) -> Options:
-    spec = job.spec
-    return Options(
-        keep=spec.keep,
-        samples=samples_of(job, spec.range_samples),
-        simplify=spec.simplify,
-        sparse=spec.sparse,
-        quantization=spec.quantization,
-    )
-
-
-def executor_of(job: Job) -> tuple[Executor, str]:
-    """What runs the model, and its version."""
-    release = release_of(job.target, job.toolchain)
-    if release is None:
-        return "onnxruntime", job.tools["onnxruntime"]
-    return release.library, ".".join(map(str, release.version))
-
-
-def _builder(job: Job, recipe: BuilderOptions) -> BuilderOptions:
-    """The user's builder options, with what the precision asks for and a timing cache."""
-    options = replace(job.spec.builder, precision=recipe.precision)
-    if recipe.sparse_weights:
-        options = replace(options, sparse_weights=True)
-    release, gpus = release_of(job.target, job.toolchain), devices.gpus()
-    if release is not None and gpus:
-        cache = timing_cache_path(job.toolchain.timings, release, gpus[0])
-        options = replace(options, timing_cache=cache)
-    return replace(options, plugins=tuple(job.folder / path for path in options.plugins))
 
 
 def _pass_notes(reports: Sequence[PassReport]) -> Iterator[str]:

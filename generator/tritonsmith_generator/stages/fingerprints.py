@@ -9,12 +9,12 @@ from typing import Any
 from tritonsmith_generator.host.digest import sha256
 from tritonsmith_generator.onnx_model.cases import corners
 from tritonsmith_generator.onnx_model.profiles import Shaping
-from tritonsmith_generator.spec.builder_options import BuilderOptions
 from tritonsmith_generator.stages.code import code_digest
 from tritonsmith_generator.stages.job import Job
 from tritonsmith_generator.stages.runner import flat
 from tritonsmith_generator.stages.stage import Stage
 from tritonsmith_generator.trt.availability import Release
+from tritonsmith_generator.trt.request import EngineOptions
 
 __all__ = ["NEARER", "accuracy_stage", "cases_stage", "conversion_stage", "plan_stage"]
 
@@ -48,15 +48,13 @@ def conversion_stage(
     job: Job,
     graph: Mapping[str, str],
     cases: Stage,
-    executor: str,
-    release: str,
     nearer: float | None = None,
 ) -> Stage:
     """The graph in its precision, measured on the cases, for what runs it.
 
     ``nearer`` is as ``convert_model`` takes it.
     """
-    spec = job.spec
+    spec, (executor, release) = job.spec, job.executor
     packages = ["onnx", "onnxruntime", "numpy", "ml_dtypes"]
     packages += ["onnxslim"] * spec.simplify
     packages += ["nvidia-modelopt"] * (spec.precision in _QUANTIZED_BY_MODELOPT)
@@ -86,7 +84,7 @@ def plan_stage(
     job: Job,
     graph: Mapping[str, str],
     shaping: Shaping,
-    builder: BuilderOptions,
+    builder: EngineOptions,
     release: Release,
 ) -> Stage:
     """The plan of a graph. ``graph`` is the converted model's files by digest."""

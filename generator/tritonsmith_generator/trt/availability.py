@@ -1,4 +1,9 @@
-"""Which release of TensorRT and TensorRT for RTX takes which builder option."""
+"""Which release of TensorRT and TensorRT for RTX takes which builder option.
+
+``OPTIONS`` says for each option which TensorRT name it sets; ``AVAILABLE`` says which releases have
+that name. The releases were read off NVIDIA's own Python bindings (8.6, 10.0 to 10.9, 10.13, 10.16,
+11.4; TensorRT for RTX 1.4 and 1.7).
+"""
 
 from __future__ import annotations
 

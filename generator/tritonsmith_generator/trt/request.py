@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
 from tritonsmith_generator.errors import InputError
 from tritonsmith_generator.onnx_model.profiles import Profile
 from tritonsmith_generator.onnx_model.signature import Signature
-from tritonsmith_generator.spec.builder_options import BuilderOptions, Library
+from tritonsmith_generator.spec.builder_options import BuilderOptions, Library, Precision
 from tritonsmith_generator.trt.availability import check_values
 from tritonsmith_generator.trt.layers import EngineLayers
 
 __all__ = [
+    "EngineOptions",
     "EngineReport",
     "EngineRequest",
     "Progress",
@@ -22,6 +23,25 @@ __all__ = [
     "check_request",
     "refusal",
 ]
+
+
+@dataclass(frozen=True)
+class EngineOptions(BuilderOptions):
+    """What TensorRT is given: the user's options, with what the model's precision asks for.
+
+    Attributes:
+        precision: what the graph was converted to. It decides TF32 (on for ``tf32``, off for
+            ``fp32``) and, on TensorRT 8.6, the builder's precision flags.
+        timing_cache: file that is read before the build and merged into after it.
+    """
+
+    precision: Precision = "fp32"
+    timing_cache: Path | None = None
+
+    @classmethod
+    def of(cls, said: BuilderOptions, precision: Precision) -> EngineOptions:
+        """Join what the user says and a precision."""
+        return cls(**{f.name: getattr(said, f.name) for f in fields(said)}, precision=precision)
 
 
 @dataclass(frozen=True)
@@ -39,7 +59,7 @@ class EngineRequest:
     onnx: Path
     plan: Path
     profiles: tuple[Profile, ...] = ()
-    options: BuilderOptions = BuilderOptions()
+    options: EngineOptions = EngineOptions()
     values: tuple[Profile, ...] = ()
 
     @property

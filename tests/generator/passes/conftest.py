@@ -11,8 +11,8 @@ import numpy as np
 import onnx
 import onnx.parser
 import pytest
+from support.engine_builds import build_engine
 
-from tritonsmith_generator.engine.isolated import build_engine
 from tritonsmith_generator.onnx_model import onnx_file as onnxfile
 from tritonsmith_generator.onnx_model.onnx_file import signature_of
 from tritonsmith_generator.onnx_model.profiles import ShapeRange
