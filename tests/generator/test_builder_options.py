@@ -126,6 +126,20 @@ def test_wrong_values_name_the_right_ones(
     assert (outcome.code, words in outcome.err) == (1, True), outcome
 
 
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_precision_is_said_in_one_place(precision: str, gen_repo: GenRepo, tmp_path: Path) -> None:
+    """Not in silence where it is the builder's default, nor where both say the same."""
+    path = write(tmp_path, {"precision": precision}, precision="fp16")
+    outcome = gen_repo(path, "-o", "repository", "--dry-run")
+    assert (outcome.code, "'precision' is a key of the model itself" in outcome.err) == (1, True)
+
+
+def test_a_typo_is_not_told_to_be_what_is_refused(gen_repo: GenRepo, tmp_path: Path) -> None:
+    outcome = gen_repo(write(tmp_path, {"precison": "fp16"}), "-o", "repository")
+    assert outcome.code == 1 and "builder.precison: unknown key" in outcome.err, outcome
+    assert "'precision'" not in outcome.err and "optimization_level" in outcome.err, outcome
+
+
 def test_a_wrong_option_is_said_before_samples_are_read(gen_repo: GenRepo, tmp_path: Path) -> None:
     """Calibration takes minutes."""
     (tmp_path / "samples.py").write_text("def load():\n    raise SystemExit('samples were read')\n")

@@ -64,7 +64,11 @@ class _Connection(asyncio.BufferedProtocol):
             return
         reader, foreseen = self._reader, self._foreseen
         try:
-            if foreseen is not None and reader.fresh and reader.holds(foreseen, nbytes):
+            if (
+                foreseen is not None
+                and reader.fresh
+                and reader.holds(foreseen.start, foreseen.size, nbytes)
+            ):
                 tensors = aligned(foreseen.size)
                 tensors[:] = reader.scratch_view[len(foreseen.start) : nbytes]
                 self._keep_alive = True
@@ -160,7 +164,7 @@ class AsyncHttpTransport(AsyncPoolTransport[Request, Reply]):
             await parts.aclose()
 
     def _request(self, exchange: Exchange[Any], deadline: Deadline) -> Request:
-        return self._write(exchange), getattr(exchange.parse, "foreseen", None)
+        return self._write(exchange), exchange.template
 
     _value = staticmethod(value_of)
 

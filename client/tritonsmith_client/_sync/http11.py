@@ -101,7 +101,7 @@ class HttpTransport(PoolTransport[Request, Reply]):
         yield from events(connection, request, exchange, timeout, self._link.address)
 
     def _request(self, exchange: Exchange[Any], deadline: Deadline) -> Request:
-        return self._write(exchange), getattr(exchange.parse, "foreseen", None)
+        return self._write(exchange), exchange.template
 
     def _open(self, deadline: Deadline) -> _Connection:
         link = self._link
