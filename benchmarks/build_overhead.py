@@ -30,6 +30,7 @@ from typing import Any
 
 import onnx
 
+from tritonsmith_generator.engine.installed import tensorrt_releases
 from tritonsmith_generator.host import gpus as devices
 
 LIGHT = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
@@ -71,7 +72,8 @@ print(json.dumps(laps))
 OURS = """
 import json, sys
 from pathlib import Path
-from tritonsmith_generator.engine.isolated import EngineRequest, build_engine
+from tritonsmith_generator.trt.request import EngineRequest
+from tritonsmith_generator.engine.toolchain import LOCAL
 from tritonsmith_generator.onnx_model.profiles import ShapeRange
 onnx, plan, library, shapes = sys.argv[1:5]
 profiles = ()
@@ -79,7 +81,10 @@ if shapes:
     name, ends = shapes.split("=")
     ends = (tuple(int(n) for n in end.split("x")) for end in ends.split(":"))
     profiles = ({name: ShapeRange(*ends)},)
-report = build_engine(EngineRequest(library, Path(onnx), Path(plan), profiles))
+with LOCAL.process(library) as process:
+    report = process.build(
+        EngineRequest(library, Path(onnx), Path(plan), profiles), lambda progress: None
+    )
 print(json.dumps(dict(report.parts)))
 """
 
@@ -103,7 +108,7 @@ def commands(onnx: Path, folder: Path, library: str, shapes: str) -> dict[str, l
     def script(text: str, name: str) -> list[str]:
         return [python, "-c", text, model, str(folder / f"{name}.plan"), library, shapes]
 
-    found = {"raw API": script(RAW, "raw"), "build_engine": script(OURS, "ours")}
+    found = {"raw API": script(RAW, "raw"), "our process": script(OURS, "ours")}
     shape = ["--shape", shapes] if shapes else []
     repository = ["--output", str(folder / "repository"), "--target", library, *shape]
     module = [python, "-m", "tritonsmith_generator"]
@@ -202,7 +207,7 @@ def main() -> None:
             for _ in range(given.rounds)
         ]
         sizes = {plan.stem: plan.stat().st_size for plan in folder.glob("*.plan")}
-    release = {r.library: str(r) for r in devices.tensorrt_releases()}[given.library]
+    release = {r.library: str(r) for r in tensorrt_releases()}[given.library]
     print(f"{given.model.name}, {release}, median of {given.rounds}; plans: {sizes}")
     by_name = dict(zip(runs, zip(*rounds, strict=True), strict=True))
     raw = median(run.wall for run in by_name["raw API"])

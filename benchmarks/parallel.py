@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
+from tritonsmith_generator.engine.installed import tensorrt_releases
 from tritonsmith_generator.host import gpus as devices
 from tritonsmith_generator.host import limits as capacity
 
@@ -106,7 +107,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--jobs", type=int, default=capacity.cores())
     given = parser.parse_args()
-    releases = {release.library: release for release in devices.tensorrt_releases()}
+    releases = {release.library: release for release in tensorrt_releases()}
     library = "tensorrt" if "tensorrt" in releases and devices.gpus() else "tensorrt_rtx"
     print(f"{capacity.cores()} cores, median of {given.rounds} rounds")
     for name, (count, layers, width, said) in SETS.items():

@@ -17,7 +17,8 @@ import numpy as np
 from tritonsmith_generator import ModelSpec, export, load_spec
 from tritonsmith_generator.onnx_model import onnx_file as onnxfile
 from tritonsmith_generator.onnx_model.cases import record_cases
-from tritonsmith_generator.onnx_model.profiles import Profile, derive_shaping
+from tritonsmith_generator.onnx_model.profiles import Profile
+from tritonsmith_generator.pipeline.shaping import derive_shaping
 from tritonsmith_generator.spec.schema import resolve_source
 
 HERE = Path(__file__).parent

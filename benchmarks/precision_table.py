@@ -26,13 +26,15 @@ import numpy as np
 from precision_models import Subject, subjects
 
 from tritonsmith_generator import TritonsmithError
-from tritonsmith_generator.accuracy.gate import Metrics, limits_for, measure
-from tritonsmith_generator.engine.isolated import EngineRequest, build_engine
+from tritonsmith_generator.accuracy.gate import limits_for
+from tritonsmith_generator.accuracy.metrics import Metrics, measure
+from tritonsmith_generator.engine.toolchain import LOCAL
 from tritonsmith_generator.onnx_model import onnx_file as onnxfile
 from tritonsmith_generator.passes import Options, PassesReport, Samples, for_precision, run
 from tritonsmith_generator.passes.recipe import Executor
 from tritonsmith_generator.precision.search import Search, answers, convert
 from tritonsmith_generator.spec.builder_options import Precision
+from tritonsmith_generator.trt.request import EngineOptions, EngineRequest
 
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 VERSIONS: dict[Executor, str] = {
@@ -93,10 +95,12 @@ def converted(subject: Subject, precision: Precision, executor: Executor, work: 
 
 def plan(subject: Subject, precision: Precision, model: Path) -> list[str]:
     """The plan's size and the time of its build."""
-    builder = for_precision(precision, "tensorrt_rtx", VERSIONS["tensorrt_rtx"]).builder
+    options = EngineOptions(precision=precision)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.plan"
-        built = build_engine(EngineRequest("tensorrt_rtx", model, path, subject.profiles, builder))
+        request = EngineRequest("tensorrt_rtx", model, path, subject.profiles, options)
+        with LOCAL.process("tensorrt_rtx") as process:
+            built = process.build(request, lambda progress: None)
     return [f"{built.plan_bytes / 1e6:.2f} MB", f"{built.seconds:.2f} s"]
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from precision_models import Subject, digits, sentences
 
 from tritonsmith_generator import TritonsmithError
-from tritonsmith_generator.accuracy.gate import measure
+from tritonsmith_generator.accuracy.metrics import measure
 from tritonsmith_generator.onnx_model import onnx_file as onnxfile
 from tritonsmith_generator.passes import Options, Samples, for_precision, run
 from tritonsmith_generator.precision.search import answers

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from .spec.loader import load_spec
     from .spec.schema import ModelSpec, Spec
     from .stages.runner import StageReport
-    from .torch_export.export import Export, export
+    from .torch_export.export import export
+    from .torch_export.values import Export
 
 # ONNX Runtime reports to Microsoft which models it loads, by default since 1.29. It reads this
 # when it is imported; who wants the reports sets it to 0.
@@ -35,8 +36,8 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 # with nothing to do need neither onnx nor ONNX Runtime.
 _HOME = {
     "Event": "events",
-    "Export": "torch_export.export",
-    "Finding": "check.repository",
+    "Export": "torch_export.values",
+    "Finding": "check.finding",
     "HostError": "errors",
     "InputError": "errors",
     "MergedModel": "merging.merge",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-__all__ = ["Event", "OnEvent", "ignore"]
+__all__ = ["Event", "OnEvent", "Progress", "ignore"]
 
 
 @dataclass(frozen=True)
@@ -35,3 +35,7 @@ OnEvent = Callable[[Event], None]
 
 def ignore(event: Event) -> None:
     """For callers that don't watch."""
+
+
+# Called with what is being done and how much of the whole is done before it, 0.0 to 1.0.
+Progress = Callable[[str, float], None]

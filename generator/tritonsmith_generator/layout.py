@@ -1,8 +1,12 @@
-"""What files and folders are called."""
+"""What files and folders are called, and where our own are."""
 
 from __future__ import annotations
 
-__all__ = ["DEFAULT_REPOSITORY", "LOCK_NAME", "SOURCES"]
+from pathlib import Path
+
+__all__ = ["DEFAULT_REPOSITORY", "LOCK_NAME", "PACKAGE", "SOURCES"]
+
+PACKAGE = Path(__file__).parent  # this package, which also runs inside images
 
 DEFAULT_REPOSITORY = "model_repository"
 LOCK_NAME = "repository.lock.json"

@@ -135,8 +135,7 @@ def test_a_stale_connection_is_replaced_without_an_error() -> None:
         server._scripts[1] = server.answer(infer_reply())
         with Client(f"http://{server.address}", retry=Retry(attempts=1)) as client:
             model = client.model("m")
-            transport: Any = client._runner.transport
-            until(lambda: not transport._idle[0].usable())  # the server's FIN is here
+            until(lambda: server.ended == 1)  # the server's FIN is here
             assert np.array_equal(model(X)["y"], X)
         assert server.connections == 2
 

@@ -7,7 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from tritonsmith_generator.accuracy.gate import LIMITS, Limits, gate, limits_for, measure
+from tritonsmith_generator.accuracy.gate import LIMITS, Limits, gate, limits_for
+from tritonsmith_generator.accuracy.metrics import measure
 from tritonsmith_generator.errors import InputError
 
 ONE = np.array([[1.0, 2.0, 2.0]], np.float32)

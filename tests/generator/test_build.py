@@ -18,7 +18,7 @@ from support import bad_models as models
 from support.command import GenRepo
 from support.needs import needs_rtx
 
-from tritonsmith_generator.onnx_model.cases import case_path, largest_difference, load_cases
+from tritonsmith_generator.onnx_model.case_file import case_path, largest_difference, load_cases
 from tritonsmith_generator.onnx_model.reference import run
 
 SPEC = "models: {m: {onnx: model.onnx, target: onnxruntime, batching: {max: %s}}}\n"

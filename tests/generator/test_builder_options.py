@@ -15,7 +15,8 @@ from support.needs import needs_rtx
 from tritonsmith_generator import load_spec
 from tritonsmith_generator.errors import InputError
 from tritonsmith_generator.host import gpus as devices
-from tritonsmith_generator.spec.builder_options import BuilderOptions, Release, check_options
+from tritonsmith_generator.trt.availability import Release, check_options
+from tritonsmith_generator.trt.request import EngineOptions
 from tritonsmith_generator.workers.process import run_isolated
 
 pytestmark = needs_rtx
@@ -74,16 +75,17 @@ def write(folder: Path, builder: dict[str, Any], **options: Any) -> Path:
 
 
 def test_every_option_has_a_test() -> None:
-    assert {field.name for field in fields(BuilderOptions)} == {*HEEDED, *REFUSED, *TOGETHER}
+    assert {field.name for field in fields(EngineOptions)} == {*HEEDED, *REFUSED, *TOGETHER}
 
 
 @pytest.mark.parametrize("option", HEEDED)
 def test_an_option_of_the_spec_is_in_tensorrt_s_config(option: str, tmp_path: Path) -> None:
     value, name, expected = HEEDED[option]
-    given = load_spec(write(tmp_path, {option: value})).models["m"].builder
+    said = load_spec(write(tmp_path, {option: value})).models["m"].builder
+    given = EngineOptions.of(said, "fp32")
     found = [
         run_isolated(read_back, ("tensorrt_rtx", options, (name,)), lambda _: None)[0]
-        for options in (given, BuilderOptions())
+        for options in (given, EngineOptions())
     ]
     assert found[0] == expected
     assert found[1] != expected
@@ -124,6 +126,20 @@ def test_wrong_values_name_the_right_ones(
     assert (outcome.code, words in outcome.err) == (1, True), outcome
 
 
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_precision_is_said_in_one_place(precision: str, gen_repo: GenRepo, tmp_path: Path) -> None:
+    """Not in silence where it is the builder's default, nor where both say the same."""
+    path = write(tmp_path, {"precision": precision}, precision="fp16")
+    outcome = gen_repo(path, "-o", "repository", "--dry-run")
+    assert (outcome.code, "'precision' is a key of the model itself" in outcome.err) == (1, True)
+
+
+def test_a_typo_is_not_told_to_be_what_is_refused(gen_repo: GenRepo, tmp_path: Path) -> None:
+    outcome = gen_repo(write(tmp_path, {"precison": "fp16"}), "-o", "repository")
+    assert outcome.code == 1 and "builder.precison: unknown key" in outcome.err, outcome
+    assert "'precision'" not in outcome.err and "optimization_level" in outcome.err, outcome
+
+
 def test_a_wrong_option_is_said_before_samples_are_read(gen_repo: GenRepo, tmp_path: Path) -> None:
     """Calibration takes minutes."""
     (tmp_path / "samples.py").write_text("def load():\n    raise SystemExit('samples were read')\n")
@@ -146,6 +162,6 @@ OTHERS = [
 @pytest.mark.parametrize(("version", "options", "words"), OTHERS)
 def test_other_releases_name_what_has_it(version: str, options: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError) as caught:
-        check_options(Release.parse("tensorrt", version), BuilderOptions(**options))
+        check_options(Release.parse("tensorrt", version), EngineOptions(**options))
     assert f"is not in TensorRT {version}" in str(caught.value)
     assert words in str(caught.value)

@@ -12,7 +12,7 @@ import pytest
 from support import bad_models as models
 from support.command import GenRepo
 
-from tritonsmith_generator.onnx_model.cases import Case, write_cases
+from tritonsmith_generator.onnx_model.case_file import Case, write_cases
 
 
 @pytest.fixture

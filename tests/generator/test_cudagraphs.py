@@ -13,8 +13,8 @@ from support.needs import needs_rtx
 
 from tritonsmith_generator.errors import InputError
 from tritonsmith_generator.onnx_model.onnx_file import signature_of
-from tritonsmith_generator.onnx_model.profiles import derive_shaping
 from tritonsmith_generator.onnx_model.shape_tensors import with_values
+from tritonsmith_generator.pipeline.shaping import derive_shaping
 from tritonsmith_generator.spec.schema import ModelSpec
 from tritonsmith_generator.spec.targets import TARGETS
 from tritonsmith_generator.triton_config.config_pbtxt import parse_config, render_config

@@ -20,7 +20,7 @@ from support.command import GenRepo
 from support.needs import needs
 
 from tritonsmith_generator import Spec, build, export
-from tritonsmith_generator.onnx_model.cases import case_path, load_cases
+from tritonsmith_generator.onnx_model.case_file import case_path, load_cases
 from tritonsmith_generator.spec.builder_options import Precision
 
 MODELS = Path(__file__).parents[2] / "model_repository"

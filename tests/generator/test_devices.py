@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from support.stand_in_driver import compile_library
 
-from tritonsmith_generator.host.gpus import tensorrt_releases
-from tritonsmith_generator.spec.builder_options import Release
+from tritonsmith_generator.engine.installed import tensorrt_releases
+from tritonsmith_generator.trt.availability import Release
 
 DRIVER = """
 #include <string.h>
@@ -107,7 +107,9 @@ def test_installed_libraries_are_found_without_importing_them() -> None:
     except metadata.PackageNotFoundError:
         pytest.skip("tensorrt_rtx is not installed")
     assert Release.parse("tensorrt_rtx", installed) in tensorrt_releases()
-    script = "import sys; from tritonsmith_generator.host import gpus; gpus.tensorrt_releases(); "
+    script = (
+        "import sys; from tritonsmith_generator.engine.installed import *; tensorrt_releases(); "
+    )
     script += "print([name for name in sys.modules if name.startswith('tensorrt')])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
     assert done.stdout.strip() == b"[]"

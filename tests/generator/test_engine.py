@@ -17,27 +17,22 @@ import pytest
 from onnx import TensorProto, helper
 from support import bad_models
 from support import engine_models as models
+from support.engine_builds import build_engine, unsupported_nodes
 from support.needs import needs_rtx
 
 from tritonsmith_client.dtypes import from_wire
-from tritonsmith_generator.engine.isolated import (
-    BuilderOptions,
-    EngineRequest,
-    Progress,
-    build_engine,
-    unsupported_nodes,
-)
 from tritonsmith_generator.errors import HostError, InputError
 from tritonsmith_generator.host import gpus as devices
 from tritonsmith_generator.onnx_model.profiles import Profile, ShapeRange, check_profiles
 from tritonsmith_generator.onnx_model.signature import Signature, Tensor
+from tritonsmith_generator.trt.request import EngineOptions, EngineRequest, Progress
 
 pytestmark = needs_rtx
 
 
 def request(onnx: Path, tmp_path: Path, *profiles: Profile, **options: Any) -> EngineRequest:
     plan = tmp_path / "model.plan"
-    return EngineRequest("tensorrt_rtx", onnx, plan, profiles, BuilderOptions(**options))
+    return EngineRequest("tensorrt_rtx", onnx, plan, profiles, EngineOptions(**options))
 
 
 def both(low: tuple[int, ...], best: tuple[int, ...], high: tuple[int, ...]) -> Profile:
@@ -163,7 +158,7 @@ def test_the_second_build_of_a_process_has_its_own_messages(tmp_path: Path) -> N
     script = """
 import sys
 from pathlib import Path
-from tritonsmith_generator.spec.builder_options import BuilderOptions
+from tritonsmith_generator.trt.request import EngineOptions
 from tritonsmith_generator.engine.isolated import EngineRequest
 from tritonsmith_generator.errors import InputError
 from tritonsmith_generator.onnx_model.profiles import ShapeRange
@@ -171,7 +166,7 @@ from tritonsmith_generator.trt.builder import build
 profile = {"x": ShapeRange((1, 256), (4, 256), (8, 256))}
 for options in ({"memory_pools": {"workspace": 0}}, {"compute_capabilities": ("7.5",)}):
     request = EngineRequest("tensorrt_rtx", Path(sys.argv[1]), Path(sys.argv[2]), (profile,),
-                            BuilderOptions(**options))
+                            EngineOptions(**options))
     try:
         build(request, lambda progress: None)
     except InputError as exc:
@@ -277,7 +272,7 @@ def test_a_compute_capability_reaches_tensorrt(tmp_path: Path) -> None:
 def test_plugin_that_is_missing_or_no_library(tmp_path: Path) -> None:
     build = request(models.two_layers(tmp_path / "m.onnx"), tmp_path, batches(1, 4, 8))
     plugin = tmp_path / "libmine.so"
-    with_plugin = replace(build, options=BuilderOptions(plugins=(plugin,)))
+    with_plugin = replace(build, options=EngineOptions(plugins=(plugin,)))
     assert_refused(with_plugin, InputError, f"there is no plugin library {plugin}")
     plugin.write_text("not a library")
     assert_refused(with_plugin, InputError, f"plugin library {plugin} does not load")
@@ -378,7 +373,8 @@ def test_ctrl_c_stops_the_build_and_leaves_nothing(tmp_path: Path) -> None:
     script = f"""
 import sys
 from pathlib import Path
-from tritonsmith_generator.engine.isolated import EngineRequest, build_engine
+from tritonsmith_generator.trt.request import EngineRequest
+from support.engine_builds import build_engine
 request = EngineRequest("tensorrt_rtx", Path({str(models.LIGHT / "light_densenet121.onnx")!r}),
                         Path({str(tmp_path / "model.plan")!r}))
 try:

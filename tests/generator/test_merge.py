@@ -20,7 +20,7 @@ from support.needs import needs_rtx
 
 from tritonsmith_generator import merge
 from tritonsmith_generator.host import gpus as devices
-from tritonsmith_generator.onnx_model.cases import Case, load_cases, write_cases
+from tritonsmith_generator.onnx_model.case_file import Case, load_cases, write_cases
 from tritonsmith_generator.repository.lock import FileRecord, read_lock
 from tritonsmith_generator.serve.served_models import (
     container_reason,

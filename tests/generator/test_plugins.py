@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 from support.command import GenRepo, Outcome
+from support.engine_builds import build_engine
 from support.gpu_repositories import as_tensorrt, edit_lock
 from support.plugin_library import compile_plugin, needs_compiler
 
-from tritonsmith_generator.engine.isolated import EngineRequest, build_engine
 from tritonsmith_generator.onnx_model.profiles import ShapeRange
 from tritonsmith_generator.repository.inspect import read_config
 from tritonsmith_generator.repository.lock import read_lock
-from tritonsmith_generator.spec.builder_options import BuilderOptions
+from tritonsmith_generator.trt.request import EngineOptions, EngineRequest
 
 SIMPLENET = Path(__file__).parents[2] / "model_repository/simplenet.onnx"
 
@@ -123,7 +123,7 @@ def test_the_report_names_libraries_that_have_to_be_asked(
 ) -> None:
     """Triton's TensorRT backend opens a library and does no more."""
     library = compile_plugin(tmp_path / "libmine.so", when_opened=when_opened)
-    options = BuilderOptions(plugins=(library,))
+    options = EngineOptions(plugins=(library,))
     shapes = ({"input": ShapeRange((1, 784), (1, 784), (1, 784))},)
     request = EngineRequest("tensorrt_rtx", SIMPLENET, tmp_path / "m.plan", shapes, options)
     assert build_engine(request).deferred_plugins == (() if when_opened else ("libmine.so",))

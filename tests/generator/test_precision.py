@@ -19,7 +19,7 @@ from support.command import GenRepo, Outcome
 from support.needs import named, needs_modelopt, needs_rtx
 
 from tritonsmith_generator.accuracy.gate import Limits
-from tritonsmith_generator.onnx_model.cases import case_path, load_cases
+from tritonsmith_generator.onnx_model.case_file import case_path, load_cases
 from tritonsmith_generator.repository.lock import read_lock
 
 MODELS = Path(__file__).parents[2] / "model_repository"

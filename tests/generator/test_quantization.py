@@ -16,7 +16,7 @@ from support.command import GenRepo, Outcome
 from support.needs import named, needs
 
 from tritonsmith_generator.onnx_model import reference
-from tritonsmith_generator.onnx_model.cases import load_cases
+from tritonsmith_generator.onnx_model.case_file import load_cases
 
 MODELS = Path(__file__).parents[2] / "model_repository"
 SIMPLENET = MODELS / "simplenet.onnx"

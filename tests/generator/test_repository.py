@@ -12,8 +12,9 @@ import pytest
 
 from tritonsmith_generator.errors import HostError
 from tritonsmith_generator.repository import publish as module
+from tritonsmith_generator.repository.changes import compare
 from tritonsmith_generator.repository.lock import FileRecord
-from tritonsmith_generator.repository.publish import compare, exclusive, publish
+from tritonsmith_generator.repository.publish import exclusive, publish
 
 OLD = {"config.pbtxt": b"old", "1/model.onnx": b"one"}
 NEW = {"config.pbtxt": b"new", "2/model.onnx": b"two"}

@@ -10,9 +10,9 @@ from support import bad_models as models
 from support.command import GenRepo, Outcome
 from support.needs import needs_rtx
 
-from tritonsmith_generator.onnx_model.cases import case_path, load_cases
-from tritonsmith_generator.onnx_model.profiles import derive_shaping
+from tritonsmith_generator.onnx_model.case_file import case_path, load_cases
 from tritonsmith_generator.onnx_model.shape_tensors import shape_inputs, with_values
+from tritonsmith_generator.pipeline.shaping import derive_shaping
 from tritonsmith_generator.spec.schema import ModelSpec
 from tritonsmith_generator.spec.targets import TARGETS
 from tritonsmith_generator.triton_config.config_pbtxt import parse_config

@@ -20,7 +20,6 @@ from support.stand_in_driver import HOST_MEMORY, compile_library
 from support.stand_in_tensorrt import Note
 
 from tritonsmith_client import cuda_driver as cudadriver
-from tritonsmith_generator.engine.process import engine_process
 from tritonsmith_generator.engine.toolchain import LOCAL
 from tritonsmith_generator.errors import HostError
 from tritonsmith_generator.onnx_model.reference import run
@@ -172,7 +171,7 @@ def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def process_answers(note: Note, folder: Path, library: Library = "tensorrt") -> PlanAnswers:
     question = PlanQuestion(library, note.write(folder / "model.plan"), (images(3),))
-    with engine_process(LOCAL, library) as process:
+    with LOCAL.process(library) as process:
         return process.ask(question, lambda _: None)
 
 

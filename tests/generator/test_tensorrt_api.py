@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from support import tensorrt_names
 
-from tritonsmith_generator.spec.builder_options import AVAILABLE, OPTIONS, Release, has
+from tritonsmith_generator.trt.availability import AVAILABLE, OPTIONS, Release, has
 
 CACHE = Path(__file__).parents[2] / ".cache" / "tensorrt-bindings"
 BINDINGS = ("10.13.3.9", "10.16.1.11", "11.4.0.106")

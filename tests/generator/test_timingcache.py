@@ -11,7 +11,7 @@ from support import timing
 
 from tritonsmith_generator.errors import InputError
 from tritonsmith_generator.host.gpus import Gpu
-from tritonsmith_generator.spec.builder_options import Release
+from tritonsmith_generator.trt.availability import Release
 from tritonsmith_generator.trt.timing_cache import (
     merge_timing_cache,
     timing_cache_path,

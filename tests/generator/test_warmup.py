@@ -14,7 +14,7 @@ from support.needs import needs_rtx
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 from tritonclient.utils import deserialize_bytes_tensor
 
-from tritonsmith_generator.onnx_model.cases import case_path, load_cases
+from tritonsmith_generator.onnx_model.case_file import case_path, load_cases
 from tritonsmith_generator.triton_config.config_pbtxt import parse_config
 
 SHAPES = "shapes: {words: {min: [1, 2], opt: [4, 8], max: [16, 32]}}"

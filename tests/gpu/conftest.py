@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tritonsmith_generator.engine.installed import tensorrt_releases
 from tritonsmith_generator.host import gpus as devices
 
 _HERE = Path(__file__).parent
@@ -63,7 +64,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         about = {
             "gpu": gpu.name,
             "driver": gpu.driver,
-            "library": str(devices.tensorrt_releases()[0]),
+            "library": str(tensorrt_releases()[0]),
         }
         Path(path).write_text(json.dumps({**about, "rows": rows}, indent=1))
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from tritonsmith_generator.host import pip
 from tritonsmith_generator.host.cache_dir import cache_folder, make_once
 from tritonsmith_generator.serve.embedded import environment
-from tritonsmith_generator.serve.embedded.interpreter import Interpreter, find_interpreter
+from tritonsmith_generator.serve.embedded.interpreter import find_interpreter
 
 
 def server(source: Path) -> None:
@@ -32,7 +32,7 @@ def server(source: Path) -> None:
 
 
 def packages() -> None:
-    def link(requirements: Sequence[str], target: Path, interpreter: Interpreter) -> None:
+    def link(requirements: Sequence[str], target: Path, python: Path, version: str) -> None:
         """Links to our own packages, instead of wheels that pip would fetch."""
         found = importlib.util.find_spec("numpy")
         assert found is not None and found.origin is not None

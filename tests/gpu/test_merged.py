@@ -15,6 +15,7 @@ import pytest
 
 from tritonsmith_client import Client
 from tritonsmith_generator import Server, Spec, build, merge
+from tritonsmith_generator.engine.installed import tensorrt_releases
 from tritonsmith_generator.host import gpus as devices
 from tritonsmith_generator.repository.lock import FileRecord
 
@@ -25,7 +26,7 @@ ELSEWHERE = "3.0"
 
 def built(folder: Path, **builder: Any) -> Path:
     """SimpleNet's repository, built by this machine's TensorRT for its GPU."""
-    if not devices.tensorrt_releases()[0].strongly_typed:  # 8.6 is tested without cuBLAS, cuDNN
+    if not tensorrt_releases()[0].strongly_typed:  # 8.6 is tested without cuBLAS, cuDNN
         builder["tactic_sources"] = ["edge_mask_convolutions", "jit_convolutions"]
     model = {
         "onnx": str(SIMPLENET),

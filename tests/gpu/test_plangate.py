@@ -15,7 +15,7 @@ from support import gpu_models
 
 from tritonsmith_generator import ModelResult, Spec, build
 from tritonsmith_generator.accuracy.gate import limits_for
-from tritonsmith_generator.host import gpus as devices
+from tritonsmith_generator.engine.installed import tensorrt_releases
 from tritonsmith_generator.host.cache_dir import cache_folder
 
 SIMPLENET = Path(__file__).parents[2] / "model_repository" / "simplenet.onnx"
@@ -34,7 +34,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def built(folder: Path, model: dict[str, Any]) -> ModelResult:
     # TensorRT 8.6 is tested without cuBLAS and cuDNN, which its other tactics would call.
-    old = not devices.tensorrt_releases()[0].strongly_typed
+    old = not tensorrt_releases()[0].strongly_typed
     tactics = {"tactic_sources": ["edge_mask_convolutions", "jit_convolutions"]} if old else {}
     given = {"target": "tensorrt", **model, "builder": {**tactics, **model.get("builder", {})}}
     spec = Spec.model_validate({"models": {"m": given}})
@@ -80,7 +80,7 @@ def save(folder: Path, nodes: list[tuple[str, str, str]], ends: Ends) -> str:
 def test_a_good_plan_passes(
     tmp_path: Path, name: str, precision: Any, figure: Callable[..., None]
 ) -> None:
-    old = not devices.tensorrt_releases()[0].strongly_typed
+    old = not tensorrt_releases()[0].strongly_typed
     if old and (name, precision) == ("simplenet", "fp16"):
         pytest.skip("TensorRT 8.6 finds FP32 kernels quicker here, which is refused: test_served")
     random = np.random.default_rng(0)

@@ -11,15 +11,17 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 from support import gpu_models
+from support.engine_builds import build_engine
 from support.plan_runner import PlanRunner
 
 from tritonsmith_generator.accuracy.gate import gate, limits_for
-from tritonsmith_generator.engine.isolated import EngineReport, EngineRequest, build_engine
+from tritonsmith_generator.engine.installed import tensorrt_releases
 from tritonsmith_generator.host import gpus as devices
 from tritonsmith_generator.onnx_model.profiles import Profile, ShapeRange
 from tritonsmith_generator.passes import Options, Samples, for_precision, run
-from tritonsmith_generator.spec.builder_options import BuilderOptions, Precision
+from tritonsmith_generator.spec.builder_options import Precision
 from tritonsmith_generator.trt.layers import prove_precision
+from tritonsmith_generator.trt.request import EngineOptions, EngineReport, EngineRequest
 
 SIMPLENET = Path(__file__).parents[2] / "model_repository" / "simplenet.onnx"
 
@@ -65,17 +67,17 @@ MODELS: dict[str, Model] = {
 
 
 def release() -> Any:
-    return devices.tensorrt_releases()[0]
+    return tensorrt_releases()[0]
 
 
-def on_this_machine(options: BuilderOptions) -> BuilderOptions:
+def on_this_machine(options: EngineOptions) -> EngineOptions:
     """TensorRT 8.6 is tested without cuBLAS and cuDNN, which its other tactics would call."""
     if release().version >= (10,):
         return options
     return replace(options, tactic_sources=("edge_mask_convolutions", "jit_convolutions"))
 
 
-def build(onnx: Path, plan: Path, *profiles: Profile, options: BuilderOptions) -> EngineReport:
+def build(onnx: Path, plan: Path, *profiles: Profile, options: EngineOptions) -> EngineReport:
     return build_engine(EngineRequest("tensorrt", onnx, plan, profiles, on_this_machine(options)))
 
 
@@ -104,7 +106,9 @@ def test_precision(model: Any, precision: Precision, tmp_path: Path, figure: Fig
     passes = tmp_path / "passes"
     passes.mkdir()
     converted = run(recipe.passes, onnx, passes).model
-    report = build(converted, tmp_path / "model.plan", shapes, options=recipe.builder)
+    report = build(
+        converted, tmp_path / "model.plan", shapes, options=EngineOptions(precision=precision)
+    )
     layers = report.engine_layers
     assert layers is not None and layers.kinds
     if name == "resnet50":  # TensorRT may find a small network quicker in another precision
@@ -136,7 +140,7 @@ def test_two_profiles(tmp_path: Path, figure: Figure) -> None:
     onnx = gpu_models.encoder(tmp_path / "encoder.onnx")
     short = profile(ids=((1, 1), (8, 16), (32, 32)))
     long = profile(ids=((1, 33), (1, 256), (4, 512)))
-    build(onnx, tmp_path / "model.plan", short, long, options=BuilderOptions())
+    build(onnx, tmp_path / "model.plan", short, long, options=EngineOptions())
     runner = PlanRunner("tensorrt", tmp_path / "model.plan")
     for number, inputs in ((0, sentences(32, 32)), (1, sentences(4, 512)), (0, sentences(1, 1))):
         found, wanted = runner(inputs, number)["y"], reference(onnx, inputs)["y"]
@@ -149,7 +153,7 @@ def test_two_profiles(tmp_path: Path, figure: Figure) -> None:
 def test_timing_cache(tmp_path: Path, figure: Figure) -> None:
     onnx, shapes = gpu_models.resnet50(tmp_path / "resnet50.onnx"), MODELS["resnet50"][2]
     cache = tmp_path / "gpu.timing"
-    options = BuilderOptions(precision="fp16", timing_cache=cache)
+    options = EngineOptions(precision="fp16", timing_cache=cache)
     first = build(onnx, tmp_path / "first.plan", shapes, options=options)
     size = cache.stat().st_size
     second = build(onnx, tmp_path / "second.plan", shapes, options=options)
@@ -168,6 +172,6 @@ def test_integers_become_what_the_engine_has(tmp_path: Path) -> None:
 
     onnx = engine_models.encoder(tmp_path / "m.onnx")
     both = ShapeRange((1, 1), (4, 16), (8, 64))
-    report = build(onnx, tmp_path / "m.plan", {"ids": both, "mask": both}, options=BuilderOptions())
+    report = build(onnx, tmp_path / "m.plan", {"ids": both, "mask": both}, options=EngineOptions())
     ids = "INT64" if release().strongly_typed else "INT32"
     assert str(report.signature.input("ids")) == f"ids: {ids}[batch, seq]"

@@ -16,7 +16,7 @@ from support import gpu_models
 from tritonsmith_client import Client
 from tritonsmith_generator import Server, Spec, build
 from tritonsmith_generator.accuracy.gate import limits_for
-from tritonsmith_generator.host import gpus as devices
+from tritonsmith_generator.engine.installed import tensorrt_releases
 
 SIMPLENET = Path(__file__).parents[2] / "model_repository" / "simplenet.onnx"
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -42,7 +42,7 @@ INPUTS: dict[str, dict[str, Any]] = {
 def spec(folder: Path) -> Spec:
     """Each model in each precision; calibrated on what it is asked later."""
     # TensorRT 8.6 is tested without cuBLAS and cuDNN, which its other tactics would call.
-    old = not devices.tensorrt_releases()[0].strongly_typed
+    old = not tensorrt_releases()[0].strongly_typed
     tactics = {"tactic_sources": ["edge_mask_convolutions", "jit_convolutions"]} if old else {}
     models = {}
     for name, shapes in SHAPES.items():
@@ -84,7 +84,7 @@ def server(folder: Path) -> Iterator[Server]:
 def test_answers_are_those_of_onnxruntime(
     server: Server, folder: Path, name: str, precision: str, figure: Any
 ) -> None:
-    old = not devices.tensorrt_releases()[0].strongly_typed
+    old = not tensorrt_releases()[0].strongly_typed
     if old and (name, precision) in NOT_ON_8_6:
         pytest.skip(f"TensorRT 8.6 has no {precision} plan of {name}: see NOT_ON_8_6")
     model_name = f"{name}_{precision}"
@@ -120,7 +120,7 @@ def test_a_second_build_has_nothing_to_do(server: Server, folder: Path) -> None:
 
 def test_fp16_that_would_be_fp32_is_refused(folder: Path) -> None:
     """TensorRT 8.6 takes FP16 as a permission; the plan's own layers tell whether it was used."""
-    if devices.tensorrt_releases()[0].strongly_typed:
+    if tensorrt_releases()[0].strongly_typed:
         pytest.skip("strongly typed: the graph decides, and TensorRT has no choice")
     models = spec(folder).models
     half = models["simplenet_fp32"].model_copy(update={"precision": "fp16"})

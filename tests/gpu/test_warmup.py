@@ -13,7 +13,7 @@ from support import gpu_models
 
 from tritonsmith_client import Client
 from tritonsmith_generator import Server, Spec, build
-from tritonsmith_generator.host import gpus as devices
+from tritonsmith_generator.engine.installed import tensorrt_releases
 
 PROFILES = [
     {"ids": {"min": [1, 1], "opt": [4, 16], "max": [8, 32]}},
@@ -22,7 +22,7 @@ PROFILES = [
 
 
 def spec(onnx: Path) -> Spec:
-    old = not devices.tensorrt_releases()[0].strongly_typed  # 8.6 is tested without cuBLAS, cuDNN
+    old = not tensorrt_releases()[0].strongly_typed  # 8.6 is tested without cuBLAS, cuDNN
     tactics = {"tactic_sources": ["edge_mask_convolutions", "jit_convolutions"]} if old else {}
     model: dict[str, Any] = {
         "onnx": str(onnx),

@@ -11,15 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from tritonsmith_generator.engine.isolated import EngineReport, EngineRequest, Progress
+from tritonsmith_generator.engine.process import EngineProcess
 from tritonsmith_generator.engine.toolchain import LOCAL
 from tritonsmith_generator.errors import HostError
 from tritonsmith_generator.host.digest import sha256
 from tritonsmith_generator.onnx_model.reference import Reference
 from tritonsmith_generator.precision.emulate import emulate
-from tritonsmith_generator.spec.builder_options import Library, Release
+from tritonsmith_generator.spec.builder_options import Library
+from tritonsmith_generator.trt.availability import Release
 from tritonsmith_generator.trt.layers import EngineLayers
 from tritonsmith_generator.trt.plan_run import Arrays, PlanAnswers, PlanQuestion
+from tritonsmith_generator.trt.request import EngineReport, EngineRequest, Progress, UnsupportedNode
 
 __all__ = ["AnsweringToolchain"]
 
@@ -44,6 +46,10 @@ class AnsweringToolchain:
     layers: EngineLayers | None = None
 
     @property
+    def compiles_here(self) -> bool:
+        return False
+
+    @property
     def identity(self) -> Mapping[str, str]:
         return {"gpu": "8.9"}
 
@@ -62,16 +68,13 @@ class AnsweringToolchain:
     def missing(self, library: Library) -> HostError:
         return LOCAL.missing(library)
 
-    def build_engine(
-        self, request: EngineRequest, on_progress: Callable[[Progress], None]
-    ) -> EngineReport:
-        report = replace(LOCAL.build_engine(request, on_progress), engine_layers=self.layers)
-        shutil.copy(request.onnx, self._graph_of(request.plan))
-        return report
+    def process(self, library: Library) -> EngineProcess:
+        return _AnsweringProcess(self, LOCAL.process(library))
 
-    def run_plan(
-        self, question: PlanQuestion, on_progress: Callable[[Progress], None]
-    ) -> PlanAnswers:
+    def graph_of(self, plan: Path) -> Path:
+        return self.diary.with_name(f"{sha256(plan)}.onnx")
+
+    def answers(self, question: PlanQuestion) -> PlanAnswers:
         assert question.plan.stat().st_size > 1000
         with self.diary.open("a") as file:
             shapes = [[*array.shape] for inputs in question.inputs for array in inputs.values()]
@@ -85,7 +88,7 @@ class AnsweringToolchain:
         if self.apart is None:
             return tuple(self._answer(ask, inputs) for inputs in question.inputs)
         with tempfile.TemporaryDirectory() as folder:
-            graph = Reference(emulate(self._graph_of(question.plan), Path(folder)), exact=True)
+            graph = Reference(emulate(self.graph_of(question.plan), Path(folder)), exact=True)
             return tuple(self._moved(ask, graph, inputs) for inputs in question.inputs)
 
     def _moved(self, ask: Reference, graph: Reference, inputs: Arrays) -> Arrays:
@@ -96,9 +99,6 @@ class AnsweringToolchain:
             for name in wanted
         }
 
-    def _graph_of(self, plan: Path) -> Path:
-        return self.diary.with_name(f"{sha256(plan)}.onnx")
-
     def _answer(self, ask: Reference, inputs: Arrays) -> Arrays | None:
         if any(len(array) > self.rows for array in inputs.values()):
             return None
@@ -106,3 +106,37 @@ class AnsweringToolchain:
 
     def _changed(self, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         return (array * self.factor).astype(array.dtype)[self.cut :]
+
+
+@dataclass
+class _AnsweringProcess(EngineProcess):
+    """Builds here, and answers for the plan."""
+
+    place: AnsweringToolchain
+    here: EngineProcess
+
+    def prepare(self) -> None:
+        pass
+
+    def unsupported(self, onnx: Path, plugins: tuple[Path, ...]) -> tuple[UnsupportedNode, ...]:
+        return ()
+
+    def build(
+        self, request: EngineRequest, on_progress: Callable[[Progress], None]
+    ) -> EngineReport:
+        report = replace(self.here.build(request, on_progress), engine_layers=self.place.layers)
+        shutil.copy(request.onnx, self.place.graph_of(request.plan))
+        return report
+
+    def ask(self, question: PlanQuestion, on_progress: Callable[[Progress], None]) -> PlanAnswers:
+        return self.place.answers(question)
+
+    def stop(self) -> None:
+        self.here.stop()
+
+    def __enter__(self) -> EngineProcess:
+        self.here.__enter__()
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.here.__exit__(*raised)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
-from tritonsmith_generator.engine.isolated import EngineReport, EngineRequest, Progress
+from tritonsmith_generator.engine.process import EngineProcess
 from tritonsmith_generator.errors import HostError
-from tritonsmith_generator.spec.builder_options import Library, Release
-from tritonsmith_generator.trt.plan_run import PlanAnswers, PlanQuestion
+from tritonsmith_generator.spec.builder_options import Library
+from tritonsmith_generator.trt.availability import Release
 
 __all__ = ["BROKEN"]
 
 
 class _Broken:
+    compiles_here = False
     identity: Mapping[str, str] = {}
     facts: Mapping[str, str] = {}
     timings = Path()
@@ -25,14 +26,7 @@ class _Broken:
     def missing(self, library: Library) -> HostError:
         raise NotImplementedError
 
-    def build_engine(
-        self, request: EngineRequest, on_progress: Callable[[Progress], None]
-    ) -> EngineReport:
-        raise NotImplementedError
-
-    def run_plan(
-        self, question: PlanQuestion, on_progress: Callable[[Progress], None]
-    ) -> PlanAnswers:
+    def process(self, library: Library) -> EngineProcess:
         raise NotImplementedError
 
 

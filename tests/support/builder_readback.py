@@ -6,13 +6,15 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
-from tritonsmith_generator.spec.builder_options import BuilderOptions, Library, Release
+from tritonsmith_generator.spec.builder_options import Library
+from tritonsmith_generator.trt.availability import Release
 from tritonsmith_generator.trt.config import builder_config
+from tritonsmith_generator.trt.request import EngineOptions
 from tritonsmith_generator.trt.runtime import logger
 
 
 def read_back(
-    request: tuple[Library, BuilderOptions, tuple[str, ...]], emit: Callable[[Any], None]
+    request: tuple[Library, EngineOptions, tuple[str, ...]], emit: Callable[[Any], None]
 ) -> list[Any]:
     """The values of these ``Class.member`` names; memory pools as ``MemoryPoolType.MEMBER``."""
     library, options, names = request

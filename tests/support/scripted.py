@@ -20,6 +20,7 @@ class ScriptedServer:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._open: list[socket.socket] = []
         self.connections = 0
+        self.ended = 0  # so many of them
         self.requests: list[bytes] = []
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
@@ -46,6 +47,7 @@ class ScriptedServer:
         with contextlib.suppress(OSError):
             script(connection)
         connection.close()
+        self.ended += 1
 
     def __enter__(self) -> ScriptedServer:
         return self

@@ -29,14 +29,15 @@ import pytest
 from ml_dtypes import bfloat16
 from support import bad_models
 from support.docker_engine import tagged
+from support.engine_builds import build_engine
 from support.http_calls import until
 
 from tritonsmith_generator.containers.engine import connect
-from tritonsmith_generator.engine.isolated import EngineRequest, Progress, build_engine
 from tritonsmith_generator.engine_image.toolchain import ImageToolchain, image_toolchain
 from tritonsmith_generator.layout import LOCK_NAME
 from tritonsmith_generator.onnx_model.profiles import ShapeRange
 from tritonsmith_generator.trt.plan_run import Arrays, PlanQuestion
+from tritonsmith_generator.trt.request import EngineRequest, Progress
 
 pytestmark = pytest.mark.docker
 
@@ -275,7 +276,8 @@ def plan(toolchain: ImageToolchain, builder: Builder, tmp_path: Path) -> Path:
     plan = tmp_path / "plans" / "m.plan"
     plan.parent.mkdir()
     library: Any = builder.target
-    toolchain.build_engine(EngineRequest(library, SIMPLENET, plan, (shapes,)), lambda _: None)
+    with toolchain.process(library) as process:
+        process.build(EngineRequest(library, SIMPLENET, plan, (shapes,)), lambda _: None)
     return plan
 
 
@@ -293,7 +295,8 @@ def test_a_plan_is_run_where_it_was_built(
     said: list[Progress] = []
     library: Any = builder.target
     question = PlanQuestion(library, plan, rows)
-    answers = replace(toolchain, packages=packages).run_plan(question, said.append)
+    with replace(toolchain, packages=packages).process(library) as process:
+        answers = process.ask(question, said.append)
     assert answers.skipped == "" and answers.outputs[2:] == (None,)
     for row, output in zip(rows, answers.outputs, strict=False):
         assert output is not None and list(output) == [f"{name} twice" for name in row]
@@ -311,7 +314,8 @@ def test_without_a_gpu_a_plan_is_not_run_inside_either(
         pytest.skip("TensorRT builds on a GPU only")
     library: Any = builder.target
     question = PlanQuestion(library, plan, ({"input": np.zeros((1, 784), np.float32)},))
-    answers = toolchain.run_plan(question, lambda _: None)
+    with toolchain.process(library) as process:
+        answers = process.ask(question, lambda _: None)
     assert answers.outputs == ()
     assert answers.skipped.startswith("it does not load: "), answers.skipped
 

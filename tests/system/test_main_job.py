@@ -18,7 +18,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from tritonsmith_client import Client
-from tritonsmith_generator.onnx_model.cases import Case, case_path, load_cases, write_cases
+from tritonsmith_generator.onnx_model.case_file import Case, case_path, load_cases, write_cases
 from tritonsmith_generator.onnx_model.reference import Reference
 from tritonsmith_generator.repository.inspect import inspect_model, model_folders
 from tritonsmith_generator.serve import Server

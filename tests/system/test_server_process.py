@@ -17,7 +17,7 @@ def test_stopping_what_has_just_died_does_not_hang() -> None:
 
         waitid = os.waitid
         os.waitid = lambda *arguments: time.sleep(0.5) or waitid(*arguments)
-        process = ServerProcess(["sleep", "100"], dict(os.environ), "none_", "/nowhere", None)
+        process = ServerProcess(["sleep", "100"], dict(os.environ), "none_", "/nowhere", print)
         os.kill(process.pid, signal.SIGKILL)
         time.sleep(0.2)
         process.stop(5)

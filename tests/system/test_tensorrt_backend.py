@@ -19,13 +19,15 @@ import onnxruntime as ort
 import pytest
 import tritonclient.grpc as grpc
 from onnx import TensorProto, helper
+from support.engine_builds import build_engine
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
-from tritonsmith_generator.engine.isolated import EngineRequest, build_engine
+from tritonsmith_generator.engine.installed import tensorrt_releases
 from tritonsmith_generator.errors import ServerError
 from tritonsmith_generator.host import gpus as devices
 from tritonsmith_generator.onnx_model.profiles import ShapeRange
 from tritonsmith_generator.serve import Server
+from tritonsmith_generator.trt.request import EngineRequest
 
 pytestmark = [
     pytest.mark.gpu,
@@ -102,7 +104,7 @@ def server(module_repository: Any, start_server: Callable[..., Server]) -> Serve
     nonzero = _graph(
         [("NonZero", "x", "y")], [("x", _FLOAT, ["N"])], [("y", TensorProto.INT64, [1, "K"])]
     )
-    is_old = devices.tensorrt_releases()[0].version[0] < 10
+    is_old = tensorrt_releases()[0].version[0] < 10
     index = "TYPE_INT32" if is_old else "TYPE_INT64"
     config = f"""
 backend: "tensorrt"

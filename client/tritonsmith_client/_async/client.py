@@ -16,9 +16,9 @@ from tritonsmith_client._exchange.exchange import Exchange, T
 from tritonsmith_client._exchange.transport import AsyncTransport
 from tritonsmith_client._net.address import Address, parse_urls
 from tritonsmith_client._net.connection_config import KEEPALIVE, HeaderSource, make_link
+from tritonsmith_client._net.deadline import TIMEOUT
 from tritonsmith_client._net.tls import TLS
 from tritonsmith_client._protocol.options import Options
-from tritonsmith_client._values.checked import checked
 from tritonsmith_client._values.metadata import ServerMetadata
 from tritonsmith_client.errors import TritonError
 
@@ -100,7 +100,7 @@ class AsyncClient:
 
     async def wait_ready(self, timeout: float | None = 60.0, models: Sequence[str] = ()) -> None:
         """See `Client.wait_ready`."""
-        deadline = self._core.deadline(checked("timeout", timeout, "client.wait_ready()"))
+        deadline = self._core.deadline(TIMEOUT(timeout, "client.wait_ready()"))
         await self._runner.run(self._core.wait_ready(models, deadline), deadline)
 
     async def metadata(self) -> ServerMetadata:
@@ -126,7 +126,7 @@ class AsyncClient:
     ) -> None:
         """See `Client.load`."""
         exchange = self._core.load(name, config, files)
-        await self._ask(exchange, checked("timeout", timeout, "client.load()"))
+        await self._ask(exchange, TIMEOUT(timeout, "client.load()"))
 
     async def unload(self, name: str, dependents: bool = False) -> None:
         """See `Client.unload`."""

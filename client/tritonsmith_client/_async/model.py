@@ -12,6 +12,7 @@ from types import EllipsisType, TracebackType
 from typing import Any
 
 from tritonsmith_client._async.driver import AsyncRunner
+from tritonsmith_client._core.arguments import CONCURRENCY, ITEMS, PROGRESS
 from tritonsmith_client._core.client import ClientCore
 from tritonsmith_client._core.model import ModelCore
 from tritonsmith_client._core.sequences import SequenceState, sequence_id
@@ -20,7 +21,6 @@ from tritonsmith_client._net.deadline import Deadline
 from tritonsmith_client._protocol.options import Options, changed
 from tritonsmith_client._shared_memory.transfer import collect
 from tritonsmith_client._values.buffers import Array
-from tritonsmith_client._values.checked import checked
 from tritonsmith_client._values.metadata import ModelConfig, ModelMetadata, Parameter
 from tritonsmith_client._values.regions import RegionTensor
 from tritonsmith_client._values.result import Result
@@ -92,11 +92,9 @@ class AsyncModel:
     ) -> AsyncIterator[Result]:
         """``async for result in model.map(items)``; see `Model.map`."""
         if not isinstance(items, AsyncIterable):
-            checked("items", items, model=self.name)
-        concurrency = checked("concurrency", concurrency, model=self.name)
-        return self._map(
-            _iterate(items), concurrency, checked("progress", progress, model=self.name)
-        )
+            ITEMS(items, model=self.name)
+        concurrency = CONCURRENCY(concurrency, model=self.name)
+        return self._map(_iterate(items), concurrency, PROGRESS(progress, model=self.name))
 
     async def _map(
         self,

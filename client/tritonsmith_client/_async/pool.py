@@ -1,39 +1,25 @@
-"""Calls over a pool of connections in an event loop: what `pooltransport` does in threads."""
+"""Calls over a pool of connections in an event loop: what `_sync.pool` does in threads."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
-from tritonsmith_client._exchange.exchange import Exchange, Repeat
-from tritonsmith_client._exchange.transport import IDLE_LIMIT, Received, Reply, Request, Sent
+from tritonsmith_client._async.connection import AsyncConnection
+from tritonsmith_client._exchange.exchange import Exchange
+from tritonsmith_client._exchange.idle_connections import IdleConnections, may_send_again
+from tritonsmith_client._exchange.transport import Reply, Request
 from tritonsmith_client._net.connection_config import Link
-from tritonsmith_client._net.connection_errors import lost, no_connection
+from tritonsmith_client._net.connection_errors import closed, lost, no_connection
 from tritonsmith_client._net.deadline import Deadline
-from tritonsmith_client.errors import ClosedError, DeadlineExceededError
+from tritonsmith_client.errors import DeadlineExceededError
 
-__all__ = ["AsyncConnection", "AsyncPoolTransport"]
+__all__ = ["AsyncPoolTransport"]
 
 T = TypeVar("T")
-
-
-class AsyncConnection(Protocol[Sent, Received]):
-    """A connection, used by one call at a time.
-
-    Attributes:
-        usable: another call may follow.
-        silent: nothing has come for this call yet.
-    """
-
-    @property
-    def usable(self) -> bool: ...
-    @property
-    def silent(self) -> bool: ...
-    def abort(self) -> None: ...
-    async def exchange(self, request: Sent, deadline: Deadline) -> Received: ...
 
 
 class AsyncPoolTransport(ABC, Generic[Request, Reply]):
@@ -41,10 +27,7 @@ class AsyncPoolTransport(ABC, Generic[Request, Reply]):
 
     def __init__(self, link: Link) -> None:
         self._link = link
-        self._address = link.address
-        self._idle: deque[AsyncConnection[Request, Reply]] = deque()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._closed = False
+        self._idle: IdleConnections[AsyncConnection[Request, Reply]] = IdleConnections()
 
     @abstractmethod
     def _request(self, exchange: Exchange[Any], deadline: Deadline) -> Request:
@@ -68,23 +51,22 @@ class AsyncPoolTransport(ABC, Generic[Request, Reply]):
             request = self._request(exchange, deadline)
         except TimeoutError as exc:
             raise DeadlineExceededError(f"{exchange.what} failed: {deadline} exceeded") from exc
-        connection = self._take_idle()
+        connection = await self._take_idle()
         if connection is not None:
             reply = await self._try(connection, request, exchange, deadline, reused=True)
             if reply is not None:
                 return self._value(exchange, reply)
-        connection = await self._connect(exchange.what, deadline)
+        connection = await self._connect(self._open, exchange.what, deadline)
         reply = await self._try(connection, request, exchange, deadline, reused=False)
         assert reply is not None
         return self._value(exchange, reply)
 
     async def close(self) -> None:
-        self._closed = True
-        if self._loop is asyncio.get_running_loop():  # those of an ended loop cannot be closed
-            while self._idle:
-                self._idle.pop().abort()
+        left = self._idle.close(_owner())
+        for connection in left:
+            connection.close()
+        if left:
             await asyncio.sleep(0)  # lets the event loop take note
-        self._idle.clear()
 
     async def _try(
         self,
@@ -94,60 +76,56 @@ class AsyncPoolTransport(ABC, Generic[Request, Reply]):
         deadline: Deadline,
         reused: bool,
     ) -> Reply | None:
-        """One attempt; None where a reused connection was stale and nothing was executed."""
+        """One attempt; None where the request may go out again over a fresh connection."""
         try:
             reply = await connection.exchange(request, deadline)
         except TimeoutError as exc:
-            connection.abort()
+            connection.close()
             raise DeadlineExceededError(f"{exchange.what} failed: {deadline} exceeded") from exc
         except OSError as exc:
-            connection.abort()
-            if reused and exchange.repeat is Repeat.ALWAYS and connection.silent:
+            connection.close()
+            if reused and may_send_again(exchange, connection):
                 return None
-            raise lost(exchange.what, self._address, exc, complete=True) from exc
+            raise lost(exchange.what, self._link.address, exc, connection.sent) from exc
         except BaseException:  # a malformed reply, or cancelled: its rest would poison the next
-            connection.abort()
+            connection.close()
             raise
-        if connection.usable:
-            self._give_back(connection)
-        else:
-            connection.abort()
+        if not self._idle.keep(connection):
+            connection.close()
         return reply
 
     def _check_open(self) -> None:
-        if self._closed:
-            raise ClosedError("the client was used after close(): make a new AsyncClient")
+        if self._idle.closed:
+            raise closed("AsyncClient")
 
-    def _take_idle(self) -> AsyncConnection[Request, Reply] | None:
+    async def _take_idle(self) -> AsyncConnection[Request, Reply] | None:
         self._check_open()
-        loop = asyncio.get_running_loop()
-        if self._loop is not loop:
-            self._loop, self._idle = loop, deque()
-        while self._idle:
-            connection = self._idle.pop()
-            if connection.usable:
-                return connection
+        owner = _owner()
+        while (connection := self._idle.take(owner)) is not None:
+            try:
+                if await connection.usable():
+                    return connection
+            except BaseException:  # cancelled, while nobody else knows of it
+                connection.close()
+                raise
+            connection.close()
         return None
 
-    def _give_back(self, connection: AsyncConnection[Request, Reply]) -> None:
-        if self._closed or len(self._idle) >= IDLE_LIMIT:
-            connection.abort()
-        else:
-            self._idle.append(connection)
-
-    async def _connect(self, what: str, deadline: Deadline) -> AsyncConnection[Request, Reply]:
-        return await self._within(self._open, what, deadline)
-
-    async def _within(
+    async def _connect(
         self, opening: Callable[[], Coroutine[Any, Any, T]], what: str, deadline: Deadline
     ) -> T:
-        """A connection, opened before the deadline. Raises TritonError."""
+        """What that opens before the deadline. Raises TritonError."""
         try:
             left = deadline.left()  # before there is a coroutine that nobody would await
             return await asyncio.wait_for(opening(), left)
         except (TimeoutError, asyncio.TimeoutError) as exc:
             raise DeadlineExceededError(
-                f"{what} failed: no connection to {self._address} within the {deadline}"
+                f"{what} failed: no connection to {self._link.address} within the {deadline}"
             ) from exc
         except OSError as exc:
-            raise no_connection(what, self._address, exc) from exc
+            raise no_connection(what, self._link.address, exc) from exc
+
+
+def _owner() -> object:
+    """Who may use the connections: an event loop, and not that of a forked child."""
+    return asyncio.get_running_loop(), os.getpid()

@@ -6,16 +6,31 @@ from collections.abc import Callable, Mapping, Sequence
 from types import EllipsisType
 from typing import TYPE_CHECKING, Any
 
+from tritonsmith_client._core.arguments import (
+    CONFIG,
+    DEPENDENTS,
+    FILES,
+    LOG_SETTINGS,
+    MODEL,
+    MODELS,
+    NAME,
+    READY,
+    RESOLVE,
+    SHARED_MEMORY,
+    TRACE_SETTINGS,
+    VERSION,
+    WORKERS,
+)
 from tritonsmith_client._core.model import ModelCore, read_signature
 from tritonsmith_client._core.retries import Retry, attempts
 from tritonsmith_client._exchange.exchange import Exchange, Flow, Sleep, T
 from tritonsmith_client._net.address import Address, parse_url
-from tritonsmith_client._net.deadline import Deadline
+from tritonsmith_client._net.deadline import TIMEOUT, Deadline
 from tritonsmith_client._protocol.admin import RegionStatus
 from tritonsmith_client._protocol.protocol import WireProtocol, called
 from tritonsmith_client._shared_memory.transfer import Sharing, possible
-from tritonsmith_client._values.checked import checked, checked_instance
-from tritonsmith_client._values.regions import Region
+from tritonsmith_client._values.argument import check_instance
+from tritonsmith_client._values.regions import Region, SystemLocation
 from tritonsmith_client.errors import DeadlineExceededError, InputError, UnavailableError
 
 if TYPE_CHECKING:
@@ -45,11 +60,11 @@ class ClientCore:
         connect: Callable[[], Transport],
     ) -> None:
         where = "the client"
-        checked_instance(Retry, "retry", retry, where)
-        checked("resolve", resolve, where)
-        checked("shared_memory", shared_memory, where)
-        self.workers: int = checked("workers", workers, where)
-        self.timeout: float | None = checked("timeout", timeout, where)
+        check_instance(Retry, "retry", retry, where)
+        RESOLVE(resolve, where)
+        SHARED_MEMORY(shared_memory, where)
+        self.workers = WORKERS(workers, where)
+        self.timeout = TIMEOUT(timeout, where)
         address = addresses[0]
         self._host = address.host
         self.name = ", ".join(map(str, addresses))
@@ -94,13 +109,13 @@ class ClientCore:
         return self.sharing is not None or bool(self._regions)
 
     def register(self, region: Region, deadline: Deadline) -> Flow[None]:
-        checked_instance(Region, "region", region, "client.register()")
+        check_instance(Region, "region", region, "client.register()")
         if not self._one_server:
             raise InputError(
                 f"a region is registered with one server, and this client has {self.name}; "
                 "make a client for one of them"
             )
-        yield from self.ask(region.registration(self.protocol), deadline)
+        yield from self.ask(_registration(self.protocol, region), deadline)
         if not self._regions:
             from tritonsmith_client._shared_memory.orphans import (
                 unregister_abandoned,  # for users of such regions only
@@ -110,7 +125,7 @@ class ClientCore:
         self._regions[region.name] = region
 
     def unregister(self, region: Region, deadline: Deadline) -> Flow[None]:
-        checked_instance(Region, "region", region, "client.unregister()")
+        check_instance(Region, "region", region, "client.unregister()")
         exchange = self.protocol.unregister_memory(region.name, region.kind)
         yield from self.ask(exchange, deadline)
         self._regions.pop(region.name, None)
@@ -135,14 +150,14 @@ class ClientCore:
         return self.protocol.statistics(*_model("statistics", name, version))
 
     def index(self, ready: bool) -> Exchange[tuple[IndexEntry, ...]]:
-        return self.protocol.index(checked("ready", ready, "client.index()"))
+        return self.protocol.index(READY(ready, "client.index()"))
 
     def load(
         self, name: str, config: Mapping[str, Any] | None, files: Mapping[str, bytes] | None
     ) -> Exchange[None]:
         where = "client.load()"
-        name = checked("name", name, where)
-        json, contents = checked("config", config, where), checked("files", files, where)
+        name = NAME(name, where)
+        json, contents = CONFIG(config, where), FILES(files, where)
         if contents and not json:
             raise InputError(
                 f"loading model '{name}' from files needs its config too: give config={{...}}"
@@ -151,20 +166,16 @@ class ClientCore:
 
     def unload(self, name: str, dependents: bool) -> Exchange[None]:
         where = "client.unload()"
-        return self.protocol.unload(
-            checked("name", name, where), checked("dependents", dependents, where)
-        )
+        return self.protocol.unload(NAME(name, where), DEPENDENTS(dependents, where))
 
     def trace_settings(
         self, model: str, changes: Mapping[str, Any] | None
     ) -> Exchange[dict[str, Setting]]:
         where = "client.trace_settings()"
-        return self.protocol.trace_settings(
-            checked("model", model, where), checked("trace settings", changes, where)
-        )
+        return self.protocol.trace_settings(MODEL(model, where), TRACE_SETTINGS(changes, where))
 
     def log_settings(self, changes: Mapping[str, Any] | None) -> Exchange[dict[str, Setting]]:
-        return self.protocol.log_settings(checked("log settings", changes, "client.log_settings()"))
+        return self.protocol.log_settings(LOG_SETTINGS(changes, "client.log_settings()"))
 
     def metrics_address(self, url: str | None) -> Address:
         """Where the Prometheus metrics are."""
@@ -182,7 +193,7 @@ class ClientCore:
 
     def wait_ready(self, models: Sequence[str], deadline: Deadline) -> Flow[None]:
         """Asks until the server, or each of these models, is ready."""
-        names: tuple[str, ...] = checked("models", models, "client.wait_ready()")
+        names = MODELS(models, "client.wait_ready()")
         waiting: list[tuple[str, Exchange[bool]]] = [
             (called(name, ""), self.protocol.model_ready(name, "")) for name in names
         ] or [("the server", self.protocol.ready())]
@@ -213,8 +224,16 @@ class ClientCore:
 
 def _model(method: str, name: str, version: str | int) -> tuple[str, str]:
     """Name and version of a model, for a method of the client."""
-    name = checked("name", name, f"client.{method}()")
-    return name, checked("version", version, model=name)
+    name = NAME(name, f"client.{method}()")
+    return name, VERSION(version, model=name)
+
+
+def _registration(protocol: WireProtocol, region: Region) -> Exchange[None]:
+    """What tells a server about a region."""
+    where = region.location
+    if isinstance(where, SystemLocation):
+        return protocol.register_memory(region.name, where.key, region.size)
+    return protocol.register_cuda_memory(region.name, where.handle, where.device, region.size)
 
 
 def _protocol(address: Address) -> WireProtocol:

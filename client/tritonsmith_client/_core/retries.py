@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from tritonsmith_client._exchange.exchange import Exchange, Flow, Hedge, Repeat, Sleep, T
 from tritonsmith_client._net.deadline import Deadline
-from tritonsmith_client._values.checked import checked
+from tritonsmith_client._values.argument import Argument
+from tritonsmith_client._values.validators import UINT32, seconds, whole
 from tritonsmith_client.errors import (
     ConnectError,
     ConnectionLostError,
@@ -15,6 +16,13 @@ from tritonsmith_client.errors import (
 )
 
 __all__ = ["Retry", "attempts"]
+
+
+_ARGUMENTS: tuple[Argument[int] | Argument[float], ...] = (
+    Argument("attempts", whole(1, UINT32)),
+    Argument("first", seconds("from 0")),
+    Argument("longest", seconds("from 0")),
+)
 
 
 @dataclass(frozen=True)
@@ -36,8 +44,8 @@ class Retry:
 
     def __post_init__(self) -> None:
         """Raises InputError for what is no number of attempts or seconds."""
-        for option in ("attempts", "first", "longest"):
-            checked(option, getattr(self, option), "Retry")
+        for argument in _ARGUMENTS:
+            argument(getattr(self, argument.name), "Retry")
 
     def wait(self, attempt: int) -> float:
         """Seconds to wait after this attempt (the first is 1), with full jitter."""

@@ -7,10 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from tritonsmith_client._protocol.options import SequenceStep
-from tritonsmith_client._values.checked import checked
+from tritonsmith_client._values.argument import Argument
+from tritonsmith_client._values.validators import INT64, RefusedError, can_be_sent, is_whole
 from tritonsmith_client.errors import InputError
 
 __all__ = ["SequenceState", "sequence_id"]
+
+_MOST_SEQUENCE_ID = 128  # bytes, for Triton
 
 
 def sequence_id(wanted: int | str | None, model: str) -> int | str:
@@ -21,8 +24,22 @@ def sequence_id(wanted: int | str | None, model: str) -> int | str:
     """
     if wanted is None:
         return int.from_bytes(os.urandom(7), "little") + 1
-    found: int | str = checked("sequence id", wanted, model=model)
-    return found
+    return _ID(wanted, model=model)
+
+
+def _sequence_id(value: Any) -> int | str:
+    if is_whole(value) and 0 < value < INT64:
+        return int(value)
+    good = isinstance(value, str) and can_be_sent(value)
+    if good and 0 < len(value.encode()) <= _MOST_SEQUENCE_ID:
+        return str(value)
+    raise RefusedError(
+        f"an int from 1 to {INT64 - 1} or a str of 1 to {_MOST_SEQUENCE_ID} bytes without NUL "
+        "characters and lone surrogates; 0 and '' mean 'no sequence'"
+    )
+
+
+_ID = Argument("sequence id", _sequence_id)
 
 
 class SequenceState:

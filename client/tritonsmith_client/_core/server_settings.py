@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tritonsmith_client._values.checked import _UINT32
 from tritonsmith_client._values.validators import (
+    UINT32,
     Check,
     RefusedError,
     can_be_sent,
@@ -19,7 +19,7 @@ from tritonsmith_client._values.validators import (
 )
 
 
-def _trace_settings(value: Any) -> dict[str, tuple[str, ...] | None]:
+def trace_settings(value: Any) -> dict[str, tuple[str, ...] | None]:
     """Each setting as texts, which is all that a server takes."""
     return _settings(value, _trace_setting)
 
@@ -32,11 +32,11 @@ def _trace_setting(key: str, value: Any) -> tuple[str, ...] | None:
     found = tuple(value) if several else (value,)
     if found and all(_is_setting(each, least) for each in found):
         return tuple(map(str, found))
-    allowed = f"a str, an int from {least} to {_UINT32}, or None"
+    allowed = f"a str, an int from {least} to {UINT32}, or None"
     raise RefusedError(f"{allowed}, or a list of str" if key == "trace_level" else allowed)
 
 
-def _log_settings(value: Any) -> dict[str, Any]:
+def log_settings(value: Any) -> dict[str, Any]:
     return _settings(value, _log_setting)
 
 
@@ -47,7 +47,7 @@ def _log_setting(key: str, value: Any) -> bool | int | str:
         return found
     if _is_setting(value, 0):
         return value if isinstance(value, str) else int(value)
-    raise RefusedError(f"a bool, a str or an int from 0 to {_UINT32}")
+    raise RefusedError(f"a bool, a str or an int from 0 to {UINT32}")
 
 
 def _settings(value: Any, setting: Callable[[str, Any], Any]) -> dict[str, Any]:
@@ -69,14 +69,14 @@ def _settings(value: Any, setting: Callable[[str, Any], Any]) -> dict[str, Any]:
 def _is_setting(value: Any, least: int) -> bool:
     if isinstance(value, str):
         return can_be_sent(value)
-    return is_whole(value) and least <= value <= _UINT32
+    return is_whole(value) and least <= value <= UINT32
 
 
-_LOG_SETTINGS: Mapping[str, Check] = {
+_LOG_SETTINGS: Mapping[str, Check[bool] | Check[int] | Check[str]] = {
     "log_error": flag,
     "log_file": text,
     "log_format": text,
     "log_info": flag,
-    "log_verbose_level": whole(0, _UINT32),
+    "log_verbose_level": whole(0, UINT32),
     "log_warning": flag,
 }

@@ -10,13 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Hashable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from tritonsmith_client._net.headers import Headers
 from tritonsmith_client._values.buffers import Buffer
-
-if TYPE_CHECKING:
-    from tritonsmith_client._shared_memory.pool import Lease
 
 __all__ = ["Action", "Asked", "Exchange", "Flow", "Gather", "Hedge", "Repeat", "Sleep", "T"]
 
@@ -64,7 +61,9 @@ class Exchange(Generic[T]):
         headers: extra HTTP headers or gRPC metadata.
         affinity: requests with the same one go to the same server.
         tried: the servers that it was sent to, and that the next attempt leaves out if it can.
-        lease: the shared memory in which its tensors lie.
+        template: what the reply is, but for its tensors, if it is as the last ones were; only the
+            transport of the protocol that wrote it looks into it.
+        lease: what keeps the shared memory in which its tensors lie; transports leave it alone.
     """
 
     what: Asked
@@ -75,7 +74,8 @@ class Exchange(Generic[T]):
     headers: Headers = ()
     affinity: Hashable = None
     tried: set[Hashable] | None = None
-    lease: Lease | None = None
+    template: Any = None
+    lease: Any = None
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar
 from tritonsmith_client._exchange.exchange import Exchange, T
 from tritonsmith_client._net.deadline import Deadline
 
-__all__ = ["AsyncTransport", "IDLE_LIMIT", "Transport"]
+__all__ = ["AsyncTransport", "Transport"]
 
 
 class Transport(Protocol):
@@ -37,6 +37,3 @@ Sent = TypeVar("Sent", contravariant=True)
 
 
 Received = TypeVar("Received", covariant=True)
-
-
-IDLE_LIMIT = 256

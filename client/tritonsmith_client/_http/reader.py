@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from tritonsmith_client._http.body import _ALIGN_FROM, aligned, decompressed
 from tritonsmith_client._http.head import _Head, _parse_head
 from tritonsmith_client._http.messages import HttpReply
-from tritonsmith_client._protocol.http.reply_template import Foreseen
 from tritonsmith_client.errors import ResponseError
 
 __all__ = ["HttpResponseReader"]
@@ -88,10 +87,10 @@ class HttpResponseReader:
             return False
         return self._body is None or self._at == self._body.nbytes
 
-    def holds(self, foreseen: Foreseen, count: int) -> bool:
-        """Whether the first so many bytes that came are the whole of a foreseen response."""
-        start = foreseen.start
-        return count == len(start) + foreseen.size and self.scratch.startswith(start)
+    def holds(self, start: bytes, size: int, count: int) -> bool:
+        """Whether the first so many bytes that came are a whole response: ``start``, and so many
+        bytes behind it."""
+        return count == len(start) + size and self.scratch.startswith(start)
 
     def feed(self, data: memoryview) -> bool:
         """As `received`, for bytes that lie elsewhere."""

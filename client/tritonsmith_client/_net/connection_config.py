@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from tritonsmith_client._net.address import Address
-from tritonsmith_client._net.headers import Headers
+from tritonsmith_client._net.headers import CALL_HEADERS, Headers, client_headers
 from tritonsmith_client._net.tls import TLS
-from tritonsmith_client._values.checked import checked, checked_instance
+from tritonsmith_client._values.argument import Argument, check_instance
+from tritonsmith_client._values.validators import ABOVE_0, choice, or_none, seconds
 from tritonsmith_client.errors import InputError
 
 __all__ = ["HeaderSource", "KEEPALIVE", "Link", "make_link", "server_name"]
@@ -16,6 +17,16 @@ __all__ = ["HeaderSource", "KEEPALIVE", "Link", "make_link", "server_name"]
 HeaderSource = Mapping[str, str] | Callable[[], Mapping[str, str]]
 # gRPC servers, Triton among them, end a connection that pings them more often than every 300 s.
 KEEPALIVE = 330.0
+
+
+_MOST_KEEPALIVE = 32767  # Linux takes no more for TCP_KEEPIDLE
+_ALL_HEADERS = Argument("headers of all calls", client_headers)
+_COMPRESSION = Argument("compression", choice("'gzip', 'deflate' or None", "gzip", "deflate", None))
+_HTTP2 = Argument("http2", choice("'grpcio' or 'own'", "grpcio", "own"))
+_KEEPALIVE = Argument(
+    "keepalive",
+    or_none(seconds("above 0", ", or None for never", least=ABOVE_0, most=_MOST_KEEPALIVE)),
+)
 
 
 @dataclass(frozen=True)
@@ -51,7 +62,7 @@ class Link:
         """The headers of one call, without the fixed ones."""
         if self.hook is None:
             return headers
-        return (*headers, *checked("headers", self.hook(), "the function given as headers"))
+        return (*headers, *CALL_HEADERS(self.hook(), "the function given as headers"))
 
     def metadata(self, headers: Headers) -> Headers:
         """All headers of one call, for gRPC."""
@@ -71,21 +82,21 @@ def make_link(
     """Raises InputError for what makes no sense, alone or together."""
     where = "the client"
     if tls is not None:
-        checked_instance(TLS, "tls", tls, where)
+        check_instance(TLS, "tls", tls, where)
         if not address.tls:
             message = f"TLS was given for {address}, which has none: use grpcs:// or https://"
             raise InputError(message)
-    checked("compression", compression, where)
-    checked("http2", http2, where)
+    _COMPRESSION(compression, where)
+    _HTTP2(http2, where)
     hook = headers if callable(headers) else None
     named = {} if headers is None or callable(headers) else headers
-    fixed = dict(checked("headers of all calls", named, where))
+    fixed = dict(_ALL_HEADERS(named, where))
     return Link(
         address=address,
         hook=hook,
         tls=(tls or TLS()) if address.tls else None,
         compression=compression,
-        keepalive=checked("keepalive", keepalive, where),
+        keepalive=_KEEPALIVE(keepalive, where),
         http2=http2,
         host=fixed.pop("host", ""),
         user_agent=fixed.pop("user-agent", ""),

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from tritonsmith_client._net.address import Address
 from tritonsmith_client.errors import (
+    ClosedError,
     ConnectError,
     ConnectionLostError,
     DeadlineExceededError,
     TritonError,
 )
 
-__all__ = ["lost", "no_connection"]
+__all__ = ["closed", "lost", "no_connection"]
+
+
+def closed(client: str) -> TritonError:
+    """Args: client: the kind of it, ``"Client"`` or ``"AsyncClient"``."""
+    return ClosedError(f"the client was used after close(): make a new {client}")
 
 
 def _silent(what: str, timeout: float | None) -> TritonError:

@@ -6,9 +6,15 @@ import threading
 import time
 from collections.abc import Callable
 
+from tritonsmith_client._values.argument import Argument
+from tritonsmith_client._values.validators import ABOVE_0, or_none, seconds
 from tritonsmith_client.errors import RequestCancelledError
 
-__all__ = ["CancellableDeadline", "Deadline"]
+__all__ = ["TIMEOUT", "CancellableDeadline", "Deadline"]
+
+TIMEOUT = Argument(
+    "timeout", or_none(seconds("above 0", ", or None for no deadline", least=ABOVE_0))
+)
 
 
 class Deadline:

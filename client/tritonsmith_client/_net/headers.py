@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
+from tritonsmith_client._values.argument import Argument
 from tritonsmith_client._values.validators import RefusedError, shown
 
-__all__ = ["Headers", "call_headers", "client_headers"]
+__all__ = ["CALL_HEADERS", "Headers", "client_headers"]
 
 # What gRPC allows; HTTP allows more.
 _NAME = re.compile(r"[0-9A-Za-z_.-]+")
@@ -39,7 +40,7 @@ _OWN = {
 }
 
 
-def call_headers(value: Any) -> Headers:
+def _call_headers(value: Any) -> Headers:
     """Headers of one call. Raises RefusedError."""
     return tuple(_checked(value, _call_name).items())
 
@@ -90,3 +91,6 @@ def _client_name(name: Any) -> str:
 
 
 Headers = tuple[tuple[str, str], ...]
+
+
+CALL_HEADERS = Argument("headers", _call_headers)

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from tritonsmith_client._values.checked import checked
+from tritonsmith_client._values.argument import Argument
+from tritonsmith_client._values.validators import RefusedError, name, or_none
 from tritonsmith_client.errors import InputError
 
 if TYPE_CHECKING:
     import ssl
 
 __all__ = ["TLS"]
+
+
+def _path(value: Any) -> str | os.PathLike[str] | None:
+    if value is None or (isinstance(value, (str, os.PathLike)) and os.fspath(value)):
+        found: str | os.PathLike[str] | None = value
+        return found
+    raise RefusedError("a path as str or Path, or None")
+
+
+_ARGUMENTS: tuple[Argument[Any], ...] = (
+    *(Argument(option, _path) for option in ("ca", "certificate", "key")),
+    Argument("server_name", or_none(name)),
+)
 
 
 @dataclass(frozen=True)
@@ -31,8 +46,8 @@ class TLS:
     server_name: str | None = None
 
     def __post_init__(self) -> None:
-        for option in ("ca", "certificate", "key", "server_name"):
-            checked(option, getattr(self, option), "TLS")
+        for argument in _ARGUMENTS:
+            argument(getattr(self, argument.name), "TLS")
         if (self.certificate is None) != (self.key is None):
             raise InputError("TLS needs certificate and key together, or neither")
 

@@ -52,12 +52,22 @@ class InferCall:
         return frozenset(o.name for o in self.outputs if "shared_memory_region" in o.parameters)
 
 
+class TemplateSlot:
+    """Where the reader of replies leaves the template for the next one."""
+
+    __slots__ = ("template",)
+
+    def __init__(self) -> None:
+        self.template: Any = None
+
+
 @dataclass(frozen=True)
 class Prepared:
     """An inference request that lacks only the tensors' bytes: made once per set of shapes.
 
     Attributes:
         framing: what precedes each input's bytes.
+        newest: the template that the reader of its replies has made.
     """
 
     what: Asked
@@ -65,6 +75,7 @@ class Prepared:
     framing: tuple[bytes, ...]
     parse: Callable[[Any], Result]
     repeat: Repeat = Repeat.UNEXECUTED
+    newest: TemplateSlot = field(default_factory=TemplateSlot)
 
     def exchange(
         self, buffers: Sequence[Buffer], headers: Headers = (), affinity: Hashable = None
@@ -74,7 +85,16 @@ class Prepared:
         else:
             body = [piece for pair in zip(self.framing, buffers, strict=False) for piece in pair]
             body += self.framing[len(buffers) :]
-        return Exchange(self.what, self.route, body, self.parse, self.repeat, headers, affinity)
+        return Exchange(
+            self.what,
+            self.route,
+            body,
+            self.parse,
+            self.repeat,
+            headers,
+            affinity,
+            template=self.newest.template,
+        )
 
 
 def memory_parameters(region: str, start: int, size: int) -> dict[str, Parameter]:

@@ -8,11 +8,27 @@ from functools import cached_property
 from types import EllipsisType
 from typing import Any
 
-from tritonsmith_client._net.headers import Headers
+import numpy as np
+
+from tritonsmith_client._net.deadline import TIMEOUT
+from tritonsmith_client._net.headers import CALL_HEADERS, Headers
+from tritonsmith_client._values.argument import Argument
 from tritonsmith_client._values.buffers import Array
-from tritonsmith_client._values.checked import checked
 from tritonsmith_client._values.metadata import Parameter
 from tritonsmith_client._values.regions import RegionTensor
+from tritonsmith_client._values.validators import (
+    INT64,
+    TEXT,
+    UINT32,
+    RefusedError,
+    can_be_sent,
+    flag,
+    names,
+    seconds,
+    shown,
+    text,
+    whole,
+)
 from tritonsmith_client.errors import InputError
 
 __all__ = ["Options", "SequenceStep", "changed"]
@@ -104,12 +120,12 @@ def changed(options: Options, model: str, **given: Any) -> Options:
     """
     timeout = given.pop("timeout")
     changes = {
-        name: checked(name, value, model=model)
+        name: _ARGUMENTS[name](value, model=model)
         for name, value in given.items()
         if value is not None
     }
     if not isinstance(timeout, EllipsisType):
-        changes["timeout"] = checked("timeout", timeout, model=model)
+        changes["timeout"] = TIMEOUT(timeout, model=model)
     result = replace(options, **changes)
     for name in result.out:
         if result.outputs and name not in result.outputs:
@@ -121,3 +137,78 @@ def changed(options: Options, model: str, **given: Any) -> Options:
                 remedy="add it there or leave it out here",
             )
     return result
+
+
+def _parameters(value: Any) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise RefusedError("a dict from names to bool, int, float or str")
+    return {_parameter_name(key): _parameter(key, given) for key, given in value.items()}
+
+
+def _parameter_name(key: Any) -> str:
+    if not isinstance(key, str) or not can_be_sent(key):
+        raise RefusedError(TEXT, f"the name of the parameter {shown(key)} is none")
+    if key in _RESERVED or key.startswith("triton_"):
+        use = _RESERVED.get(key, "given another name")
+        raise RefusedError(use, f"the parameter '{key}' belongs to the protocol")
+    return key
+
+
+def _parameter(key: str, value: Any) -> Any:
+    given = value.item() if isinstance(value, np.generic) else value
+    if isinstance(given, (bool, float)):
+        return given
+    if isinstance(given, int) and -INT64 <= given < INT64:
+        return given
+    if isinstance(given, str) and can_be_sent(given):
+        return given
+    raise RefusedError(
+        "a bool, int, float or str; ints have 64 bits, and texts neither NUL characters nor lone "
+        "surrogates",
+        f"the parameter '{key}' is {shown(value)}",
+    )
+
+
+def _out(value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise RefusedError("a dict from output names to arrays")
+    for key, given in value.items():
+        writable = isinstance(given, np.ndarray) and given.flags.writeable
+        if not isinstance(key, str) or not (writable or isinstance(given, RegionTensor)):
+            what = f"out[{shown(key)}] is {shown(given)}"
+            raise RefusedError(
+                "a writable array or RegionTensor, and its key an output's name", what
+            )
+    return dict(value)
+
+
+# Words that the protocol gives a meaning of its own; Triton reserves triton_* as well.
+_RESERVED = {
+    "binary_data_output": "left out: outputs are always binary",
+    "headers": "given with headers=",
+    "priority": "given with priority=",
+    "sequence_end": "left to model.sequence()",
+    "sequence_id": "left to model.sequence()",
+    "sequence_start": "left to model.sequence()",
+    "timeout": "given with queue_timeout=",
+}
+
+_ARGUMENTS: Mapping[str, Argument[Any]] = {
+    argument.name: argument
+    for argument in (
+        Argument("classes", whole(0, UINT32, " (0 for none)")),
+        Argument("convert", flag),
+        CALL_HEADERS,
+        Argument("hedge", seconds("from 0 (never)")),
+        Argument("id", text),
+        Argument("out", _out),
+        Argument("outputs", names),
+        Argument("parameters", _parameters),
+        Argument("priority", whole(0, UINT32, " (1 is the highest, 0 the model's default)")),
+        Argument(
+            "queue_timeout",
+            seconds("from 0.000001", ", or 0 for the model's default", least=1e-6, zero=True),
+        ),
+        Argument("split", flag),
+    )
+}

@@ -22,26 +22,31 @@ import numpy as np
 
 from tritonsmith_client._shared_memory.device_arrays import device_array
 from tritonsmith_client._shared_memory.region_names import region_name
+from tritonsmith_client._values.argument import Argument
 from tritonsmith_client._values.buffers import Array
-from tritonsmith_client._values.checked import checked
 from tritonsmith_client._values.regions import (
+    SIZE,
+    CudaLocation,
     Region,
     RegionTensor,
     as_host,
     check_same,
     tensor_type,
 )
+from tritonsmith_client._values.validators import whole
 from tritonsmith_client.cuda_driver import driver
 from tritonsmith_client.dtypes import DataType, from_numpy
 from tritonsmith_client.errors import CudaError, InputError
 
 if TYPE_CHECKING:
-    from tritonsmith_client._exchange.exchange import Exchange
-    from tritonsmith_client._protocol.protocol import WireProtocol
+    pass
 
 __all__ = ["CudaRegion", "CudaTensor"]
 
 _BLOCK = 2 << 20  # bytes in which the driver shares memory with other processes
+
+
+_DEVICE = Argument("device", whole(0, 2**31 - 1, " (the number of a GPU)"))
 
 
 class CudaTensor(RegionTensor):
@@ -94,8 +99,8 @@ class CudaRegion(Region):
             InputError: there is no CUDA driver on this machine.
             CudaError: the GPU has not so much memory, or there is none of that number.
         """
-        size = checked("size", size, "CudaRegion()")
-        device = checked("device", device, "CudaRegion()")
+        size = SIZE(size, "CudaRegion()")
+        device = _DEVICE(device, "CudaRegion()")
         self._owner: object = None  # ours until it is set
         self._closed = False
         self.device = device
@@ -140,8 +145,9 @@ class CudaRegion(Region):
         """See `Region.tensor`."""
         return CudaTensor(self, *tensor_type(dtype, shape, offset))
 
-    def registration(self, protocol: WireProtocol) -> Exchange[None]:
-        return protocol.register_cuda_memory(self.name, self.handle, self.device, self.size)
+    @property
+    def location(self) -> CudaLocation:
+        return CudaLocation(self.handle, self.device)
 
     def view(self, tensor: RegionTensor) -> Array:
         array = np.empty(tensor.shape, tensor.dtype)

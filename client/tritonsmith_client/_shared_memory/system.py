@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from tritonsmith_client._values.buffers import Array
-from tritonsmith_client.errors import InputError
-
-if TYPE_CHECKING:
-    from tritonsmith_client._exchange.exchange import Exchange
-    from tritonsmith_client._protocol.protocol import WireProtocol
 from tritonsmith_client._shared_memory import blocks
 from tritonsmith_client._shared_memory.blocks import clear_folder
-from tritonsmith_client._values.regions import Region, RegionTensor, as_host, check_same
+from tritonsmith_client._values.buffers import Array
+from tritonsmith_client._values.regions import (
+    SIZE,
+    Region,
+    RegionTensor,
+    SystemLocation,
+    as_host,
+    check_same,
+)
+from tritonsmith_client.errors import InputError
 
 __all__ = ["SystemRegion"]
 
@@ -33,9 +36,7 @@ class SystemRegion(Region):
         Raises:
             InputError: there is no shared memory, or not enough of it.
         """
-        from tritonsmith_client._values.checked import checked
-
-        size = checked("size", size, "SystemRegion()")
+        size = SIZE(size, "SystemRegion()")
         clear_folder()
         try:
             self._memory = blocks.Region(size)
@@ -48,8 +49,9 @@ class SystemRegion(Region):
         """The name of the region's file."""
         return self._memory.key
 
-    def registration(self, protocol: WireProtocol) -> Exchange[None]:
-        return protocol.register_memory(self.name, self.key, self.size)
+    @property
+    def location(self) -> SystemLocation:
+        return SystemLocation(self.key)
 
     def view(self, tensor: RegionTensor) -> Array:
         if 0 in tensor.shape:

@@ -13,12 +13,12 @@ from tritonsmith_client._exchange.exchange import Exchange, T
 from tritonsmith_client._exchange.transport import Transport
 from tritonsmith_client._net.address import Address, parse_urls
 from tritonsmith_client._net.connection_config import KEEPALIVE, HeaderSource, make_link
+from tritonsmith_client._net.deadline import TIMEOUT
 from tritonsmith_client._net.tls import TLS
 from tritonsmith_client._protocol.options import Options
 from tritonsmith_client._sync.driver import Runner
 from tritonsmith_client._sync.model import Model
 from tritonsmith_client._sync.transports import _balanced, transport
-from tritonsmith_client._values.checked import checked
 from tritonsmith_client._values.metadata import ServerMetadata
 from tritonsmith_client.errors import TritonError
 
@@ -131,7 +131,7 @@ class Client:
         Raises:
             DeadlineExceededError: it took longer than that many seconds; says what was not ready.
         """
-        deadline = self._core.deadline(checked("timeout", timeout, "client.wait_ready()"))
+        deadline = self._core.deadline(TIMEOUT(timeout, "client.wait_ready()"))
         self._runner.run(self._core.wait_ready(models, deadline), deadline)
 
     def metadata(self) -> ServerMetadata:
@@ -166,7 +166,7 @@ class Client:
             timeout: seconds until it gives up; the server goes on loading.
         """
         exchange = self._core.load(name, config, files)
-        self._ask(exchange, checked("timeout", timeout, "client.load()"))
+        self._ask(exchange, TIMEOUT(timeout, "client.load()"))
 
     def unload(self, name: str, dependents: bool = False) -> None:
         """Unloads a model. Args: dependents: the members of an ensemble too."""

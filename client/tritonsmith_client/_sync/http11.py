@@ -12,24 +12,23 @@ from tritonsmith_client._http.reader import HttpResponseReader
 from tritonsmith_client._net.connection_config import Link, server_name
 from tritonsmith_client._net.deadline import Deadline
 from tritonsmith_client._protocol.http.reply_template import Foreseen, Reply, Request, value_of
+from tritonsmith_client._sync.connection import CLOSED, Connection
 from tritonsmith_client._sync.pool import PoolTransport
 from tritonsmith_client._sync.sockets import DeadlineSocket, connect
 from tritonsmith_client._sync.sse import events
 
 __all__ = ["HttpTransport"]
 
-_CLOSED = "the server closed the connection"
 _NOTHING = memoryview(b"")
 
 
-class _Connection:
+class _Connection(Connection[Request, Reply]):
     """One socket and the reader of its responses."""
 
+    keep_alive = False
+
     def __init__(self, sock: DeadlineSocket) -> None:
-        self.socket = sock
-        # Whether the server has neither closed it nor sent what nobody asked for.
-        self.usable = sock.quiet
-        self.keep_alive = False
+        super().__init__(sock)
         self._reader = HttpResponseReader()
         self._foreseen: Foreseen | None = None
 
@@ -37,13 +36,16 @@ class _Connection:
     def silent(self) -> bool:
         return self._reader.silent
 
-    def send(self, request: Request, deadline: Deadline) -> None:
+    def usable(self) -> bool:
+        return self.keep_alive and self._socket.quiet()
+
+    def _send(self, request: Request, deadline: Deadline) -> None:
         buffers, self._foreseen = request
         if not self._reader.fresh:
             self._reader.start(True)
-        self.socket.send(buffers, deadline)
+        self._socket.send(buffers, deadline)
 
-    def receive(self, deadline: Deadline) -> Reply:
+    def _receive(self, deadline: Deadline) -> Reply:
         """The tensors of a reply that was foreseen are received into their place at once."""
         foreseen = self._foreseen
         if foreseen is None:
@@ -53,33 +55,33 @@ class _Connection:
         first = reader.scratch_view[:length]
         if size:
             tensors = aligned(size)
-            count = self.socket.receive_both(first, tensors, deadline)
+            count = self._socket.receive_both(first, tensors, deadline)
         else:
-            tensors, count = _NOTHING, self.socket.receive(first, deadline)
+            tensors, count = _NOTHING, self._socket.receive(first, deadline)
         if count >= length and reader.scratch.startswith(start):
             at = count - length
             while at < size:
                 reader.fresh = reader.silent = False
-                count = self.socket.fill(tensors[at:], deadline)
+                count = self._socket.fill(tensors[at:], deadline)
                 if not count:
-                    raise ConnectionResetError(_CLOSED)
+                    raise ConnectionResetError(CLOSED)
                 at += count
             self.keep_alive = True
             return foreseen.result(tensors)
         if not count:
-            raise ConnectionResetError(_CLOSED)
+            raise ConnectionResetError(CLOSED)
         reader.received(min(count, length))
         reader.feed(tensors[: max(0, count - length)])
         return self._receive_any(deadline)
 
     def _receive_any(self, deadline: Deadline) -> HttpReply:
-        reader, receive = self._reader, self.socket.receive
+        reader, receive = self._reader, self._socket.receive
         while not reader.complete:
             count = receive(reader.buffer(), deadline)
             if count:
                 reader.received(count)
             elif not reader.ended():
-                raise ConnectionResetError(_CLOSED)
+                raise ConnectionResetError(CLOSED)
         self.keep_alive = reader.keep_alive
         return reader.reply()
 
@@ -95,18 +97,19 @@ class HttpTransport(PoolTransport[Request, Reply]):
     def stream(self, exchange: Exchange[T], timeout: float | None) -> Iterator[T]:
         """The events of a reply; the timeout is for each of them. Raises TritonError."""
         self._check_open()
-        deadline = Deadline(timeout)
-        connection = self._connect(exchange.what, deadline).socket
         request = self._write(exchange)
+        connection = self._connect(self._open_stream, exchange.what, Deadline(timeout))
         yield from events(connection, request, exchange, timeout, self._link.address)
 
     def _request(self, exchange: Exchange[Any], deadline: Deadline) -> Request:
-        return self._write(exchange), getattr(exchange.parse, "foreseen", None)
-
-    def _open(self, deadline: Deadline) -> _Connection:
-        link = self._link
-        tls, name = self._tls, server_name(link)
-        sock = connect(link.address, tls, name, deadline, keepalive=link.keepalive)
-        return _Connection(sock)
+        return self._write(exchange), exchange.template
 
     _value = staticmethod(value_of)
+
+    def _open(self, deadline: Deadline) -> _Connection:
+        return _Connection(self._open_stream(deadline))
+
+    def _open_stream(self, deadline: Deadline) -> DeadlineSocket:
+        link = self._link
+        tls, name = self._tls, server_name(link)
+        return connect(link.address, tls, name, deadline, keepalive=link.keepalive)

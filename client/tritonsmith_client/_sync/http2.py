@@ -11,6 +11,7 @@ from tritonsmith_client._http2.connection import Http2Connection, Http2Reply, Re
 from tritonsmith_client._http2.grpc_framing import Head, message_of, wire_message
 from tritonsmith_client._net.connection_config import Link, server_name
 from tritonsmith_client._net.deadline import Deadline
+from tritonsmith_client._sync.connection import CLOSED, Connection
 from tritonsmith_client._sync.pool import PoolTransport
 from tritonsmith_client._sync.sockets import DeadlineSocket, connect
 from tritonsmith_client.errors import ResponseError
@@ -24,16 +25,16 @@ T = TypeVar("T")
 _AT_ONCE = 0.001  # seconds
 
 
-class _Connection:
+class _Connection(Connection[Request, Http2Reply]):
     """One socket and the HTTP/2 that goes over it."""
 
     def __init__(self, sock: DeadlineSocket, deadline: Deadline) -> None:
         """Waits for the server's settings. Raises OSError, ResponseError."""
-        self.socket = sock
+        super().__init__(sock)
         self._http2 = Http2Connection()
         sock.send(self._http2.take(), deadline)
         while not self._http2.ready:
-            self._receive(deadline)
+            self._read(deadline)
 
     @property
     def keep_alive(self) -> bool:
@@ -46,37 +47,37 @@ class _Connection:
     def usable(self) -> bool:
         """Reads what the server has said since the last call, without waiting."""
         try:
-            while not self.socket.quiet():
-                self._receive(Deadline(_AT_ONCE))  # half a TLS record makes it unusable
+            while not self._socket.quiet():
+                self._read(Deadline(_AT_ONCE))  # half a TLS record makes it unusable
         except (OSError, ResponseError):
             return False
         return self._http2.keep_alive
 
-    def send(self, request: Request, deadline: Deadline) -> None:
+    def _send(self, request: Request, deadline: Deadline) -> None:
         http2 = self._http2
         http2.start(request)
-        self.socket.send(http2.take(), deadline)
+        self._socket.send(http2.take(), deadline)
         while not http2.complete:  # the server has to say first that it takes more
-            if self._receive(deadline):
+            if self._read(deadline):
                 return
             self._flush(deadline)
 
-    def receive(self, deadline: Deadline) -> Http2Reply:
+    def _receive(self, deadline: Deadline) -> Http2Reply:
         while not self._http2.over:
-            if not self._receive(deadline):
+            if not self._read(deadline):
                 self._flush(deadline)
         return self._http2.reply()
 
-    def _receive(self, deadline: Deadline) -> bool:
-        count = self.socket.receive(self._http2.buffer(), deadline)
+    def _read(self, deadline: Deadline) -> bool:
+        count = self._socket.receive(self._http2.buffer(), deadline)
         if not count:
-            raise ConnectionResetError("the server closed the connection")
+            raise ConnectionResetError(CLOSED)
         return self._http2.received(count)
 
     def _flush(self, deadline: Deadline) -> None:
         out = self._http2.take()
         if out:
-            self.socket.send(out, deadline)
+            self._socket.send(out, deadline)
 
 
 class Http2Transport(PoolTransport[Request, Http2Reply]):
@@ -90,6 +91,8 @@ class Http2Transport(PoolTransport[Request, Http2Reply]):
         self._streams: GrpcTransport | None = None
 
     def stream(self, exchange: Exchange[T], timeout: float | None) -> Iterator[T]:
+        """As over grpcio, which does it."""
+        self._check_open()
         with self._lock:
             if self._streams is None:
                 from tritonsmith_client._sync.grpc import GrpcTransport  # for those who stream only

@@ -11,6 +11,7 @@ from functools import partial
 from types import EllipsisType, TracebackType
 from typing import TYPE_CHECKING, Any
 
+from tritonsmith_client._core.arguments import CONCURRENCY, ITEMS, PROGRESS
 from tritonsmith_client._core.client import ClientCore
 from tritonsmith_client._core.model import ModelCore
 from tritonsmith_client._core.sequences import SequenceState, sequence_id
@@ -20,7 +21,6 @@ from tritonsmith_client._protocol.options import Options, changed
 from tritonsmith_client._shared_memory.transfer import collect
 from tritonsmith_client._sync.driver import Runner
 from tritonsmith_client._values.buffers import Array
-from tritonsmith_client._values.checked import checked
 from tritonsmith_client._values.metadata import ModelConfig, ModelMetadata, Parameter
 from tritonsmith_client._values.regions import RegionTensor
 from tritonsmith_client._values.result import Result
@@ -121,9 +121,9 @@ class Model:
             progress: called with the number of results so far.
         """
         return self._map(
-            iter(checked("items", items, model=self.name)),
-            checked("concurrency", concurrency, model=self.name),
-            checked("progress", progress, model=self.name),
+            iter(ITEMS(items, model=self.name)),
+            CONCURRENCY(concurrency, model=self.name),
+            PROGRESS(progress, model=self.name),
         )
 
     def _map(

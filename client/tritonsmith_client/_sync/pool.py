@@ -4,42 +4,20 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections import deque
-from collections.abc import Iterator
-from typing import Any, Generic, Protocol
+from collections.abc import Callable, Iterator
+from typing import Any, Generic
 
-from tritonsmith_client._exchange.exchange import Exchange, Repeat, T
+from tritonsmith_client._exchange.exchange import Exchange, T
+from tritonsmith_client._exchange.idle_connections import IdleConnections, may_send_again
 from tritonsmith_client._exchange.status import from_grpc_status
-from tritonsmith_client._exchange.transport import IDLE_LIMIT, Received, Reply, Request, Sent
+from tritonsmith_client._exchange.transport import Reply, Request
 from tritonsmith_client._net.connection_config import Link
-from tritonsmith_client._net.connection_errors import lost, no_connection
+from tritonsmith_client._net.connection_errors import closed, lost, no_connection
 from tritonsmith_client._net.deadline import CancellableDeadline, Deadline
-from tritonsmith_client._sync.sockets import DeadlineSocket
-from tritonsmith_client.errors import (
-    ClosedError,
-    DeadlineExceededError,
-)
+from tritonsmith_client._sync.connection import Connection
+from tritonsmith_client.errors import DeadlineExceededError
 
-__all__ = ["Connection", "PoolTransport"]
-
-
-class Connection(Protocol[Sent, Received]):
-    """A connection, used by one call at a time.
-
-    Attributes:
-        keep_alive: after a call, whether another one may follow.
-        silent: nothing has come for this call yet.
-    """
-
-    socket: DeadlineSocket
-
-    @property
-    def keep_alive(self) -> bool: ...
-    @property
-    def silent(self) -> bool: ...
-    def usable(self) -> bool: ...
-    def send(self, request: Sent, deadline: Deadline) -> None: ...
-    def receive(self, deadline: Deadline) -> Received: ...
+__all__ = ["PoolTransport"]
 
 
 class PoolTransport(ABC, Generic[Request, Reply]):
@@ -47,9 +25,7 @@ class PoolTransport(ABC, Generic[Request, Reply]):
 
     def __init__(self, link: Link) -> None:
         self._link = link
-        self._idle: deque[Connection[Request, Reply]] = deque()  # append and pop are atomic
-        self._pid = os.getpid()
-        self._closed = False
+        self._idle: IdleConnections[Connection[Request, Reply]] = IdleConnections()
 
     @abstractmethod
     def _request(self, exchange: Exchange[Any], deadline: Deadline) -> Request:
@@ -78,15 +54,14 @@ class PoolTransport(ABC, Generic[Request, Reply]):
             reply = self._try(connection, request, exchange, deadline, reused=True)
             if reply is not None:
                 return self._value(exchange, reply)
-        connection = self._connect(exchange.what, deadline)
+        connection = self._connect(self._open, exchange.what, deadline)
         reply = self._try(connection, request, exchange, deadline, reused=False)
         assert reply is not None
         return self._value(exchange, reply)
 
     def close(self) -> None:
-        self._closed = True
-        while self._idle:
-            self._idle.pop().socket.close()
+        for connection in self._idle.close(os.getpid()):
+            connection.close()
 
     def _try(
         self,
@@ -96,63 +71,50 @@ class PoolTransport(ABC, Generic[Request, Reply]):
         deadline: Deadline,
         reused: bool,
     ) -> Reply | None:
-        """One attempt; None where a reused connection was stale and nothing was executed."""
-        complete = False
+        """One attempt; None where the request may go out again over a fresh connection."""
+        cancellable = deadline if isinstance(deadline, CancellableDeadline) else None
         try:
-            if isinstance(deadline, CancellableDeadline):
-                deadline.on_cancel(connection.socket.abort)
-            try:
-                connection.send(request, deadline)
-                complete = True
-            except (BrokenPipeError, ConnectionResetError):
-                pass  # a server may refuse a request before it has read it all: see what it says
-            reply = connection.receive(deadline)
+            if cancellable is not None:
+                cancellable.on_cancel(connection.abort)
+            reply = connection.exchange(request, deadline)
         except TimeoutError as exc:
-            connection.socket.close()
+            connection.close()
             raise DeadlineExceededError(f"{exchange.what} failed: {deadline} exceeded") from exc
         except OSError as exc:
-            connection.socket.close()
-            if isinstance(deadline, CancellableDeadline) and deadline.cancelled:
+            connection.close()
+            if cancellable is not None and cancellable.cancelled:
                 raise from_grpc_status(
                     "CANCELLED", "the call was cancelled", exchange.what
                 ) from exc
-            harmless = not complete or exchange.repeat is Repeat.ALWAYS
-            if reused and harmless and connection.silent:
+            if reused and may_send_again(exchange, connection):
                 return None
-            raise lost(exchange.what, self._link.address, exc, complete) from exc
+            raise lost(exchange.what, self._link.address, exc, connection.sent) from exc
         except BaseException:  # a malformed reply, or an interrupt: its rest would poison the next
-            connection.socket.close()
+            connection.close()
             raise
-        if isinstance(deadline, CancellableDeadline):
-            deadline.on_cancel(None)
-        if complete and connection.keep_alive and not self._closed and len(self._idle) < IDLE_LIMIT:
-            self._idle.append(connection)
-        else:
-            connection.socket.close()
+        if cancellable is not None:
+            cancellable.on_cancel(None)
+        if (cancellable is not None and cancellable.cancelled) or not self._idle.keep(connection):
+            connection.close()
         return reply
 
     def _check_open(self) -> None:
-        if self._closed:
-            raise ClosedError("the client was used after close(): make a new Client")
+        if self._idle.closed:
+            raise closed("Client")
 
     def _take_idle(self) -> Connection[Request, Reply] | None:
-        if self._closed:
-            self._check_open()
-        if self._pid != os.getpid():  # a forked child must not share its parent's connections
-            self._idle = deque()
-            self._pid = os.getpid()
-        while True:
-            try:
-                connection = self._idle.pop()
-            except IndexError:
-                return None
+        self._check_open()
+        owner = os.getpid()  # a forked child must not share its parent's connections
+        while (connection := self._idle.take(owner)) is not None:
             if connection.usable():
                 return connection
-            connection.socket.close()
+            connection.close()
+        return None
 
-    def _connect(self, what: str, deadline: Deadline) -> Connection[Request, Reply]:
+    def _connect(self, opening: Callable[[Deadline], T], what: str, deadline: Deadline) -> T:
+        """What that opens before the deadline. Raises TritonError."""
         try:
-            return self._open(deadline)
+            return opening(deadline)
         except TimeoutError as exc:
             raise DeadlineExceededError(
                 f"{what} failed: no connection to {self._link.address} within the {deadline}"

@@ -1,6 +1,6 @@
 """Shared memory that a program makes itself, and tensors that lie in it.
 
-from tritonsmith_client._values.regions import SystemRegion
+from tritonsmith_client import SystemRegion
 
 region = SystemRegion(1 << 20)
 client.register(region)
@@ -14,20 +14,43 @@ scores.numpy()                                        # what the server wrote, w
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from tritonsmith_client._values.argument import Argument
 from tritonsmith_client._values.buffers import Array
 from tritonsmith_client._values.interop import as_numpy
+from tritonsmith_client._values.validators import INT64, RefusedError, is_whole, whole
 from tritonsmith_client.dtypes import DataType, from_wire
 from tritonsmith_client.errors import InputError
 
-if TYPE_CHECKING:
-    from tritonsmith_client._exchange.exchange import Exchange
-    from tritonsmith_client._protocol.protocol import WireProtocol
+__all__ = [
+    "SIZE",
+    "CudaLocation",
+    "Region",
+    "RegionTensor",
+    "SystemLocation",
+    "as_host",
+    "check_same",
+    "tensor_type",
+]
 
-__all__ = ["Region", "RegionTensor", "as_host", "check_same", "tensor_type"]
+
+@dataclass(frozen=True)
+class SystemLocation:
+    """System shared memory: the name of its file in /dev/shm."""
+
+    key: str
+
+
+@dataclass(frozen=True)
+class CudaLocation:
+    """Memory of a GPU: CUDA's handle for other processes, 64 bytes, and the GPU's number."""
+
+    handle: bytes
+    device: int
 
 
 class Region:
@@ -59,8 +82,9 @@ class Region:
         """
         return RegionTensor(self, *tensor_type(dtype, shape, offset))
 
-    def registration(self, protocol: WireProtocol) -> Exchange[None]:
-        """What tells a server about the region."""
+    @property
+    def location(self) -> SystemLocation | CudaLocation:
+        """Where a server on this host finds the memory."""
         raise NotImplementedError
 
     def view(self, tensor: RegionTensor) -> Array:
@@ -150,12 +174,22 @@ def check_same(tensor: RegionTensor, dtype: np.dtype[Any], shape: tuple[int, ...
         )
 
 
+def _shape(value: Any) -> tuple[int, ...]:
+    listed = isinstance(value, (list, tuple, np.ndarray))
+    if listed and all(is_whole(axis) and axis >= 0 for axis in value):
+        return tuple(map(int, value))
+    raise RefusedError("a list or tuple of ints from 0 on")
+
+
+_SHAPE = Argument("shape", _shape)
+_OFFSET = Argument("offset", whole(0, INT64 - 1, " (bytes)"))
+SIZE = Argument("size", whole(1, INT64 - 1, " (bytes)"))
+
+
 def tensor_type(
     dtype: str | DataType, shape: Sequence[int], offset: int
 ) -> tuple[DataType, tuple[int, ...], int]:
     """What a tensor in a region is, in the form in which it is used. Raises InputError."""
-    from tritonsmith_client._values.checked import checked
-
     try:
         found = dtype if isinstance(dtype, DataType) else from_wire(dtype)
     except (KeyError, TypeError):
@@ -163,4 +197,4 @@ def tensor_type(
     if found.wire == "BYTES":
         raise InputError("BYTES have no fixed size, so they cannot be placed in a region")
     where = "region.tensor()"
-    return found, checked("shape", shape, where), checked("offset", offset, where)
+    return found, _SHAPE(shape, where), _OFFSET(offset, where)

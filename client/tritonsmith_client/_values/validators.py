@@ -1,33 +1,44 @@
 """Kinds of values that arguments may have. A check returns the value in the form in which it is
-used, or raises `RefusedError`; `optionchecks` says which argument has which kind.
+used, or raises `RefusedError`.
 """
 
 from __future__ import annotations
 
+import math
 import reprlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 __all__ = [
-    "TEXT",
+    "ABOVE_0",
     "Check",
-    "Choice",
-    "Number",
+    "INT64",
     "RefusedError",
+    "TEXT",
+    "UINT32",
     "can_be_sent",
+    "choice",
     "flag",
     "is_whole",
     "name",
     "names",
+    "number",
+    "or_none",
+    "seconds",
     "shown",
     "text",
     "whole",
 ]
 
-Check = Callable[[Any], Any]
+V = TypeVar("V")
+Check = Callable[[Any], V]
+
+# What both protocols carry. Above, HTTP makes a float of an int, and gRPC counts from 0 again.
+UINT32, INT64 = 2**32 - 1, 2**63
+ABOVE_0 = math.ulp(0.0)
+_LONGEST = 1e6  # seconds, 11 days: poll() counts milliseconds in 31 bits
 TEXT = "a str without NUL characters and lone surrogates"
 _LONGEST_SHOWN = 80
 
@@ -41,42 +52,54 @@ class RefusedError(Exception):
         self.what = what
 
 
-@dataclass(frozen=True)
-class Number:
-    """A number within limits, which are allowed; perhaps 0 or None besides."""
+def number(allowed: str, least: float, most: float, *, zero: bool = False) -> Check[float]:
+    """A number within limits, which are allowed; perhaps 0 besides."""
 
-    allowed: str
-    least: float
-    most: float
-    zero: bool = False
-    none: bool = False
-
-    def __call__(self, value: Any) -> float | None:
-        if value is None and self.none:
-            return None
+    def check(value: Any) -> float:
         real = isinstance(value, (int, float, np.integer, np.floating))
         if not real or isinstance(value, bool):
-            raise RefusedError(self.allowed)
+            raise RefusedError(allowed)
         # Compared before float(), which fails for integers that are far too large.
-        if self.least <= value <= self.most or (self.zero and value == 0):
+        if least <= value <= most or (zero and value == 0):
             return float(value)
-        raise RefusedError(self.allowed)
+        raise RefusedError(allowed)
+
+    return check
 
 
-@dataclass(frozen=True)
-class Choice:
-    """One of a few values."""
+def seconds(
+    above: str,
+    otherwise: str = "",
+    *,
+    least: float = 0.0,
+    most: float = _LONGEST,
+    zero: bool = False,
+) -> Check[float]:
+    """A time in seconds."""
+    return number(f"seconds {above} up to {most:.0f}{otherwise}", least, most, zero=zero)
 
-    allowed: str
-    choices: tuple[str | None, ...]
 
-    def __call__(self, value: Any) -> str | None:
-        if (value is None or isinstance(value, str)) and value in self.choices:
+def or_none(check: Check[V]) -> Check[V | None]:
+    """What the check takes, or None."""
+
+    def none_or(value: Any) -> V | None:
+        return None if value is None else check(value)
+
+    return none_or
+
+
+def choice(allowed: str, *choices: V) -> Check[V]:
+    """One of a few texts, or None where it is among them."""
+
+    def check(value: Any) -> V:
+        if (value is None or isinstance(value, str)) and value in choices:
             return value
-        raise RefusedError(self.allowed)
+        raise RefusedError(allowed)
+
+    return check
 
 
-def whole(least: int, most: int, meaning: str = "") -> Check:
+def whole(least: int, most: int, meaning: str = "") -> Check[int]:
     """An int within limits, which are allowed."""
 
     def check(value: Any) -> int:

@@ -17,7 +17,12 @@ import numpy as np
 
 from tritonsmith_client import Client, TritonError
 from tritonsmith_generator.accuracy.gate import Limits, gate, limits_for
-from tritonsmith_generator.onnx_model.cases import Case, case_path, largest_difference, load_cases
+from tritonsmith_generator.onnx_model.case_file import (
+    Case,
+    case_path,
+    largest_difference,
+    load_cases,
+)
 from tritonsmith_generator.onnx_model.reference import Arrays
 from tritonsmith_generator.repository.inspect import InspectedModel, inspect_model, model_folders
 from tritonsmith_generator.repository.lock import LockedModel, read_lock

@@ -16,7 +16,7 @@ from tritonsmith_generator.check.finding import Finding
 from tritonsmith_generator.check.security import model_dangers, repository_dangers
 from tritonsmith_generator.errors import InputError
 from tritonsmith_generator.host.digest import sha256
-from tritonsmith_generator.onnx_model.cases import case_path, load_cases
+from tritonsmith_generator.onnx_model.case_file import case_path, load_cases
 from tritonsmith_generator.onnx_model.precheck import precheck
 from tritonsmith_generator.onnx_model.signature import Signature, Tensor
 from tritonsmith_generator.repository.inspect import (

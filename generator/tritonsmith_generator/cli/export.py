@@ -14,7 +14,7 @@ from rich.table import Table
 from tritonsmith_generator.errors import UsageError
 
 if TYPE_CHECKING:
-    from tritonsmith_generator.torch_export.export import Exported
+    from tritonsmith_generator.torch_export.values import Exported
 
 _AXIS = re.compile(r"(?P<name>[^:]+):(?P<axis>\d+)=(?P<symbol>[A-Za-z_]\w*)")
 

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import logging
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from typing import Any
 
 import docker
 import docker.errors
 import requests
-
-from tritonsmith_generator.serve.log import LogLine, parse
 
 __all__ = ["ContainerRun"]
 
@@ -35,14 +31,13 @@ class ContainerRun:
         self,
         client: docker.DockerClient,
         container: Any,
-        on_log: Callable[[LogLine], None] | None,
+        on_line: Callable[[str], None],
     ) -> None:
-        self.log: collections.deque[LogLine] = collections.deque(maxlen=_KEPT_LINES)
         self.ended = threading.Event()
         self.fate = ""
         self.code: int | None = None
         self._client, self._container = client, container
-        self._on_log = on_log
+        self._on_line = on_line
         self._guard = subprocess.Popen(
             [sys.executable, "-m", "tritonsmith_generator.containers.reaper", container.id],
             stdin=subprocess.PIPE,
@@ -75,25 +70,11 @@ class ContainerRun:
         except (docker.errors.DockerException, requests.RequestException):
             return  # the engine has gone; the watch says so
         try:
-            self._tell(stream)
+            for line in _lines(stream):
+                self._on_line(line)
         finally:
             with contextlib.suppress(OSError, AttributeError):  # it is open if the engine has gone
                 stream.close()
-
-    def _tell(self, stream: Iterable[bytes]) -> None:
-        said_level = False
-        for text in _lines(stream):
-            line = parse(text)
-            said_level = said_level or line.level != "output"
-            if not said_level:  # what NVIDIA's image says before the server starts
-                line = replace(line, level="banner")
-            self.log.append(line)
-            if self._on_log:
-                try:
-                    self._on_log(line)
-                except Exception:
-                    _log.exception("on_log failed; it is not called again")
-                    self._on_log = None
 
     def _watch(self, reader: threading.Thread) -> None:
         try:

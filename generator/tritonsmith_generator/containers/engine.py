@@ -15,7 +15,7 @@ import requests
 from docker.utils import parse_repository_tag
 
 from tritonsmith_generator.errors import HostError
-from tritonsmith_generator.serve.embedded.environment import Progress
+from tritonsmith_generator.events import Progress
 
 __all__ = ["Image", "connect", "ensure_image", "refusals"]
 

@@ -41,7 +41,7 @@ def run_in_image(
         undo.callback(container.remove, force=True)
         container.start()
         undo.pop_all()
-    run = ContainerRun(client, container, lambda line: on_line(line.text))
+    run = ContainerRun(client, container, on_line)
     try:
         while not run.ended.wait(1.0):  # in steps, so that Ctrl-C gets through
             pass

@@ -9,14 +9,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tritonsmith_generator.engine.isolated import (
+    from tritonsmith_generator.spec.builder_options import Library
+    from tritonsmith_generator.trt.plan_run import PlanAnswers, PlanQuestion
+    from tritonsmith_generator.trt.request import (
         EngineReport,
         EngineRequest,
         Progress,
         UnsupportedNode,
     )
-    from tritonsmith_generator.spec.builder_options import Library
-    from tritonsmith_generator.trt.plan_run import PlanAnswers, PlanQuestion
 
 __all__ = ["ask_here", "build_here", "prepare_here", "unsupported_here"]
 

@@ -1,6 +1,6 @@
 """The process that builds a model's plan: started early, so that TensorRT loads while others work.
 
-with engine_process(toolchain, "tensorrt") as process:
+with toolchain.process("tensorrt") as process:
     process.prepare()
     ...
     report = process.build(request, on_progress)
@@ -23,17 +23,16 @@ from tritonsmith_generator.workers import process as worker
 if TYPE_CHECKING:  # whatever takes time to import can be imported while the process starts
     from pathlib import Path
 
-    from tritonsmith_generator.engine.isolated import (
+    from tritonsmith_generator.spec.builder_options import Library
+    from tritonsmith_generator.trt.plan_run import PlanAnswers, PlanQuestion
+    from tritonsmith_generator.trt.request import (
         EngineReport,
         EngineRequest,
         Progress,
         UnsupportedNode,
     )
-    from tritonsmith_generator.engine.toolchain import Toolchain
-    from tritonsmith_generator.spec.builder_options import Library
-    from tritonsmith_generator.trt.plan_run import PlanAnswers, PlanQuestion
 
-__all__ = ["EngineProcess", "engine_process", "start_early"]
+__all__ = ["EngineProcess", "local_process", "start_early"]
 
 OnProgress = Callable[["Progress"], None]
 # The threads of numpy's linear algebra, which has nothing to do there, begin by spinning.
@@ -50,10 +49,17 @@ class EngineProcess(Protocol):
         """
 
     def unsupported(self, onnx: Path, plugins: tuple[Path, ...]) -> tuple[UnsupportedNode, ...]:
-        """As ``engine.unsupported_nodes``."""
+        """The nodes that this TensorRT cannot take; quick, nothing is built.
+
+        Empty where that is not known before the build. Raises HostError.
+        """
 
     def build(self, request: EngineRequest, on_progress: OnProgress) -> EngineReport:
-        """As ``engine.build_engine``."""
+        """Build the plan and report on it. The file is written whole or not touched.
+
+        Raises InputError where the model, a profile or an option does not suit this TensorRT;
+        HostError where TensorRT or what it needs is missing, memory ran out, or the build crashed.
+        """
 
     def ask(self, question: PlanQuestion, on_progress: OnProgress) -> PlanAnswers:
         """Run a plan on the GPU. Raises HostError if that fails."""
@@ -65,27 +71,23 @@ class EngineProcess(Protocol):
     def __exit__(self, *_: object) -> None: ...
 
 
-def engine_process(toolchain: Toolchain, library: Library) -> EngineProcess:
-    """Nothing is started yet, unless ``start_early`` has."""
-    from tritonsmith_generator.engine.toolchain import LOCAL
-
-    if isinstance(toolchain, type(LOCAL)):
-        return _early.pop(library, None) or _Here(library)
-    return _Elsewhere(toolchain)
+def local_process(library: Library) -> EngineProcess:
+    """A process of this environment. Nothing is started yet, unless ``start_early`` has."""
+    return _early.pop(library, None) or _LocalProcess(library)
 
 
 def start_early(library: Library) -> None:
-    """Start what the next ``engine_process`` of this process will be."""
+    """Start what the next ``local_process`` of this process will be."""
     if library not in _early:
         # Before its first work this process has one thread, and next to nothing is loaded.
-        _early[library] = _Here(library, fork=threading.active_count() == 1)
+        _early[library] = _LocalProcess(library, fork=threading.active_count() == 1)
         _early[library].prepare()
 
 
 _early: dict[Library, EngineProcess] = {}
 
 
-class _Here(EngineProcess):
+class _LocalProcess(EngineProcess):
     def __init__(self, library: Library, fork: bool = False) -> None:
         self._library, self._fork = library, fork
         self._child: worker.Child | None = None
@@ -103,7 +105,7 @@ class _Here(EngineProcess):
         )
 
     def build(self, request: EngineRequest, on_progress: OnProgress) -> EngineReport:
-        from tritonsmith_generator.engine.isolated import check_request
+        from tritonsmith_generator.trt.request import check_request
 
         check_request(request)
         try:
@@ -130,37 +132,3 @@ class _Here(EngineProcess):
         if self._child is None:
             self._child = worker.Child(_ONE_THREAD, fork=self._fork)
         return self._child
-
-
-class _Elsewhere(EngineProcess):
-    """A toolchain that has its own way to run TensorRT."""
-
-    def __init__(self, toolchain: Toolchain) -> None:
-        self._toolchain = toolchain
-        self._building = False
-
-    def prepare(self) -> None:
-        pass
-
-    def unsupported(self, onnx: Path, plugins: tuple[Path, ...]) -> tuple[UnsupportedNode, ...]:
-        return ()  # not known before the build there
-
-    def build(self, request: EngineRequest, on_progress: OnProgress) -> EngineReport:
-        self._building = True
-        try:
-            return self._toolchain.build_engine(request, on_progress)
-        finally:
-            self._building = False
-
-    def ask(self, question: PlanQuestion, on_progress: OnProgress) -> PlanAnswers:
-        return self._toolchain.run_plan(question, on_progress)
-
-    def stop(self) -> None:
-        if self._building:
-            worker.stop_running()
-
-    def __enter__(self) -> EngineProcess:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass

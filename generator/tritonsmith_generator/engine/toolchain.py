@@ -1,22 +1,22 @@
 """Where plans are compiled: with the TensorRT of this environment, or with a server image's own.
 
-``imagebuild`` has the other one.
+``engine_image`` has the other one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from tritonsmith_generator.engine.installed import tensorrt_releases
 from tritonsmith_generator.errors import HostError
-from tritonsmith_generator.host import gpus as devices
 from tritonsmith_generator.host.cache_dir import cache_folder
-from tritonsmith_generator.spec.builder_options import Library, Release
+from tritonsmith_generator.spec.builder_options import Library
+from tritonsmith_generator.trt.availability import Release
 
 if TYPE_CHECKING:
-    from tritonsmith_generator.engine.isolated import EngineReport, EngineRequest, Progress
-    from tritonsmith_generator.trt.plan_run import PlanAnswers, PlanQuestion
+    from tritonsmith_generator.engine.process import EngineProcess
 
 __all__ = ["LOCAL", "Toolchain"]
 
@@ -25,12 +25,15 @@ class Toolchain(Protocol):
     """A place with TensorRT libraries.
 
     Attributes:
+        compiles_here: whether it is this environment, whose TensorRT may be loaded ahead of time.
         releases: the libraries that it has.
         identity: what else a plan built there follows from, such as the image; for the lock.
         facts: what the lock records besides, and no plan follows from.
         timings: the folder of its timing caches.
     """
 
+    @property
+    def compiles_here(self) -> bool: ...
     @property
     def releases(self) -> tuple[Release, ...]: ...
     @property
@@ -43,26 +46,20 @@ class Toolchain(Protocol):
     def missing(self, library: Library) -> HostError:
         """What to say where a model needs a library that this place has not."""
 
-    def build_engine(
-        self, request: EngineRequest, on_progress: Callable[[Progress], None]
-    ) -> EngineReport:
-        """Build the plan. Raises InputError and HostError, as ``engine.build_engine``."""
-
-    def run_plan(
-        self, question: PlanQuestion, on_progress: Callable[[Progress], None]
-    ) -> PlanAnswers:
-        """Run a plan that was built there on the GPU. Raises HostError."""
+    def process(self, library: Library) -> EngineProcess:
+        """Where one plan is built and run; nothing is started yet."""
 
 
 class _Local:
     """This environment's own libraries."""
 
+    compiles_here = True
     identity: Mapping[str, str] = {}
     facts: Mapping[str, str] = {}
 
     @property
     def releases(self) -> tuple[Release, ...]:
-        return devices.tensorrt_releases()
+        return tensorrt_releases()
 
     @property
     def timings(self) -> Path:
@@ -75,20 +72,10 @@ class _Local:
             f"pip install 'tritonsmith[{extra}]'"
         )
 
-    def build_engine(
-        self, request: EngineRequest, on_progress: Callable[[Progress], None]
-    ) -> EngineReport:
-        from tritonsmith_generator.engine.isolated import build_engine
+    def process(self, library: Library) -> EngineProcess:
+        from tritonsmith_generator.engine.process import local_process
 
-        return build_engine(request, on_progress)
-
-    def run_plan(
-        self, question: PlanQuestion, on_progress: Callable[[Progress], None]
-    ) -> PlanAnswers:
-        from tritonsmith_generator.engine.entrypoints import ask_here
-        from tritonsmith_generator.workers import process as worker
-
-        return worker.run_isolated(ask_here, question, on_progress, what="the run of the plan")
+        return local_process(library)
 
 
 LOCAL: Toolchain = _Local()

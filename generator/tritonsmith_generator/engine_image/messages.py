@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from tritonsmith_client.dtypes import from_wire
-from tritonsmith_generator.engine.isolated import EngineReport, EngineRequest
 from tritonsmith_generator.engine_image.npz import read_arrays
 from tritonsmith_generator.onnx_model.profiles import Profile, ShapeRange
 from tritonsmith_generator.onnx_model.signature import Signature, Tensor
-from tritonsmith_generator.spec.builder_options import BuilderOptions
 from tritonsmith_generator.trt.layers import EngineLayers
 from tritonsmith_generator.trt.plan_run import PlanQuestion
+from tritonsmith_generator.trt.request import EngineOptions, EngineReport, EngineRequest
 
 __all__ = [
     "decode_question",
@@ -97,11 +96,11 @@ def _profiles(given: list[dict[str, Any]]) -> tuple[Profile, ...]:
     )
 
 
-def _options(given: dict[str, Any]) -> BuilderOptions:
+def _options(given: dict[str, Any]) -> EngineOptions:
     plain: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value for key, value in given.items()
     }
     cache = plain["timing_cache"]
     plain["timing_cache"] = None if cache is None else Path(cache)
     plain["plugins"] = tuple(Path(plugin) for plugin in plain["plugins"])
-    return BuilderOptions(**plain)
+    return EngineOptions(**plain)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from tritonsmith_generator.containers.engine import Image
 from tritonsmith_generator.engine_image.probe import Contents
+from tritonsmith_generator.events import Progress
 from tritonsmith_generator.host import pip
 from tritonsmith_generator.host.cache_dir import cache_folder, make_once
-from tritonsmith_generator.serve.embedded.environment import Progress
 
 __all__ = ["packages_for"]
 

@@ -11,7 +11,8 @@ from tritonsmith_generator.containers.engine import Image
 from tritonsmith_generator.containers.run_to_end import run_in_image
 from tritonsmith_generator.errors import HostError
 from tritonsmith_generator.host.cache_dir import cache_folder, make_once
-from tritonsmith_generator.spec.builder_options import Library, Release
+from tritonsmith_generator.spec.builder_options import Library
+from tritonsmith_generator.trt.availability import Release
 
 __all__ = ["Contents", "contents_of"]
 

@@ -12,16 +12,10 @@ from typing import Any
 from docker.types import Mount
 
 import tritonsmith_client
-import tritonsmith_generator
-from tritonsmith_generator import errors
+from tritonsmith_generator import errors, layout
 from tritonsmith_generator.containers.engine import Image, connect, ensure_image
 from tritonsmith_generator.containers.run_to_end import run_in_image
-from tritonsmith_generator.engine.isolated import (
-    EngineReport,
-    EngineRequest,
-    Progress,
-    check_request,
-)
+from tritonsmith_generator.engine.process import EngineProcess
 from tritonsmith_generator.engine_image.entrypoint import MARK
 from tritonsmith_generator.engine_image.messages import (
     decode_report,
@@ -32,12 +26,20 @@ from tritonsmith_generator.engine_image.npz import read_arrays, write_arrays
 from tritonsmith_generator.engine_image.packages import packages_for
 from tritonsmith_generator.engine_image.probe import Contents, contents_of
 from tritonsmith_generator.errors import HostError
+from tritonsmith_generator.events import Progress as Report
 from tritonsmith_generator.host import gpus as devices
 from tritonsmith_generator.host.cache_dir import cache_folder
 from tritonsmith_generator.host.work_dir import work_folder
-from tritonsmith_generator.serve.embedded.environment import Progress as Report
-from tritonsmith_generator.spec.builder_options import LIBRARY_NAMES, Library, Release
+from tritonsmith_generator.spec.builder_options import LIBRARY_NAMES, Library
+from tritonsmith_generator.trt.availability import Release
 from tritonsmith_generator.trt.plan_run import PlanAnswers, PlanQuestion
+from tritonsmith_generator.trt.request import (
+    EngineReport,
+    EngineRequest,
+    Progress,
+    UnsupportedNode,
+    check_request,
+)
 from tritonsmith_generator.workers import process as worker
 
 __all__ = ["ImageToolchain", "image_toolchain"]
@@ -60,6 +62,10 @@ class ImageToolchain:
     image: Image
     contents: Contents
     packages: Path
+
+    @property
+    def compiles_here(self) -> bool:
+        return False
 
     @property
     def releases(self) -> tuple[Release, ...]:
@@ -88,33 +94,57 @@ class ImageToolchain:
             f"target {library}: {self.image.name} has no {LIBRARY_NAMES[library]}; it has {has}"
         )
 
-    def build_engine(
-        self, request: EngineRequest, on_progress: Callable[[Progress], None]
-    ) -> EngineReport:
-        """As ``engine.build_engine``; the program in between makes Ctrl-C and threads the same."""
+    def process(self, library: Library) -> EngineProcess:
+        return _ImageProcess(self)
+
+
+class _ImageProcess(EngineProcess):
+    """A container for each build and each run; the program in between makes Ctrl-C and threads the
+    same as where TensorRT is at hand."""
+
+    def __init__(self, toolchain: ImageToolchain) -> None:
+        self._toolchain = toolchain
+        self._building = False
+
+    def prepare(self) -> None:
+        pass
+
+    def unsupported(self, onnx: Path, plugins: tuple[Path, ...]) -> tuple[UnsupportedNode, ...]:
+        return ()  # not known before the build there
+
+    def build(self, request: EngineRequest, on_progress: Emit) -> EngineReport:
         check_request(request)
+        self._building = True
         try:
             return worker.run_isolated(
                 _build,
-                (self, request),
+                (self._toolchain, request),
                 on_progress,
-                what=f"the engine build of {request.onnx.name} in {self.image.name}",
+                what=f"the engine build of {request.onnx.name} in {self._toolchain.image.name}",
             )
         finally:
+            self._building = False
             request.unfinished.unlink(missing_ok=True)
 
-    def run_plan(
-        self, question: PlanQuestion, on_progress: Callable[[Progress], None]
-    ) -> PlanAnswers:
-        """In another container, by the TensorRT that will serve the plan. Raises HostError."""
+    def ask(self, question: PlanQuestion, on_progress: Emit) -> PlanAnswers:
         with work_folder() as folder:
             write_arrays(folder / _ASKED, question.inputs)
             return worker.run_isolated(
                 _ask,
-                (self, replace(question, inputs=()), folder),
+                (self._toolchain, replace(question, inputs=()), folder),
                 on_progress,
-                what=f"the run of the plan in {self.image.name}",
+                what=f"the run of the plan in {self._toolchain.image.name}",
             )
+
+    def stop(self) -> None:
+        if self._building:
+            worker.stop_running()
+
+    def __enter__(self) -> EngineProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
 
 
 def image_toolchain(name: str, on_progress: Report) -> ImageToolchain:
@@ -195,8 +225,8 @@ def _inside(
 
 def _our_mounts(packages: Path) -> list[Mount]:
     ours = {
-        f"{_OURS}/{module.__name__}": Path(module.__file__ or "").parent
-        for module in (tritonsmith_client, tritonsmith_generator)
+        f"{_OURS}/{package.name}": package
+        for package in (Path(tritonsmith_client.__file__).parent, layout.PACKAGE)
     }
     return [_mount(to, path) for to, path in (ours | {f"{_OURS}/packages": packages}).items()]
 

@@ -6,16 +6,13 @@ The driver's own libraries are asked through ctypes: no CUDA package is needed.
 from __future__ import annotations
 
 import ctypes
-import importlib.util
 import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tritonsmith_generator.spec.builder_options import Library, Release
-
-__all__ = ["Gpu", "gpus", "tensorrt_releases"]
+__all__ = ["Gpu", "gpus"]
 
 # CUdevice_attribute in cuda.h
 _COMPUTE_CAPABILITY_MAJOR = 75
@@ -49,30 +46,6 @@ def gpus() -> tuple[Gpu, ...]:
         return _ask_driver(ctypes.CDLL("libcuda.so.1"))
     except (OSError, AttributeError):  # no such library, or one that lacks a function
         return ()
-
-
-@cache
-def tensorrt_releases() -> tuple[Release, ...]:
-    """The installed TensorRT libraries, ``tensorrt`` first; nothing is imported."""
-    libraries: tuple[Library, ...] = ("tensorrt", "tensorrt_rtx")
-    found = []
-    for library in libraries:
-        version = _version(library)
-        if version is not None and importlib.util.find_spec(library) is not None:
-            found.append(Release.parse(library, version))
-    return tuple(found)
-
-
-def _version(library: str) -> str | None:
-    from importlib import metadata  # it takes time, and not each process asks
-
-    # The distribution's name may carry the CUDA version (tensorrt-cu12); Debian's has none.
-    for name in (library, f"{library}_cu13", f"{library}_cu12", f"{library}_bindings"):
-        try:
-            return metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return None
 
 
 def _ask_driver(cuda: Any) -> tuple[Gpu, ...]:

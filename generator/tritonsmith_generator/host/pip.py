@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tritonsmith_generator.errors import HostError
-from tritonsmith_generator.serve.embedded.interpreter import Interpreter
 
 __all__ = ["download", "install", "install_for"]
 
@@ -26,10 +25,13 @@ def download(requirement: str, folder: Path) -> Path:
     return next(folder.glob("*.whl"))
 
 
-def install(requirements: Sequence[str], target: Path, interpreter: Interpreter) -> None:
-    """Install wheels that fit ``interpreter``, and what they depend on, into a plain folder."""
+def install(requirements: Sequence[str], target: Path, python: Path, version: str) -> None:
+    """Install wheels, and what they depend on, into a plain folder.
+
+    They fit the interpreter ``python`` of ``version``, such as "3.12".
+    """
     running = "{}.{}".format(*sys.version_info[:2])
-    other = [] if interpreter.version == running else ["--python", str(interpreter.executable)]
+    other = [] if version == running else ["--python", str(python)]
     flags = ["--only-binary=:all:", "--target", str(target)]
     command = [sys.executable, "-m", "pip", *other, "install", *flags, *requirements]
     _run(command, " ".join(requirements), _OTHERWISE)

@@ -13,7 +13,7 @@ import numpy as np
 
 from tritonsmith_generator.accuracy.gate import Limits, gate, limits_for
 from tritonsmith_generator.merging.copies import Part
-from tritonsmith_generator.onnx_model.cases import Case, load_cases
+from tritonsmith_generator.onnx_model.case_file import Case, load_cases
 
 __all__ = ["cases_differ"]
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from tritonsmith_generator.errors import InputError
 from tritonsmith_generator.merging.copies import Part
+from tritonsmith_generator.repository.changes import Content
 from tritonsmith_generator.repository.inspect import CONFIG_NAME
 from tritonsmith_generator.repository.lock import LockedModel, LockedPlan
-from tritonsmith_generator.repository.publish import Content
 from tritonsmith_generator.triton_config.config_pbtxt import read_notes, render_config
 from tritonsmith_generator.triton_config.plan_files import (
     PORTABLE,

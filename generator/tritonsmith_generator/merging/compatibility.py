@@ -12,8 +12,9 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 from tritonsmith_generator.merging.case_compatibility import cases_differ
 from tritonsmith_generator.merging.copies import Part
 from tritonsmith_generator.repository.inspect import signature_of_config
-from tritonsmith_generator.spec.builder_options import Library, Release
+from tritonsmith_generator.spec.builder_options import Library
 from tritonsmith_generator.spec.targets import TARGETS
+from tritonsmith_generator.trt.availability import Release
 
 __all__ = ["disagreement"]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from tritonsmith_generator.errors import InputError
-from tritonsmith_generator.onnx_model.cases import case_path
+from tritonsmith_generator.onnx_model.case_file import case_path
 from tritonsmith_generator.repository.inspect import (
     CONFIG_NAME,
     model_folders,

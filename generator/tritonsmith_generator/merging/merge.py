@@ -16,7 +16,8 @@ from tritonsmith_generator.errors import InputError, UsageError
 from tritonsmith_generator.merging.combine import Joined, join
 from tritonsmith_generator.merging.compatibility import disagreement
 from tritonsmith_generator.merging.copies import Part, read_parts
-from tritonsmith_generator.onnx_model.cases import case_path
+from tritonsmith_generator.onnx_model.case_file import case_path
+from tritonsmith_generator.repository.changes import Change, Content, compare, refuse_conflicts
 from tritonsmith_generator.repository.inspect import CONFIG_NAME
 from tritonsmith_generator.repository.lock import (
     FileRecord,
@@ -25,15 +26,7 @@ from tritonsmith_generator.repository.lock import (
     read_lock,
     write_lock,
 )
-from tritonsmith_generator.repository.publish import (
-    Change,
-    Content,
-    compare,
-    exclusive,
-    next_version,
-    publish,
-    refuse_conflicts,
-)
+from tritonsmith_generator.repository.publish import exclusive, next_version, publish
 from tritonsmith_generator.triton_config.plan_files import order
 
 __all__ = ["MergedModel", "merge"]

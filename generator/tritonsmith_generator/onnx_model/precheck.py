@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
-import numpy as np
 import onnx
 from onnx import TensorProto
 
@@ -29,17 +28,24 @@ from tritonsmith_generator.onnx_model.onnx_file import (
     signature_of,
     tensors,
 )
+from tritonsmith_generator.onnx_model.precheck_helpers import (
+    _DOUBLE,
+    _TYPE_NUMBERS,
+    NEWEST_OPSET,
+    Check,
+    _called,
+    _one_line,
+    _repeated_node_names,
+    _unsorted,
+    _values,
+)
+from tritonsmith_generator.onnx_model.precheck_warnings import _WARNINGS
 from tritonsmith_generator.onnx_model.signature import Signature
 
 __all__ = ["Checked", "precheck"]
 
-# TensorRT 11's parser reads opset 9 to 25 (NVIDIA's documentation of ONNX support).
-OLDEST_OPSET, NEWEST_OPSET = 9, 25
 
 _SMALL = 1024  # elements
-
-# TensorRT takes DOUBLE in and makes FLOAT of it, without saying so.
-_DOUBLE = TensorProto.DOUBLE
 
 
 @dataclass(frozen=True)
@@ -247,8 +253,6 @@ def _without_large_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
     return light
 
 
-Check = Callable[[OnnxFile, str], Iterator[str]]
-
 _GROUPS: tuple[tuple[Check, ...], ...] = (
     (_versions, _has_outputs),
     (_names, _tensor_types),
@@ -262,106 +266,4 @@ _GROUPS: tuple[tuple[Check, ...], ...] = (
 # --- warnings ------------------------------------------------------------------------------
 
 
-def _old_opset(file: OnnxFile, target: str) -> Iterator[str]:
-    if file.opset < OLDEST_OPSET and target != "onnxruntime":
-        yield f"opset {file.opset} is older than {OLDEST_OPSET}: TensorRT may refuse it"
-
-
-def _double(file: OnnxFile, target: str) -> Iterator[str]:
-    for what, value in _values(file):
-        if target != "onnxruntime" and value.type.tensor_type.elem_type == _DOUBLE:
-            yield f"{what} '{value.name}' is DOUBLE: TensorRT serves it as FP32"
-
-
-def _dynamic_without_batch(file: OnnxFile, target: str) -> Iterator[str]:
-    for tensor in signature_of(file.proto).inputs:
-        if tensor.dynamic_axes and 0 not in tensor.dynamic_axes:
-            yield (
-                f"input '{tensor.name}' is dynamic on axis {tensor.dynamic_axes[0]} but not on "
-                "axis 0: Triton cannot batch it, max_batch_size is 0"
-            )
-
-
-def _unused_inputs(file: OnnxFile, target: str) -> Iterator[str]:
-    used = {name for graph in graphs(file.proto.graph) for n in graph.node for name in n.input}
-    used |= {output.name for output in file.proto.graph.output}
-    for tensor in signature_of(file.proto).inputs:
-        if tensor.name not in used:
-            yield f"input '{tensor.name}' is used by no node: TensorRT may drop it"
-
-
-def _untidy_nodes(file: OnnxFile, target: str) -> Iterator[str]:
-    if _unsorted(file):
-        yield "the nodes are not in topological order: they are sorted in the copy that is built"
-    if repeated := _repeated_node_names(file):
-        yield f"several nodes are named '{repeated[0]}': they are renamed in the copy that is built"
-
-
-def _nan_weights(file: OnnxFile, target: str) -> Iterator[str]:
-    for tensor in tensors(file.proto.graph):
-        floats = tensor.data_type == TensorProto.FLOAT and tensor.raw_data
-        if floats and np.isnan(np.frombuffer(tensor.raw_data, np.float32)).any():
-            yield f"weight '{tensor.name}' holds NaN"
-
-
-def _saturating_weights(file: OnnxFile, target: str) -> Iterator[str]:
-    """See ``Reference``: two products of 255 and 64 fit 16 bits, those of 255 and 65 do not."""
-    if target != "onnxruntime":
-        return
-    for tensor in tensors(file.proto.graph):
-        integers = tensor.data_type == TensorProto.INT8 and len(tensor.dims) > 1 and tensor.raw_data
-        if integers and np.abs(np.frombuffer(tensor.raw_data, np.int8).astype(np.int16)).max() > 64:
-            yield (
-                f"weight '{tensor.name}' takes all 8 bits of INT8, with which ONNX Runtime may be "
-                "wrong on x86-64 CPUs without VNNI: quantize it with reduce_range=True, or serve "
-                "it where the CPU has VNNI"
-            )
-            return  # the others are like it
-
-
-_WARNINGS: tuple[Check, ...] = (
-    _old_opset,
-    _double,
-    _dynamic_without_batch,
-    _unused_inputs,
-    _untidy_nodes,
-    _nan_weights,
-    _saturating_weights,
-)
-
-
 # --- shared --------------------------------------------------------------------------------
-
-_TYPE_NUMBERS = frozenset(TensorProto.DataType.values())
-
-
-def _values(file: OnnxFile) -> Iterator[tuple[str, onnx.ValueInfoProto]]:
-    graph = file.proto.graph
-    weights = {initializer.name for initializer in graph.initializer}
-    yield from (("input", v) for v in graph.input if v.name not in weights)
-    yield from (("output", v) for v in graph.output)
-
-
-def _called(node: onnx.NodeProto) -> str:
-    name = f"'{node.name}'" if node.name else f"(unnamed, making '{', '.join(node.output)}')"
-    return f"node {name} ({node.op_type})"
-
-
-def _unsorted(file: OnnxFile) -> bool:
-    graph = file.proto.graph
-    made_later = {name for node in graph.node for name in node.output if name}
-    for node in graph.node:
-        if any(name in made_later for name in node.input):
-            return True
-        made_later.difference_update(node.output)
-    return False
-
-
-def _repeated_node_names(file: OnnxFile) -> tuple[str, ...]:
-    names = Counter(node.name for node in file.proto.graph.node if node.name)
-    return tuple(name for name, count in names.items() if count > 1)
-
-
-def _one_line(exc: Exception) -> str:
-    text = " ".join(str(exc).split())
-    return text if len(text) <= 300 else text[:297] + "..."

@@ -2,7 +2,6 @@
 
 recipe = for_precision("fp16", "tensorrt_rtx", "1.7.1.116")
 result = run(recipe.passes, Path("model.onnx"), Path("work"))
-build_engine(EngineRequest(..., onnx=result.model, options=recipe.builder))
 """
 
 from tritonsmith_generator.passes.base import Condition, Pass, PassReport, PassResult

@@ -14,7 +14,7 @@ from tritonsmith_generator.errors import InputError
 from tritonsmith_generator.passes.base import Pass
 from tritonsmith_generator.passes.graph.tidy import Tidy
 from tritonsmith_generator.passes.samples import Samples
-from tritonsmith_generator.spec.builder_options import LIBRARY_NAMES, BuilderOptions, Precision
+from tritonsmith_generator.spec.builder_options import LIBRARY_NAMES, Precision
 from tritonsmith_generator.spec.quantization import BLOCK_SIZES, Quantization, check_quantization
 
 __all__ = ["Executor", "Options", "Recipe", "for_precision", "precisions_of"]
@@ -45,14 +45,15 @@ class Options:
 
 @dataclass(frozen=True)
 class Recipe:
-    """The passes, in order, and the builder options that belong to them.
+    """The passes, in order, and what they ask of a plan's builder.
 
     ``prepare`` are those before the change of precision, which doesn't depend on ``keep``.
+    ``sparse_weights``: the builder is to use that weights are pruned.
     """
 
     prepare: tuple[Pass, ...]
     lower: tuple[Pass, ...]
-    builder: BuilderOptions
+    sparse_weights: bool = False
 
     @property
     def passes(self) -> tuple[Pass, ...]:
@@ -82,8 +83,7 @@ def for_precision(
         )
     before = tuple(_prepare(options))
     prepare = (Tidy(), *before) if before or chosen else ()
-    builder = BuilderOptions(precision=precision, sparse_weights=options.sparse or None)
-    return Recipe(prepare, chosen, builder)
+    return Recipe(prepare, chosen, options.sparse)
 
 
 def precisions_of(library: Executor, version: str) -> tuple[str, ...]:

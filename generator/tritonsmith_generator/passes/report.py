@@ -15,7 +15,7 @@ from tritonsmith_generator.onnx_model import onnx_file as onnxfile
 from tritonsmith_generator.passes import conditions
 from tritonsmith_generator.passes import model as weights
 from tritonsmith_generator.passes.base import PassReport, PassResult
-from tritonsmith_generator.passes.node_selection import tensor_types
+from tritonsmith_generator.passes.tensor_types import tensor_types
 
 __all__ = ["Census", "Stopwatch", "census", "float_type"]
 

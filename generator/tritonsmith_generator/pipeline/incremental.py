@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from tritonsmith_generator.engine.toolchain import LOCAL, Toolchain
+from tritonsmith_generator.engine.resolve import resolve
+from tritonsmith_generator.engine.toolchain import Toolchain
 from tritonsmith_generator.errors import TritonsmithError
 from tritonsmith_generator.events import OnEvent
+from tritonsmith_generator.repository.changes import Change
 from tritonsmith_generator.repository.lock import FileRecord, LockedModel
-from tritonsmith_generator.repository.publish import Change
 from tritonsmith_generator.spec.schema import ModelSpec, resolve_source
-from tritonsmith_generator.spec.targets import TargetKind, resolve
+from tritonsmith_generator.spec.targets import TargetKind
 
 if TYPE_CHECKING:
     from tritonsmith_generator.stages.runner import StageReport
@@ -68,7 +69,7 @@ class Update:
 
     def compiles(self, target: TargetKind) -> bool:
         """Whether it is clear, before anything is read, that a plan has to be built here."""
-        here = isinstance(self.toolchain, type(LOCAL))
+        here = self.toolchain.compiles_here
         return target.compiled and here and self.locked is None and not self.dry_run
 
 
@@ -97,11 +98,8 @@ def update(asked: Update, on_event: OnEvent) -> tuple[ModelResult, LockedModel |
 
     Raises InputError and HostError; nothing is published then.
     """
-    # What builds a model is heavy to import; a run with nothing to do never gets here.
-    from tritonsmith_generator.engine.process import engine_process
-
     locked, target = asked.locked, resolve(asked.spec, asked.toolchain)
-    with engine_process(asked.toolchain, target.library) as process:
+    with asked.toolchain.process(target.library) as process:
         if asked.compiles(target):
             process.prepare()  # TensorRT loads while the source is read and hashed
         from tritonsmith_generator.stages.job import make_job

@@ -11,27 +11,19 @@ from pathlib import Path
 from tritonsmith_generator.engine.process import EngineProcess
 from tritonsmith_generator.events import Event, OnEvent
 from tritonsmith_generator.host.work_dir import work_folder
-from tritonsmith_generator.onnx_model.cases import case_path, served_cases, write_cases
+from tritonsmith_generator.onnx_model.case_file import case_path, served_cases, write_cases
 from tritonsmith_generator.onnx_model.onnx_file import OnnxFile, read
 from tritonsmith_generator.onnx_model.precheck import Checked, precheck
-from tritonsmith_generator.onnx_model.profiles import Shaping, derive_shaping
+from tritonsmith_generator.onnx_model.profiles import Shaping
 from tritonsmith_generator.onnx_model.shape_tensors import with_values
 from tritonsmith_generator.onnx_model.signature import Signature
 from tritonsmith_generator.passes.base import Arrays
 from tritonsmith_generator.passes.graph.tidy import Tidy
+from tritonsmith_generator.pipeline.shaping import derive_shaping
+from tritonsmith_generator.repository.changes import Change, Content, compare, refuse_conflicts
 from tritonsmith_generator.repository.inspect import CONFIG_NAME
 from tritonsmith_generator.repository.lock import LockedModel
-from tritonsmith_generator.repository.publish import (
-    Change,
-    Content,
-    compare,
-    next_version,
-    publish,
-    refuse_conflicts,
-)
-from tritonsmith_generator.spec.builder_options import check_options, check_without_builder
-from tritonsmith_generator.spec.targets import release_of
-from tritonsmith_generator.stages.conversion import samples_of
+from tritonsmith_generator.repository.publish import next_version, publish
 from tritonsmith_generator.stages.job import Job
 from tritonsmith_generator.stages.merged_plans import kept_plans, locked_plans
 from tritonsmith_generator.stages.model_stages import Made, ModelStages
@@ -43,6 +35,7 @@ from tritonsmith_generator.triton_config.plan_files import name_plans
 from tritonsmith_generator.triton_config.plan_parameters import STRIPPED
 from tritonsmith_generator.triton_config.warmup import FOLDER as WARMUP_FOLDER
 from tritonsmith_generator.triton_config.warmup import derive_warmup
+from tritonsmith_generator.trt.availability import check_options, check_without_builder
 
 __all__ = ["Built", "build_model"]
 
@@ -151,8 +144,8 @@ class _Source:
 def _read(job: Job) -> _Source:
     """Check the file, and the spec against it, before anything takes time."""
     checked = precheck(job.source, job.target.name)
-    if release := release_of(job.target, job.toolchain):
-        check_options(release, job.spec.builder)
+    if job.release is not None:
+        check_options(job.release, job.spec.builder)
     elif job.spec.target != "auto":  # auto: the same spec, on a machine without TensorRT
         check_without_builder(job.spec.builder, job.target.name)
     samples = _samples(job, checked)
@@ -191,7 +184,7 @@ def _likely_to_compile(job: Job, locked: LockedModel | None) -> bool:
 
 
 def _samples(job: Job, checked: Checked) -> list[Arrays]:
-    samples = samples_of(job, job.spec.case_samples)
+    samples = job.samples(job.spec.case_samples)
     return list(samples.read(checked.signature)) if samples is not None else []
 
 

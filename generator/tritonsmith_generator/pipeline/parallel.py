@@ -7,6 +7,7 @@ from contextlib import closing
 from dataclasses import replace
 
 from tritonsmith_generator.engine.process import start_early
+from tritonsmith_generator.engine.resolve import resolve
 from tritonsmith_generator.errors import HostError, TritonsmithError
 from tritonsmith_generator.events import OnEvent
 from tritonsmith_generator.host import gpus as devices
@@ -16,7 +17,6 @@ from tritonsmith_generator.pipeline.incremental import ModelResult, Update, upda
 from tritonsmith_generator.pipeline.memory_estimate import peak_memory
 from tritonsmith_generator.repository.lock import LockedModel
 from tritonsmith_generator.spec.schema import ModelSpec
-from tritonsmith_generator.spec.targets import resolve
 from tritonsmith_generator.stages.cache_limit import cache_limit, prune_stages
 from tritonsmith_generator.workers.pool import Ended, Limits, run_side_by_side
 from tritonsmith_generator.workers.scheduler import Task, same_gpus

@@ -17,7 +17,7 @@ from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
 from tritonsmith_generator.onnx_model import onnx_file as onnxfile
 from tritonsmith_generator.passes import model as weights
-from tritonsmith_generator.passes.node_selection import tensor_types
+from tritonsmith_generator.passes.tensor_types import tensor_types
 
 __all__ = ["emulate"]
 

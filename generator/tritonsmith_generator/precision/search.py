@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 
-from tritonsmith_generator.accuracy.gate import GateReport, Limits, gate
+from tritonsmith_generator.accuracy.gate import Limits, gate
+from tritonsmith_generator.accuracy.report import GateReport
 from tritonsmith_generator.errors import InputError
 from tritonsmith_generator.onnx_model import onnx_file as onnxfile
 from tritonsmith_generator.onnx_model.reference import Reference

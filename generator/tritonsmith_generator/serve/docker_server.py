@@ -21,9 +21,9 @@ from tritonsmith_generator.containers.container import ContainerRun
 from tritonsmith_generator.containers.engine import Image, connect, ensure_image, refusals
 from tritonsmith_generator.containers.isolation import PROTECTION, gpu_requests
 from tritonsmith_generator.errors import HostError
+from tritonsmith_generator.events import Progress
 from tritonsmith_generator.host import gpus as devices
 from tritonsmith_generator.repository.release import choose_image
-from tritonsmith_generator.serve.embedded.environment import Progress
 from tritonsmith_generator.serve.log import LogLine
 from tritonsmith_generator.serve.plan_flags import plan_flags
 from tritonsmith_generator.serve.ports import pick_ports
@@ -74,6 +74,8 @@ class DockerServer(ServerBase):
         network, shm_size, client_shm: see ``Container``.
     """
 
+    _HAS_BANNER = True  # NVIDIA's image says its name and licence first
+
     def __init__(
         self,
         repository: str | os.PathLike[str],
@@ -120,7 +122,7 @@ class DockerServer(ServerBase):
         with contextlib.closing(connect()) as client:
             self.image = ensure_image(client, self.chosen.name, self._on_progress)
 
-    def _launch(self) -> Running:
+    def _launch(self, on_line: Callable[[str], None]) -> Running:
         assert self.image is not None
         on_host = self._how.network == "host"
         wanted = self._wanted_ports
@@ -151,7 +153,7 @@ class DockerServer(ServerBase):
             if not on_host:
                 self._ports = _published(container)
             undo.pop_all()
-        return ContainerRun(client, container, self._on_log)
+        return ContainerRun(client, container, on_line)
 
     def _doing(self) -> str:
         assert self.image is not None

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import collections
 import json
+import logging
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 
-__all__ = ["LogLine", "failures", "is_noise", "parse"]
+__all__ = ["LogLine", "ServerLog", "failures", "is_noise", "parse"]
+
+_KEPT_LINES = 4000
+_log = logging.getLogger(__name__)
 
 _LINE = re.compile(r"([IWEF])\d{4} (\d\d:\d\d:\d\d)\.\d+ \d+ ([\w./-]+:\d+)\] ?(.*)")
 _LEVELS = {"I": "info", "W": "warning", "E": "error", "F": "fatal"}
@@ -41,6 +46,32 @@ def parse(line: str) -> LogLine:
         return LogLine("output", "", "", line)
     level, time, source, text = found.groups()
     return LogLine(_LEVELS[level], time, source, _unquoted(text))
+
+
+class ServerLog:
+    """The newest lines of one server's output, each told as it comes.
+
+    ``banner`` says that an image speaks before the server in it does.
+    """
+
+    def __init__(self, on_log: Callable[[LogLine], None] | None, banner: bool) -> None:
+        self.lines: collections.deque[LogLine] = collections.deque(maxlen=_KEPT_LINES)
+        self._on_log, self._banner = on_log, banner
+
+    def add(self, text: str) -> None:
+        """Take the next line of output."""
+        line = parse(text)
+        self._banner = self._banner and line.level == "output"
+        if self._banner:
+            line = replace(line, level="banner")
+        self.lines.append(line)
+        if self._on_log:
+            try:
+                self._on_log(line)
+            except Exception:
+                # Reading goes on: a full pipe would stop the server.
+                _log.exception("on_log failed; it is not called again")
+                self._on_log = None
 
 
 def _unquoted(text: str) -> str:

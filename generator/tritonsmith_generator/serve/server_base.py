@@ -10,14 +10,14 @@ import secrets
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, TypeVar
 
 from tritonsmith_generator.errors import HostError, ServerError
-from tritonsmith_generator.serve.embedded.environment import Progress
-from tritonsmith_generator.serve.log import LogLine, failures, is_noise
+from tritonsmith_generator.events import Progress
+from tritonsmith_generator.serve.log import LogLine, ServerLog, failures, is_noise
 from tritonsmith_generator.serve.served_models import ServedModel
 
 __all__ = ["EXIT_SECONDS", "RESTRICTED", "SAFE_FLAGS", "Running", "ServerBase"]
@@ -47,12 +47,9 @@ _Self = TypeVar("_Self", bound="ServerBase")
 class Running(Protocol):
     """A tritonserver that was started, and that may have ended since.
 
-    ``log`` are its newest lines; ``ended`` is set once nothing of it is left; ``fate`` then
-    says in words how it ended.
+    ``ended`` is set once nothing of it is left; ``fate`` then says in words how it ended.
     """
 
-    @property
-    def log(self) -> Sequence[LogLine]: ...
     @property
     def ended(self) -> threading.Event: ...
     @property
@@ -62,6 +59,8 @@ class Running(Protocol):
 
 class ServerBase(ABC):
     """A context manager: it starts, waits until every model is ready, and stops."""
+
+    _HAS_BANNER = False  # whether something else speaks before the server does
 
     def __init__(
         self,
@@ -78,6 +77,7 @@ class ServerBase(ABC):
         self._on_progress = on_progress
         self._lock = threading.RLock()
         self._run: Running | None = None
+        self._output = ServerLog(on_log, self._HAS_BANNER)
         self._ports: dict[str, int] = {}
         self._served: dict[str, ServedModel] = {}
         self._skipped: dict[str, str] = {}
@@ -89,8 +89,8 @@ class ServerBase(ABC):
         """Choose the models and make ready whatever a start needs. Raises TritonsmithError."""
 
     @abstractmethod
-    def _launch(self) -> Running:
-        """Start the server and set ``_ports``."""
+    def _launch(self, on_line: Callable[[str], None]) -> Running:
+        """Start the server and set ``_ports``; each line of its output goes to ``on_line``."""
 
     def start(self: _Self) -> _Self:
         """Start the server and return at once; ``wait_ready`` says when it serves.
@@ -103,8 +103,12 @@ class ServerBase(ABC):
                 raise ServerError("This server is already running; make another Server for two")
             self._stopping = False
             self._prepare()
-            self._run = self._launch()
+            self._run = self._launched()
         return self
+
+    def _launched(self) -> Running:
+        self._output = ServerLog(self._on_log, self._HAS_BANNER)
+        return self._launch(self._output.add)
 
     def wait_ready(self: _Self, timeout: float = 300.0) -> _Self:
         """Wait until every model is ready. Raises ServerError with the server's own reason."""
@@ -121,7 +125,7 @@ class ServerBase(ABC):
             if attempt == _ATTEMPTS or self._stopping or not self._lost_a_port():
                 break
             with self._lock:
-                self._run = self._launch()
+                self._run = self._launched()
         if self._stopping:
             raise ServerError("The server was told to stop before it was ready")
         raise ServerError(self._why_it_ended())
@@ -190,7 +194,7 @@ class ServerBase(ABC):
     @property
     def log(self) -> list[LogLine]:
         """The newest lines of the server's output, some thousands at most."""
-        return list(self._run.log) if self._run else []
+        return list(self._output.lines)
 
     @property
     def models(self) -> tuple[str, ...]:

@@ -159,6 +159,10 @@ class Accuracy(_Strict):
         return given if isinstance(given, dict | Limits) else {"relative_l2": given}
 
 
+# Keys that a reader of TensorRT's documentation looks for in `builder`.
+_NOT_THE_BUILDERS = frozenset({"precision", "timing_cache"})
+
+
 class ModelSpec(_Strict):
     """One model: where it comes from, how it is converted and how it is to be served.
 
@@ -221,10 +225,10 @@ class ModelSpec(_Strict):
             return builder
         return {**builder, "memory_pools": {pool: _bytes(size) for pool, size in pools.items()}}
 
-    @field_validator("builder")
+    @field_validator("builder", mode="before")
     @classmethod
-    def _not_set_twice(cls, builder: BuilderOptions) -> BuilderOptions:
-        if builder.precision != "fp32" or builder.timing_cache is not None:
+    def _not_set_twice(cls, builder: Any) -> Any:
+        if isinstance(builder, dict) and not _NOT_THE_BUILDERS.isdisjoint(builder):
             raise ValueError(
                 "'precision' is a key of the model itself, and the timing cache is kept by "
                 "gen-repo: leave both out of 'builder'"

@@ -3,92 +3,21 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tritonsmith_generator.accuracy.gate import limits_for
-from tritonsmith_generator.host import gpus as devices
-from tritonsmith_generator.host.digest import sha256
-from tritonsmith_generator.onnx_model.cases import Case
-from tritonsmith_generator.onnx_model.onnx_file import OnnxFile, read
-from tritonsmith_generator.passes import Options, PassReport, Samples, for_precision
-from tritonsmith_generator.passes.recipe import Executor, Recipe, precisions_of
+from tritonsmith_generator.onnx_model.case_file import Case
+from tritonsmith_generator.onnx_model.onnx_file import read
+from tritonsmith_generator.passes import PassReport
+from tritonsmith_generator.passes.recipe import precisions_of
 from tritonsmith_generator.precision.search import Converted, Search, convert
-from tritonsmith_generator.spec.builder_options import BuilderOptions
-from tritonsmith_generator.spec.targets import release_of
+from tritonsmith_generator.stages.graph import Tell
 from tritonsmith_generator.stages.job import Job
-from tritonsmith_generator.stages.stage import Kept
-from tritonsmith_generator.trt.timing_cache import timing_cache_path
 
-__all__ = [
-    "Graph",
-    "Tell",
-    "convert_model",
-    "converted_graph",
-    "executor_of",
-    "recipe_of",
-    "samples_of",
-    "source_graph",
-]
-
-
-Tell = Callable[[str, str, float | None], None]
-
-
-@dataclass(frozen=True)
-class Graph:
-    """An ONNX model on the disk, and what the passes did to it, in sentences.
-
-    ``digests`` has "sha256:..." of the model file and of its weight files, by their names relative
-    to the model file's folder. ``error`` is the largest relative L2 error of an output in ONNX
-    Runtime; 0 for the model as it is given.
-    """
-
-    model: Path
-    digests: Mapping[str, str]
-    notes: tuple[str, ...] = ()
-    error: float = 0.0
-
-    @property
-    def weights(self) -> Mapping[str, Path]:
-        """The weight files by name."""
-        names = [name for name in self.digests if name != self.model.name]
-        return {name: self.model.parent / name for name in names}
-
-
-def source_graph(job: Job, file: OnnxFile) -> Graph:
-    """The model as it is given, or tidied."""
-    names = [str(path.relative_to(file.path.parent)) for path in file.files]
-    if file.path == job.source:
-        return Graph(file.path, {name: f"sha256:{job.sources[name].sha256}" for name in names})
-    return Graph(file.path, {name: f"sha256:{sha256(file.path.parent / name)}" for name in names})
-
-
-def converted_graph(kept: Kept, source: Graph) -> Graph:
-    """The result of the conversion stage, from ``source``."""
-    notes, name = tuple(kept.about["notes"]), kept.about["model"]
-    if name is None:  # the precision changes nothing in this graph
-        return replace(source, notes=notes)
-    return Graph(kept.folder / name, kept.files, notes, kept.about["relative_l2"])
-
-
-def samples_of(job: Job, source: str | None) -> Samples | None:
-    """The user's samples; a path in the spec is relative to the spec's folder."""
-    if source is None:
-        return None
-    path = job.folder / source
-    if path.exists() or ":" not in source or ".py:" in source:
-        return Samples(str(path))
-    return Samples(source)
-
-
-def recipe_of(job: Job) -> Recipe:
-    """The passes that the spec's precision needs, and all that the builder is told."""
-    executor, version = executor_of(job)
-    recipe = for_precision(job.spec.precision, executor, version, _options(job))
-    return replace(recipe, builder=_builder(job, recipe.builder))
+__all__ = ["convert_model"]
 
 
 def convert_model(
@@ -108,12 +37,12 @@ def convert_model(
     precision to try next.
     """
     spec = job.spec
-    executor, version = executor_of(job)
+    executor, version = job.executor
     limits = limits_for(spec.precision, spec.accuracy.limit)
     if nearer is not None:
         limits = replace(limits, relative_l2=nearer)
     inputs = [case.inputs for case in cases]
-    search = Search(model, inputs, spec.precision, executor, version, limits, _options(job))
+    search = Search(model, inputs, spec.precision, executor, version, limits, job.pass_options)
     work = folder / "passes"
     work.mkdir()
 
@@ -142,37 +71,6 @@ def _move(model: Path, folder: Path) -> str:
         target.parent.mkdir(parents=True, exist_ok=True)
         path.rename(target)
     return model.name
-
-
-def _options(job: Job) -> Options:
-    spec = job.spec
-    return Options(
-        keep=spec.keep,
-        samples=samples_of(job, spec.range_samples),
-        simplify=spec.simplify,
-        sparse=spec.sparse,
-        quantization=spec.quantization,
-    )
-
-
-def executor_of(job: Job) -> tuple[Executor, str]:
-    """What runs the model, and its version."""
-    release = release_of(job.target, job.toolchain)
-    if release is None:
-        return "onnxruntime", job.tools["onnxruntime"]
-    return release.library, ".".join(map(str, release.version))
-
-
-def _builder(job: Job, recipe: BuilderOptions) -> BuilderOptions:
-    """The user's builder options, with what the precision asks for and a timing cache."""
-    options = replace(job.spec.builder, precision=recipe.precision)
-    if recipe.sparse_weights:
-        options = replace(options, sparse_weights=True)
-    release, gpus = release_of(job.target, job.toolchain), devices.gpus()
-    if release is not None and gpus:
-        cache = timing_cache_path(job.toolchain.timings, release, gpus[0])
-        options = replace(options, timing_cache=cache)
-    return replace(options, plugins=tuple(job.folder / path for path in options.plugins))
 
 
 def _pass_notes(reports: Sequence[PassReport]) -> Iterator[str]:

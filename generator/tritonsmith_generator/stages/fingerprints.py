@@ -2,41 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 from tritonsmith_generator.host.digest import sha256
 from tritonsmith_generator.onnx_model.cases import corners
 from tritonsmith_generator.onnx_model.profiles import Shaping
-from tritonsmith_generator.spec.builder_options import BuilderOptions, Release
+from tritonsmith_generator.stages.code import code_digest
 from tritonsmith_generator.stages.job import Job
 from tritonsmith_generator.stages.runner import flat
 from tritonsmith_generator.stages.stage import Stage
+from tritonsmith_generator.trt.availability import Release
+from tritonsmith_generator.trt.request import EngineOptions
 
 __all__ = ["NEARER", "accuracy_stage", "cases_stage", "conversion_stage", "plan_stage"]
 
-# The code of ours that makes a result: a release, or a change of a checkout, may make another one.
-_CODE = {
-    "cases": ("onnx_model/cases.py", "onnx_model/reference.py", "passes/graph/tidy.py"),
-    "conversion": (
-        "accuracy/gate.py",
-        "stages/conversion.py",
-        "spec/limits.py",
-        "onnx_model/reference.py",
-        "passes/**/*.py",
-    ),
-    "plan": (
-        *("spec/builder_options.py", "trt/builder.py", "trt/config.py", "trt/plugins.py"),
-        "backends/common/tritonsmith_backend/plan_plugins.py",
-    ),
-    "accuracy": (
-        *("accuracy/gate.py", "stages/plan_accuracy.py", "trt/cuda_device.py", "trt/run_plan.py"),
-        "backends/common/tritonsmith_backend/plan_*.py",
-    ),
-}
 # What the conversion has to keep so that the plan may keep its limits.
 NEARER = "relative L2 of the graph, for the plan's sake"
 _QUANTIZED_BY_MODELOPT = ("fp8", "int4")
@@ -67,15 +48,13 @@ def conversion_stage(
     job: Job,
     graph: Mapping[str, str],
     cases: Stage,
-    executor: str,
-    release: str,
     nearer: float | None = None,
 ) -> Stage:
     """The graph in its precision, measured on the cases, for what runs it.
 
     ``nearer`` is as ``convert_model`` takes it.
     """
-    spec = job.spec
+    spec, (executor, release) = job.spec, job.executor
     packages = ["onnx", "onnxruntime", "numpy", "ml_dtypes"]
     packages += ["onnxslim"] * spec.simplify
     packages += ["nvidia-modelopt"] * (spec.precision in _QUANTIZED_BY_MODELOPT)
@@ -105,7 +84,7 @@ def plan_stage(
     job: Job,
     graph: Mapping[str, str],
     shaping: Shaping,
-    builder: BuilderOptions,
+    builder: EngineOptions,
     release: Release,
 ) -> Stage:
     """The plan of a graph. ``graph`` is the converted model's files by digest."""
@@ -139,11 +118,7 @@ _NOT_IN_PLANS = frozenset({"precision", "timing_cache", "plugins"})
 
 
 def _stage(name: str, inputs: Mapping[str, Any]) -> Stage:
-    code = hashlib.sha256()
-    home = Path(__file__).parents[1]
-    for path in sorted(path for pattern in _CODE[name] for path in home.glob(pattern)):
-        code.update(path.read_bytes())
-    ours = f"{version('tritonsmith')} ({code.hexdigest()[:8]})"
+    ours = f"{version('tritonsmith')} ({code_digest(name)[:8]})"
     return Stage(name, {key: str(value) for key, value in inputs.items()} | {"tritonsmith": ours})
 
 

@@ -7,11 +7,12 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from tritonsmith_generator.engine.resolve import release_of, resolve
 from tritonsmith_generator.engine.toolchain import Toolchain
 from tritonsmith_generator.errors import InputError
 from tritonsmith_generator.host import gpus as devices
@@ -19,8 +20,13 @@ from tritonsmith_generator.host.cache_dir import cache_folder
 from tritonsmith_generator.host.user_code import file_of_factory
 from tritonsmith_generator.repository.lock import FileRecord, LockedModel
 from tritonsmith_generator.spec.schema import ModelSpec, resolve_source
-from tritonsmith_generator.spec.targets import TargetKind, release_of, resolve
+from tritonsmith_generator.spec.targets import TargetKind
 from tritonsmith_generator.triton_config.plan_parameters import plugin_files
+
+if TYPE_CHECKING:
+    from tritonsmith_generator.passes import Options, Samples
+    from tritonsmith_generator.passes.recipe import Executor, Recipe
+    from tritonsmith_generator.trt.availability import Release
 
 __all__ = ["Job", "make_job"]
 
@@ -38,7 +44,7 @@ class Job:
     """One model to build, with everything that its result follows from.
 
     ``folder`` is where the spec's paths start; ``sources`` are the files that are read, by path
-    relative to the model file's folder.
+    relative to the model file's folder. ``release`` is what builds its plan, if one is built.
     """
 
     name: str
@@ -49,6 +55,46 @@ class Job:
     sources: Mapping[str, FileRecord] = field(repr=False)
     tools: Mapping[str, str]
     toolchain: Toolchain
+    release: Release | None = None
+
+    @cached_property
+    def executor(self) -> tuple[Executor, str]:
+        """What runs the model, and its version."""
+        if self.release is None:
+            return "onnxruntime", self.tools["onnxruntime"]
+        return self.release.library, ".".join(map(str, self.release.version))
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """The passes that the spec's precision needs, and what they ask of the builder."""
+        from tritonsmith_generator.passes import for_precision  # not for a build with nothing to do
+
+        return for_precision(self.spec.precision, *self.executor, self.pass_options)
+
+    @cached_property
+    def pass_options(self) -> Options:
+        """What the spec says to the passes."""
+        from tritonsmith_generator.passes import Options
+
+        spec = self.spec
+        return Options(
+            keep=spec.keep,
+            samples=self.samples(spec.range_samples),
+            simplify=spec.simplify,
+            sparse=spec.sparse,
+            quantization=spec.quantization,
+        )
+
+    def samples(self, source: str | None) -> Samples | None:
+        """The user's samples; a path in the spec is relative to the spec's folder."""
+        from tritonsmith_generator.passes import Samples
+
+        if source is None:
+            return None
+        path = self.folder / source
+        if path.exists() or ":" not in source or ".py:" in source:
+            return Samples(str(path))
+        return Samples(source)
 
     @property
     def said(self) -> Mapping[str, Any]:
@@ -118,7 +164,7 @@ def make_job(
         # Plans are built for the first GPU; the process that builds may see one like it alone.
         tools["gpu"] = "".join(gpu.compute_capability for gpu in devices.gpus()[:1])
         tools |= toolchain.identity
-    return Job(name, spec, target, source, folder, sources, tools, toolchain)
+    return Job(name, spec, target, source, folder, sources, tools, toolchain, release)
 
 
 @cache

@@ -15,35 +15,19 @@ from pathlib import Path
 from threading import get_native_id
 from typing import Any
 
-from tritonsmith_generator.accuracy.gate import GateReport
-from tritonsmith_generator.engine.isolated import refusal
+from tritonsmith_generator.accuracy.report import GateReport
 from tritonsmith_generator.engine.process import EngineProcess
 from tritonsmith_generator.errors import InputError, TritonsmithError
-from tritonsmith_generator.onnx_model.cases import (
-    Case,
-    load_cases,
-    record_cases,
-    served_cases,
-    write_cases,
-)
+from tritonsmith_generator.onnx_model.case_file import Case, load_cases, served_cases, write_cases
+from tritonsmith_generator.onnx_model.cases import record_cases
 from tritonsmith_generator.onnx_model.onnx_file import OnnxFile
 from tritonsmith_generator.onnx_model.profiles import Shaping
 from tritonsmith_generator.onnx_model.signature import Signature
 from tritonsmith_generator.passes.base import Arrays
 from tritonsmith_generator.passes.conditions import is_quantized
-from tritonsmith_generator.passes.recipe import Recipe
-from tritonsmith_generator.repository.publish import Content
-from tritonsmith_generator.spec.targets import release_of
-from tritonsmith_generator.stages import plan_accuracy as plangate
-from tritonsmith_generator.stages.conversion import (
-    Graph,
-    Tell,
-    convert_model,
-    converted_graph,
-    executor_of,
-    recipe_of,
-    source_graph,
-)
+from tritonsmith_generator.repository.changes import Content
+from tritonsmith_generator.stages import plan_accuracy
+from tritonsmith_generator.stages.conversion import convert_model
 from tritonsmith_generator.stages.fingerprints import (
     NEARER,
     accuracy_stage,
@@ -51,6 +35,7 @@ from tritonsmith_generator.stages.fingerprints import (
     conversion_stage,
     plan_stage,
 )
+from tritonsmith_generator.stages.graph import Graph, Tell, converted_graph, source_graph
 from tritonsmith_generator.stages.job import Job
 from tritonsmith_generator.stages.plan import (
     Artifact,
@@ -58,9 +43,11 @@ from tritonsmith_generator.stages.plan import (
     artifact_of_plan,
     artifact_to_come,
     compile_plan,
+    engine_options,
 )
 from tritonsmith_generator.stages.runner import Stages
 from tritonsmith_generator.stages.stage import Kept, Stage
+from tritonsmith_generator.trt.request import refusal
 
 __all__ = ["Made", "ModelStages"]
 
@@ -75,7 +62,7 @@ Published = Callable[[Stage], Kept | None]
 class Made:
     """What the stages gave; ``notes`` says what passes and builder did.
 
-    ``accuracy`` is what ``plangate.measure_plan`` found; empty where no plan was run.
+    ``accuracy`` is what ``plan_accuracy.measure_plan`` found; empty where no plan was run.
     """
 
     cases: tuple[Case, ...]
@@ -119,17 +106,16 @@ class ModelStages:
         """
         if plans is not None:
             return Made(self._recorded(), plans, ())
-        recipe = recipe_of(self._job)
         if self._job.target.compiled:
-            return self._compiled(recipe)
-        graph = self._graph(recipe)
+            return self._compiled()
+        graph = self._graph()
         if graph is None:
             return self._to_convert()
         return Made(self._recorded(), artifact_of_graph(self._job, graph), graph.notes)
 
-    def _graph(self, recipe: Recipe, nearer: float | None = None) -> Graph | None:
+    def _graph(self, nearer: float | None = None) -> Graph | None:
         """None in a dry run that would have to convert."""
-        return self._converted(nearer) if recipe.passes else self._source
+        return self._converted(nearer) if self._job.recipe.passes else self._source
 
     def _to_convert(self) -> Made:
         """In a dry run: what follows from a conversion that was not made."""
@@ -137,26 +123,26 @@ class ModelStages:
             self._stages.follows("plan", "conversion")
         return Made(self._recorded(), artifact_to_come(self._job), ())
 
-    def _compiled(self, recipe: Recipe) -> Made:
+    def _compiled(self) -> Made:
         """Where only the plan fails its gate, the next one is of a graph that is nearer to the
         original, with more nodes kept in FP32."""
         job, misses = self._job, list[str]()
-        graph = self._graph(recipe, self._nearer_before())
-        made, verdict = self._built(graph, recipe)
+        graph = self._graph(self._nearer_before())
+        made, verdict = self._built(graph)
         while graph is not None and verdict is not None and not verdict.passed:
-            search = recipe.lower and job.spec.accuracy.fallback and graph.error > 0
+            search = job.recipe.lower and job.spec.accuracy.fallback and graph.error > 0
             if not search or len(misses) == _SEARCHES:
-                plangate.refuse(job, verdict, bool(misses), builds=len(misses))
-            nearer = plangate.nearer(verdict, graph.error)
+                plan_accuracy.refuse(job, verdict, bool(misses), builds=len(misses))
+            nearer = plan_accuracy.nearer(verdict, graph.error)
             misses.append(
                 f"plan: {verdict.failures[0]}; its graph was converted again, with a relative L2 "
                 f"of at most {nearer:g} instead of {graph.error:.3g}"
             )
             try:
-                graph = self._graph(recipe, nearer)
-                made, its_verdict = self._built(graph, recipe)
+                graph = self._graph(nearer)
+                made, its_verdict = self._built(graph)
             except InputError:  # so near it does not come, or nothing of the precision is left
-                plangate.refuse(job, verdict, True, builds=len(misses) - 1)
+                plan_accuracy.refuse(job, verdict, True, builds=len(misses) - 1)
                 raise
             verdict = its_verdict
         return replace(made, notes=(*misses, *made.notes))
@@ -169,13 +155,13 @@ class ModelStages:
         nearer = float(before[NEARER])
         return nearer if self._conversion(nearer).inputs == before else None
 
-    def _built(self, graph: Graph | None, recipe: Recipe) -> tuple[Made, GateReport | None]:
+    def _built(self, graph: Graph | None) -> tuple[Made, GateReport | None]:
         """And the verdict on the plan, where one was run."""
         if graph is None:
             return self._to_convert(), None
-        job, why_not = self._job, plangate.why_not(self._job, recipe.builder)
-        stage = self._plan_stage(graph, recipe)
-        kept = self._plan_beside_cases(stage, graph, recipe)
+        job, why_not = self._job, plan_accuracy.why_not(self._job)
+        stage = self._plan_stage(graph)
+        kept = self._plan_beside_cases(stage, graph)
         if kept is None:
             if not why_not:
                 self._stages.follows("accuracy", "plan")
@@ -183,11 +169,11 @@ class ModelStages:
         artifact, cases = artifact_of_plan(job, kept), self._recorded()
         notes = (*graph.notes, *artifact.notes)
         if why_not:
-            return Made(cases, artifact, (*notes, plangate.not_compared(why_not))), None
+            return Made(cases, artifact, (*notes, plan_accuracy.not_compared(why_not))), None
         asked = served_cases(cases, artifact.served(self._signature))
         found = self._accuracy(stage, artifact.files[job.target.filename], asked)
-        verdict = plangate.judge_plan(job, recipe.builder, found, asked)
-        told = plangate.told(found, verdict, asked)
+        verdict = plan_accuracy.judge_plan(job, found, asked)
+        told = plan_accuracy.told(found, verdict, asked)
         return Made(cases, artifact, (*notes, *told), found), verdict
 
     def _accuracy(self, plan: Stage, file: Content, asked: Sequence[Case]) -> Mapping[str, Any]:
@@ -196,12 +182,12 @@ class ModelStages:
         assert isinstance(file, Path)  # it was built
 
         def measure_into(_: Path) -> Mapping[str, Any]:
-            return plangate.measure_plan(job, file, asked, self._process, self._tell)
+            return plan_accuracy.measure_plan(job, file, asked, self._process, self._tell)
 
         kept = self._stages.result(accuracy_stage(plan, self._asks), measure_into, self._published)
         return {} if kept is None else kept.about
 
-    def _plan_beside_cases(self, stage: Stage, graph: Graph, recipe: Recipe) -> Kept | None:
+    def _plan_beside_cases(self, stage: Stage, graph: Graph) -> Kept | None:
         answers: list[Future[Any]] = []
         with ThreadPoolExecutor(1) as pool:
 
@@ -211,7 +197,7 @@ class ModelStages:
                     answers[0].add_done_callback(self._stop_if_failed)
 
             try:
-                kept = self._plan(stage, graph, recipe, on_build)
+                kept = self._plan(stage, graph, on_build)
             except TritonsmithError:
                 for failed in answers:
                     failed.result()  # what stopped the build
@@ -230,16 +216,14 @@ class ModelStages:
         if answer.exception() is not None:
             self._process.stop()
 
-    def _plan_stage(self, graph: Graph, recipe: Recipe) -> Stage:
-        job, release = self._job, release_of(self._job.target, self._job.toolchain)
+    def _plan_stage(self, graph: Graph) -> Stage:
+        job, release = self._job, self._job.release
         assert release is not None  # or no plan is compiled
         passed = graph.model != self._source.model
         digests = {f"converted {n}" if passed else n: d for n, d in graph.digests.items()}
-        return plan_stage(job, digests, self._shaping, recipe.builder, release)
+        return plan_stage(job, digests, self._shaping, engine_options(job), release)
 
-    def _plan(
-        self, stage: Stage, graph: Graph, recipe: Recipe, on_build: Callable[[], None]
-    ) -> Kept | None:
+    def _plan(self, stage: Stage, graph: Graph, on_build: Callable[[], None]) -> Kept | None:
         """None in a dry run that would have to build it."""
         job = self._job
 
@@ -250,14 +234,14 @@ class ModelStages:
 
         def compile_into(folder: Path) -> Mapping[str, Any]:
             return compile_plan(
-                job, graph.model, recipe.builder, self._shaping, self._process, folder, tell
+                job, graph.model, engine_options(job), self._shaping, self._process, folder, tell
             )
 
         return self._stages.result(stage, compile_into, self._published)
 
     def _conversion(self, nearer: float | None) -> Stage:
         job, digests = self._job, self._source.digests
-        return conversion_stage(job, digests, self._asks, *executor_of(job), nearer=nearer)
+        return conversion_stage(job, digests, self._asks, nearer=nearer)
 
     def _converted(self, nearer: float | None) -> Graph | None:
         job, source = self._job, self._source
@@ -272,7 +256,7 @@ class ModelStages:
 
     def _refuse_unsupported(self) -> None:
         job = self._job
-        release = release_of(job.target, job.toolchain)
+        release = job.release
         if release is None:
             return
         self._tell("precheck", f"asking {release}", None)

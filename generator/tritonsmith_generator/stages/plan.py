@@ -8,17 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from tritonsmith_client import dtypes
-from tritonsmith_generator.engine.isolated import EngineReport, EngineRequest, Progress
 from tritonsmith_generator.engine.process import EngineProcess
 from tritonsmith_generator.errors import InputError
+from tritonsmith_generator.host import gpus
 from tritonsmith_generator.onnx_model.profiles import Shaping
 from tritonsmith_generator.onnx_model.signature import Signature, Tensor
-from tritonsmith_generator.repository.publish import Content
-from tritonsmith_generator.spec.builder_options import BuilderOptions, Precision
-from tritonsmith_generator.stages.conversion import Graph, Tell
+from tritonsmith_generator.repository.changes import Content
+from tritonsmith_generator.spec.builder_options import Precision
+from tritonsmith_generator.stages.graph import Graph, Tell
 from tritonsmith_generator.stages.job import Job
 from tritonsmith_generator.stages.stage import Kept
 from tritonsmith_generator.trt.layers import needs_proof, prove_precision, unproven
+from tritonsmith_generator.trt.request import EngineOptions, EngineReport, EngineRequest, Progress
+from tritonsmith_generator.trt.timing_cache import timing_cache_path
 
 __all__ = [
     "Artifact",
@@ -26,6 +28,7 @@ __all__ = [
     "artifact_of_plan",
     "artifact_to_come",
     "compile_plan",
+    "engine_options",
 ]
 
 
@@ -76,10 +79,22 @@ def artifact_to_come(job: Job) -> Artifact:
     return Artifact({job.target.filename: b""})
 
 
+def engine_options(job: Job) -> EngineOptions:
+    """The user's builder options, with what the precision asks for and a timing cache."""
+    options = EngineOptions.of(job.spec.builder, job.spec.precision)
+    if job.recipe.sparse_weights:
+        options = replace(options, sparse_weights=True)
+    gpus_here = gpus.gpus()
+    if job.release is not None and gpus_here:
+        cache = timing_cache_path(job.toolchain.timings, job.release, gpus_here[0])
+        options = replace(options, timing_cache=cache)
+    return replace(options, plugins=tuple(job.folder / path for path in options.plugins))
+
+
 def compile_plan(
     job: Job,
     model: Path,
-    builder: BuilderOptions,
+    options: EngineOptions,
     shaping: Shaping,
     process: EngineProcess,
     folder: Path,
@@ -96,7 +111,7 @@ def compile_plan(
         onnx=model,
         plan=folder / job.target.filename,
         profiles=shaping.profiles,
-        options=builder,
+        options=options,
         values=shaping.values,
     )
     tell("plan", "starting the builder", None)

@@ -12,13 +12,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tritonsmith_generator.accuracy.gate import GateReport, Metrics, judge, limits_for, measure
+from tritonsmith_generator.accuracy.gate import judge, limits_for
+from tritonsmith_generator.accuracy.metrics import Metrics, measure
+from tritonsmith_generator.accuracy.report import GateReport
 from tritonsmith_generator.engine.process import EngineProcess
 from tritonsmith_generator.errors import HostError, InputError
-from tritonsmith_generator.onnx_model.cases import Case
+from tritonsmith_generator.onnx_model.case_file import Case
 from tritonsmith_generator.passes.recipe import precisions_of
-from tritonsmith_generator.spec.builder_options import BuilderOptions
-from tritonsmith_generator.stages.conversion import Tell, executor_of
+from tritonsmith_generator.stages.graph import Tell
 from tritonsmith_generator.stages.job import Job
 from tritonsmith_generator.trt.plan_run import PlanAnswers, PlanQuestion
 
@@ -35,12 +36,13 @@ _NOT_RUN: Mapping[str, str] = {
 }
 
 
-def why_not(job: Job, builder: BuilderOptions) -> str:
+def why_not(job: Job) -> str:
     """Why this job's plan is not run here; empty if it is."""
     if not job.spec.accuracy.plan:
         return "accuracy.plan is false"
     if not job.tools.get("gpu"):
         return "there is no GPU here; gen-repo check --live does it where one is"
+    builder = job.spec.builder
     reasons = (f"builder.{name}: {why}" for name, why in _NOT_RUN.items() if getattr(builder, name))
     return next(reasons, "")
 
@@ -95,14 +97,12 @@ def _ask(
         ) from exc
 
 
-def judge_plan(
-    job: Job, builder: BuilderOptions, found: Mapping[str, Any], cases: Sequence[Case]
-) -> GateReport | None:
+def judge_plan(job: Job, found: Mapping[str, Any], cases: Sequence[Case]) -> GateReport | None:
     """The verdict on what ``measure_plan`` found; None where it found nothing to compare."""
     if "metrics" not in found:
         return None
     precision = job.spec.precision
-    if precision == "fp32" and builder.tf32:  # asked for, and it is nothing else
+    if precision == "fp32" and job.spec.builder.tf32:  # asked for, and it is nothing else
         precision = "tf32"
     metrics = {name: Metrics(**values) for name, values in found["metrics"].items()}
     limits = limits_for(precision, job.spec.accuracy.limit)
@@ -121,7 +121,7 @@ def refuse(job: Job, verdict: GateReport, searched: bool, builds: int) -> None:
         what="the plan on the GPU: ",
         sparse=job.spec.sparse,
         searched=text if searched else "",
-        available=precisions_of(*executor_of(job)),
+        available=precisions_of(*job.executor),
     )
 
 

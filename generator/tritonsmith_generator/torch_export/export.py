@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from importlib.util import find_spec
 from inspect import Parameter, signature
 from pathlib import Path
@@ -20,60 +20,16 @@ from typing import Any
 from tritonsmith_client.dtypes import DATA_TYPES, from_wire
 from tritonsmith_generator.errors import HostError, InputError, UsageError
 from tritonsmith_generator.host.user_code import call_factory
+from tritonsmith_generator.torch_export.values import Dynamic, Export, Exported
 
-__all__ = ["Check", "Export", "Exported", "export"]
+__all__ = ["export"]
 
-# Axis number to the axis's name, per input. Axes of the same name have the same size.
-Dynamic = Mapping[str, Mapping[int, str]]
-Sizes = dict[str, int]
 
 # 18 is what the exporter writes itself; 17 is the newest that TensorRT 8.6 reads.
 _OPSET = {"dynamo": 18, "legacy": 17}
 # Weights of more than this lie in a file of their own: protobuf ends at 2 GiB, and passes add.
 _EMBED_LIMIT = 1 << 30
 _DESCRIBED = re.compile(r"(?P<dtype>\w+)\[(?P<shape>[\d, ]*)\]")
-
-
-@dataclass(frozen=True)
-class Export:
-    """What is exported. A factory returns one when a bare module does not say enough.
-
-    ``inputs`` are example tensors, by parameter name of ``forward`` or in its order; a text such
-    as ``"FP32[2,784]"`` stands for random numbers (ones, where the type is no float).
-    ``dynamic`` names the axes that may change, by input: ``{"image": {0: "batch"}}``.
-    ``metadata`` is written into the ONNX file (``metadata_props``).
-    """
-
-    module: Any
-    inputs: Mapping[str, Any] | Sequence[Any] = ()
-    dynamic: Dynamic = field(default_factory=dict)
-    outputs: Sequence[str] = ()
-    metadata: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Check:
-    """The largest difference between torch and ONNX Runtime in one output, at these sizes."""
-
-    output: str
-    sizes: Mapping[str, int]
-    max_difference: float
-
-
-@dataclass(frozen=True)
-class Exported:
-    """A written model: its files (the .onnx first), and how far it is from torch."""
-
-    path: Path
-    files: tuple[Path, ...]
-    opset: int
-    exporter: str
-    checks: tuple[Check, ...]
-    warnings: tuple[str, ...]
-
-    @property
-    def max_difference(self) -> float:
-        return max(check.max_difference for check in self.checks)
 
 
 def export(
@@ -151,7 +107,7 @@ def _wanted(factory: str | Export) -> Export:
     raise InputError(
         f"{factory} returned {found}; a factory returns a torch.nn.Module, (module, example "
         "inputs), (module, example inputs, dynamic axes), or "
-        "tritonsmith_generator.torch_export.export.Export, which also names outputs"
+        "tritonsmith_generator.torch_export.values.Export, which also names outputs"
     )
 
 

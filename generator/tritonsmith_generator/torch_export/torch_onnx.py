@@ -18,7 +18,7 @@ import torch
 
 from tritonsmith_generator.errors import InputError
 from tritonsmith_generator.onnx_model.reference import Reference
-from tritonsmith_generator.torch_export.export import Check, Dynamic, Export, Sizes
+from tritonsmith_generator.torch_export.values import Check, Dynamic, Export, Sizes
 
 __all__ = ["compare", "prepare", "tidy", "write"]
 

@@ -15,7 +15,7 @@ import numpy as np
 from tritonclient.utils import serialize_byte_tensor
 
 from tritonsmith_generator.errors import InputError
-from tritonsmith_generator.onnx_model.cases import Case
+from tritonsmith_generator.onnx_model.case_file import Case
 from tritonsmith_generator.onnx_model.profiles import Profile, Shape, ShapeRange, Shaping
 from tritonsmith_generator.onnx_model.signature import Signature, Tensor
 from tritonsmith_generator.spec.schema import ModelSpec, Warmup

@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+
+from tritonsmith_generator.layout import PACKAGE
 
 __all__ = ["server_code"]
 
-_FOLDER = Path(__file__).parents[1] / "backends" / "common"
+_FOLDER = PACKAGE / "backends" / "common"
 
 
 @contextmanager

@@ -15,25 +15,25 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from tritonsmith_generator.engine.isolated import (
+from tritonsmith_generator.errors import HostError, InputError, TritonsmithError
+from tritonsmith_generator.host import gpus as devices
+from tritonsmith_generator.onnx_model.profiles import check_profiles
+from tritonsmith_generator.onnx_model.signature import Signature, Tensor
+from tritonsmith_generator.spec.builder_options import Library
+from tritonsmith_generator.trt import runtime as tensorrt_start
+from tritonsmith_generator.trt.availability import Release, has
+from tritonsmith_generator.trt.callbacks import ROOT_PHASE, error_recorder, progress_monitor
+from tritonsmith_generator.trt.config import builder_config
+from tritonsmith_generator.trt.layers import EngineLayers, engine_layers
+from tritonsmith_generator.trt.plan_run import PlanAnswers, PlanQuestion
+from tritonsmith_generator.trt.plugins import load_plugins
+from tritonsmith_generator.trt.request import (
     EngineReport,
     EngineRequest,
     Progress,
     UnsupportedNode,
     refusal,
 )
-from tritonsmith_generator.errors import HostError, InputError, TritonsmithError
-from tritonsmith_generator.host import gpus as devices
-from tritonsmith_generator.onnx_model.profiles import check_profiles
-from tritonsmith_generator.onnx_model.signature import Signature, Tensor
-from tritonsmith_generator.spec import builder_options
-from tritonsmith_generator.spec.builder_options import Library, Release
-from tritonsmith_generator.trt import runtime as tensorrt_start
-from tritonsmith_generator.trt.callbacks import ROOT_PHASE, error_recorder, progress_monitor
-from tritonsmith_generator.trt.config import builder_config
-from tritonsmith_generator.trt.layers import EngineLayers, engine_layers
-from tritonsmith_generator.trt.plan_run import PlanAnswers, PlanQuestion
-from tritonsmith_generator.trt.plugins import load_plugins
 from tritonsmith_generator.trt.runtime import logger
 from tritonsmith_generator.trt.timing_cache import merge_timing_cache
 
@@ -70,7 +70,7 @@ def build(request: EngineRequest, emit: Emit) -> EngineReport:
     signature, layers = _signature(network), network.num_layers
     check_profiles(signature, request.profiles)
     config = builder_config(trt, release, builder, request.options)
-    if builder_options.has(release, "IBuilderConfig.progress_monitor"):
+    if has(release, "IBuilderConfig.progress_monitor"):
         config.progress_monitor = progress_monitor(trt, emit)
     _add_profiles(builder, network, config, request)
     # Not earlier: a parser made while a recorder is set crashes when it is destroyed (RTX 1.7).
@@ -181,7 +181,7 @@ def _parse(trt: Any, release: Release, builder: Any, onnx: Path) -> tuple[Any, A
 
 def _refused(release: Release, parser: Any, onnx: Path) -> tuple[UnsupportedNode, ...]:
     errors = [parser.get_error(index) for index in range(parser.num_errors)]
-    if builder_options.has(release, "ParserError.node_operator"):
+    if has(release, "ParserError.node_operator"):
         return tuple(
             UnsupportedNode(error.node(), error.node_name(), error.node_operator(), _reason(error))
             for error in errors

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from tritonsmith_generator.engine.isolated import Progress
+from tritonsmith_generator.trt.request import Progress
 
 __all__ = ["ROOT_PHASE", "error_recorder", "progress_monitor"]
 

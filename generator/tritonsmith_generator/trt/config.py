@@ -7,21 +7,21 @@ from typing import Any
 
 from tritonsmith_generator.errors import InputError
 from tritonsmith_generator.host import gpus as devices
-from tritonsmith_generator.spec.builder_options import (
+from tritonsmith_generator.trt.availability import (
     OPTIONS,
-    BuilderOptions,
     Release,
     check_machine,
     check_options,
     precision_flags,
     require,
 )
+from tritonsmith_generator.trt.request import EngineOptions
 from tritonsmith_generator.trt.timing_cache import use_timing_cache
 
 __all__ = ["builder_config"]
 
 
-def builder_config(trt: Any, release: Release, builder: Any, options: BuilderOptions) -> Any:
+def builder_config(trt: Any, release: Release, builder: Any, options: EngineOptions) -> Any:
     """A config with every option set. Raises InputError for one that this TensorRT has not,
     HostError for one that needs a GPU."""
     check_options(release, options)

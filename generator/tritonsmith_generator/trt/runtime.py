@@ -86,7 +86,7 @@ def _builder(library: Library) -> Any:
     try:
         return trt.Builder(logger(trt))
     except TypeError as exc:  # what pybind11 makes of a null pointer
-        from tritonsmith_generator.spec.builder_options import Release
+        from tritonsmith_generator.trt.availability import Release
 
         said = "; ".join(logger(trt).errors) or str(exc)
         raise HostError(

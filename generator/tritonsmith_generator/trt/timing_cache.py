@@ -15,7 +15,7 @@ from typing import Any
 
 from tritonsmith_generator.errors import InputError
 from tritonsmith_generator.host.gpus import Gpu
-from tritonsmith_generator.spec.builder_options import Release, has
+from tritonsmith_generator.trt.availability import Release, has
 
 __all__ = ["merge_timing_cache", "timing_cache_path", "use_timing_cache"]
 

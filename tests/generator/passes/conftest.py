@@ -11,14 +11,15 @@ import numpy as np
 import onnx
 import onnx.parser
 import pytest
+from support.engine_builds import build_engine
 
-from tritonsmith_generator.engine.isolated import EngineRequest, build_engine
 from tritonsmith_generator.onnx_model import onnx_file as onnxfile
 from tritonsmith_generator.onnx_model.onnx_file import signature_of
 from tritonsmith_generator.onnx_model.profiles import ShapeRange
 from tritonsmith_generator.passes.base import Pass, PassResult
 from tritonsmith_generator.passes.graph.tidy import Tidy
 from tritonsmith_generator.precision.emulate import emulate as emulate_model
+from tritonsmith_generator.trt.request import EngineRequest
 
 Array = np.ndarray[Any, Any]
 Write = Callable[..., Path]

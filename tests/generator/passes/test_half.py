@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from tritonsmith_generator.accuracy.gate import measure
+from tritonsmith_generator.accuracy.metrics import measure
 from tritonsmith_generator.errors import InputError
 from tritonsmith_generator.onnx_model import onnx_file as onnxfile
 from tritonsmith_generator.onnx_model import reference

@@ -12,11 +12,11 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 from tritonsmith_generator import Spec, build
-from tritonsmith_generator.accuracy.gate import measure
+from tritonsmith_generator.accuracy.metrics import measure
 from tritonsmith_generator.errors import InputError
 from tritonsmith_generator.onnx_model import onnx_file as onnxfile
 from tritonsmith_generator.onnx_model import reference
-from tritonsmith_generator.onnx_model.cases import case_path, load_cases
+from tritonsmith_generator.onnx_model.case_file import case_path, load_cases
 from tritonsmith_generator.onnx_model.reference import Reference
 from tritonsmith_generator.passes import Options, Samples, for_precision, run
 from tritonsmith_generator.passes.quantize.int8 import OPERATORS, Int8

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from support.needs import needs_modelopt
 
-from tritonsmith_generator.accuracy.gate import measure
+from tritonsmith_generator.accuracy.metrics import measure
 from tritonsmith_generator.errors import HostError, InputError
 from tritonsmith_generator.onnx_model import onnx_file as onnxfile
 from tritonsmith_generator.onnx_model import reference

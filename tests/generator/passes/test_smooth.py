@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 
-from tritonsmith_generator.accuracy.gate import measure
+from tritonsmith_generator.accuracy.metrics import measure
 from tritonsmith_generator.onnx_model import reference
 from tritonsmith_generator.passes import Options, Samples, for_precision, run
 from tritonsmith_generator.passes.quantize.smooth import Smooth

@@ -12,7 +12,7 @@ import onnx
 import pytest
 from onnx import TensorProto, numpy_helper
 
-from tritonsmith_generator.accuracy.gate import measure
+from tritonsmith_generator.accuracy.metrics import measure
 from tritonsmith_generator.onnx_model import onnx_file as onnxfile
 from tritonsmith_generator.onnx_model import reference
 from tritonsmith_generator.passes import Options, Samples, for_precision, run

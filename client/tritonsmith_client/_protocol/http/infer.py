@@ -10,7 +10,7 @@ import numpy as np
 from tritonsmith_client._exchange.status import from_http_status
 from tritonsmith_client._http.messages import HttpReply, route
 from tritonsmith_client._protocol.http.reply_template import Foreseen, _Layout, _Output
-from tritonsmith_client._protocol.infer_request import InferCall, RequestedOutput
+from tritonsmith_client._protocol.infer_request import InferCall, RequestedOutput, TemplateSlot
 from tritonsmith_client._values.buffers import (
     Array,
     array_from_wire,
@@ -58,15 +58,15 @@ def _output_parameters(output: RequestedOutput) -> dict[str, Parameter]:
 
 
 class ResponseReader:
-    """Reads inference replies; remembers what the last JSON meant. Safe to share by threads.
+    """Reads inference replies; remembers what the last JSON meant. Safe to share by threads."""
 
-    Attributes:
-        foreseen: what the next reply begins with, if it is as the last ones were.
-    """
-
-    def __init__(self, what: str, shared: frozenset[str] = frozenset()) -> None:
-        """Args: shared: the outputs whose bytes are in shared memory."""
-        self.foreseen: Foreseen | None = None
+    def __init__(self, what: str, shared: frozenset[str], newest: TemplateSlot) -> None:
+        """
+        Args:
+            shared: the outputs whose bytes are in shared memory.
+            newest: gets what the next reply begins with, if it is as the last ones were.
+        """
+        self._newest = newest
         self._what = what
         self._shared = shared
         self._layout: _Layout | None = None
@@ -80,7 +80,7 @@ class ResponseReader:
         head = bytes(body[:length])
         if known is not None and known.json == head and length + known.size == len(body):
             if reply.start and known.plain:
-                self.foreseen = Foreseen(reply.start, known)
+                self._newest.template = Foreseen(reply.start, known)
             return known.read(body)
         layout = _parse(head, self._what, self._shared)
         if length + layout.size != body.nbytes:

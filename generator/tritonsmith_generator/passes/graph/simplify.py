@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import onnxslim
 
-from tritonsmith_generator.accuracy.gate import measure
+from tritonsmith_generator.accuracy.metrics import measure
 from tritonsmith_generator.errors import InputError
 from tritonsmith_generator.onnx_model import onnx_file as onnxfile
 from tritonsmith_generator.onnx_model.onnx_file import signature_of

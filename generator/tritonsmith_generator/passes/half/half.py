@@ -14,8 +14,9 @@ from tritonsmith_generator.passes import conditions
 from tritonsmith_generator.passes import model as weights
 from tritonsmith_generator.passes.base import Condition, PassResult
 from tritonsmith_generator.passes.half.lowering import Lowered, lower
+from tritonsmith_generator.passes.half.selection import HalfType
 from tritonsmith_generator.passes.half.values import BF16, FP16
-from tritonsmith_generator.passes.node_selection import ASKED_FOR, HalfType, check_patterns
+from tritonsmith_generator.passes.node_selection import ASKED_FOR, check_patterns
 from tritonsmith_generator.passes.report import Stopwatch
 
 __all__ = ["Bf16", "Fp16"]

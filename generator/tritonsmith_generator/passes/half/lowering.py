@@ -17,17 +17,12 @@ from onnx import AttributeProto, TensorProto, helper, numpy_helper
 from tritonsmith_generator.onnx_model import onnx_file as onnxfile
 from tritonsmith_generator.passes.base import Array
 from tritonsmith_generator.passes.half.recurrent import kept_around
+from tritonsmith_generator.passes.half.selection import HalfType, exact_nodes, reason_to_keep
 from tritonsmith_generator.passes.half.values import DTYPES, Fit, fit, to_half
 from tritonsmith_generator.passes.model import Model
-from tritonsmith_generator.passes.node_selection import (
-    HalfType,
-    Types,
-    exact_nodes,
-    reason_to_keep,
-    tensor_types,
-)
 from tritonsmith_generator.passes.scales import with_their_readers
 from tritonsmith_generator.passes.schema import STANDARD, operator
+from tritonsmith_generator.passes.tensor_types import Types, tensor_types
 
 __all__ = ["Lowered", "lower"]
 

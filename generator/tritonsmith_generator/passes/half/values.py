@@ -8,7 +8,7 @@ import ml_dtypes
 import numpy as np
 
 from tritonsmith_generator.passes.base import Array
-from tritonsmith_generator.passes.node_selection import HalfType
+from tritonsmith_generator.passes.half.selection import HalfType
 
 __all__ = ["BF16", "FP16", "Fit", "fit", "to_half"]
 

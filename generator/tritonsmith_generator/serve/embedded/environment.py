@@ -14,20 +14,19 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tritonsmith_generator.errors import HostError
+from tritonsmith_generator.events import Progress
 from tritonsmith_generator.host import pip
 from tritonsmith_generator.host.cache_dir import cache_folder, make_once
 from tritonsmith_generator.serve.embedded import interpreter as host
 from tritonsmith_generator.serve.embedded.interpreter import Interpreter
 
-__all__ = ["PACKAGES", "WHEEL", "Environment", "Progress", "modules", "prepare"]
+__all__ = ["Environment", "PACKAGES", "WHEEL", "modules", "prepare"]
 
-# Called with what is being done and how much of the whole is done before it, 0.0 to 1.0.
-Progress = Callable[[str, float], None]
 
 WHEEL = "nvidia-pytriton==0.7.0"  # carries tritonserver 2.51
 _SERVER_FILES = "pytriton/tritonserver/"
@@ -157,7 +156,7 @@ def _packages(interpreter: Interpreter, extra: Sequence[str], report: Progress) 
 
     def make(new: Path) -> None:
         report(f"installing {', '.join(requirements)}", 0.0)
-        pip.install(requirements, new, interpreter)
+        pip.install(requirements, new, interpreter.executable, interpreter.version)
         report("installed the Python packages", 0.5)
 
     return make_once(folder, make)

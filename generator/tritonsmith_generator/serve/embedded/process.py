@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import logging
 import os
 import signal
@@ -12,7 +11,6 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 
 from tritonsmith_generator.serve.embedded import reaper as guard
-from tritonsmith_generator.serve.log import LogLine, parse
 
 __all__ = ["ServerProcess"]
 
@@ -34,11 +32,10 @@ class ServerProcess:
         env: Mapping[str, str],
         shm_prefix: str,
         folder: str,
-        on_log: Callable[[LogLine], None] | None,
+        on_line: Callable[[str], None],
     ) -> None:
-        self.log: collections.deque[LogLine] = collections.deque(maxlen=_KEPT_LINES)
         self.ended = threading.Event()
-        self._on_log = on_log
+        self._on_line = on_line
         self._shm_prefix, self._folder = shm_prefix, folder
         self._reaping = threading.Lock()
         self._guard = subprocess.Popen(
@@ -89,18 +86,9 @@ class ServerProcess:
 
     def _read(self) -> None:
         assert self._server.stdout is not None
-        on_log = self._on_log
         with self._server.stdout as output:
             for text in output:
-                line = parse(text.rstrip("\n"))
-                self.log.append(line)
-                if on_log:
-                    try:
-                        on_log(line)
-                    except Exception:
-                        # Reading goes on: a full pipe would stop the server.
-                        _log.exception("on_log failed; it is not called again")
-                        on_log = None
+                self._on_line(text.rstrip("\n"))
 
     def _watch(self) -> None:
         os.waitid(os.P_PID, self._server.pid, os.WEXITED | os.WNOWAIT)

@@ -12,12 +12,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import tritonsmith_generator
+from tritonsmith_generator import layout
 from tritonsmith_generator.serve.embedded.environment import Environment
 
 __all__ = ["BACKENDS", "View", "make_view"]
 
-BACKENDS = Path(tritonsmith_generator.__file__).parent / "backends"
+BACKENDS = layout.PACKAGE / "backends"
 
 
 @dataclass(frozen=True)

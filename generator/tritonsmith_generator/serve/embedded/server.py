@@ -14,9 +14,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tritonsmith_generator.errors import HostError
+from tritonsmith_generator.events import Progress
 from tritonsmith_generator.host import gpus as devices
 from tritonsmith_generator.serve.embedded import environment
-from tritonsmith_generator.serve.embedded.environment import Environment, Progress
+from tritonsmith_generator.serve.embedded.environment import Environment
 from tritonsmith_generator.serve.embedded.process import ServerProcess
 from tritonsmith_generator.serve.embedded.sandbox import View, make_view
 from tritonsmith_generator.serve.log import LogLine
@@ -93,16 +94,14 @@ class Server(ServerBase):
         refuse_missing_plugins(self._served.values())
         self._environment = prepared
 
-    def _launch(self) -> Running:
+    def _launch(self, on_line: Callable[[str], None]) -> Running:
         assert self._environment is not None
         self._ports = pick_ports(self._host, self._wanted_ports)
         view = make_view((model.path for model in self._served.values()), self._environment)
         shm_prefix = f"tritonsmith_{os.getpid()}_{secrets.token_hex(6)}_"
         command = self._command(view, self._environment, shm_prefix)
         try:
-            return ServerProcess(
-                command, _environ(view), shm_prefix, str(view.folder), self._on_log
-            )
+            return ServerProcess(command, _environ(view), shm_prefix, str(view.folder), on_line)
         except OSError as exc:
             shutil.rmtree(view.folder, ignore_errors=True)
             raise HostError(f"tritonserver could not be started: {exc}") from exc

@@ -1,36 +1,47 @@
-"""The engine build: an ONNX file and profiles become a serialized TensorRT plan on the disk.
-
-    report = build_engine(EngineRequest("tensorrt_rtx", onnx, plan, profiles), on_progress=print)
-
-The build runs in a process of its own (``worker``), because parsers and kernels crash for real.
-"""
+"""An engine build as values: what is asked for, what was built, what could not be."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
-from tritonsmith_generator.engine.entrypoints import build_here, unsupported_here
 from tritonsmith_generator.errors import InputError
 from tritonsmith_generator.onnx_model.profiles import Profile
 from tritonsmith_generator.onnx_model.signature import Signature
-from tritonsmith_generator.spec.builder_options import BuilderOptions, Library, check_values
+from tritonsmith_generator.spec.builder_options import BuilderOptions, Library, Precision
+from tritonsmith_generator.trt.availability import check_values
 from tritonsmith_generator.trt.layers import EngineLayers
 
 __all__ = [
-    "BuilderOptions",
+    "EngineOptions",
     "EngineReport",
     "EngineRequest",
-    "Library",
     "Progress",
     "UnsupportedNode",
-    "build_engine",
     "check_request",
     "refusal",
-    "unsupported_nodes",
 ]
+
+
+@dataclass(frozen=True)
+class EngineOptions(BuilderOptions):
+    """What TensorRT is given: the user's options, with what the model's precision asks for.
+
+    Attributes:
+        precision: what the graph was converted to. It decides TF32 (on for ``tf32``, off for
+            ``fp32``) and, on TensorRT 8.6, the builder's precision flags.
+        timing_cache: file that is read before the build and merged into after it.
+    """
+
+    precision: Precision = "fp32"
+    timing_cache: Path | None = None
+
+    @classmethod
+    def of(cls, said: BuilderOptions, precision: Precision) -> EngineOptions:
+        """Join what the user says and a precision."""
+        return cls(**{f.name: getattr(said, f.name) for f in fields(said)}, precision=precision)
 
 
 @dataclass(frozen=True)
@@ -48,7 +59,7 @@ class EngineRequest:
     onnx: Path
     plan: Path
     profiles: tuple[Profile, ...] = ()
-    options: BuilderOptions = BuilderOptions()
+    options: EngineOptions = EngineOptions()
     values: tuple[Profile, ...] = ()
 
     @property
@@ -135,51 +146,6 @@ def refusal(library: str, onnx: Path, nodes: Sequence[UnsupportedNode | str]) ->
 
 
 _ADVICE = "\nReplace these nodes, bring a plugin for them, or use target onnxruntime."
-
-
-def build_engine(
-    request: EngineRequest,
-    on_progress: Callable[[Progress], None] = lambda _: None,
-    *,
-    timeout: float | None = None,
-) -> EngineReport:
-    """Build the plan in a process of its own and report on it.
-
-    Raises:
-        InputError: the model, a profile or an option does not suit this TensorRT.
-        HostError: TensorRT or what it needs is missing, memory ran out, or the build crashed.
-
-    The file at ``request.plan`` is written whole or not touched.
-    """
-    from tritonsmith_generator.workers import process as worker  # not for the process that builds
-
-    check_request(request)
-    try:
-        return worker.run_isolated(
-            build_here,
-            request,
-            on_progress,
-            what=f"the engine build of {request.onnx.name}",
-            timeout=timeout,
-        )
-    finally:
-        request.unfinished.unlink(missing_ok=True)
-
-
-def unsupported_nodes(
-    library: Library, onnx: Path, plugins: tuple[Path, ...] = ()
-) -> tuple[UnsupportedNode, ...]:
-    """The nodes that this TensorRT cannot take; quick, nothing is built. Errors as above."""
-    if not onnx.is_file():
-        raise InputError(f"there is no model file {onnx}")
-    from tritonsmith_generator.workers import process as worker
-
-    return worker.run_isolated(
-        unsupported_here,
-        (library, onnx, plugins),
-        lambda _: None,
-        what=f"the check of {onnx.name}",
-    )
 
 
 def check_request(request: EngineRequest) -> None:
