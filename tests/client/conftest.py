@@ -5,11 +5,11 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from support.paths import CLIENT_MODELS as MODELS
 from support.regions import own_regions
 
 import tritonsmith_client._async.client
@@ -17,8 +17,6 @@ import tritonsmith_client._sync.client
 from tritonsmith_client import Client
 from tritonsmith_client._net.connection_config import Link, make_link
 from tritonsmith_generator.serve import Server
-
-MODELS = Path(__file__).parent / "models"
 
 # How long an example takes is the machine's affair; hypothesis knows that only of CI's.
 settings.register_profile(

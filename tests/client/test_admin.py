@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from support.callers import WAYS, Caller, caller
 from support.http_calls import settled, until
+from support.paths import CLIENT_MODELS as MODELS
 
 from tritonsmith_client import (
     AsyncClient,
@@ -27,7 +27,6 @@ from tritonsmith_client import (
 from tritonsmith_client._protocol.http.metrics import parse_metrics
 from tritonsmith_generator.serve import Server
 
-MODELS = Path(__file__).parent / "models"
 ONES = np.ones((3, 16), np.int32)
 
 

@@ -6,12 +6,12 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from support.callers import WAYS, Caller, caller
+from support.paths import CLIENT_MODELS as MODELS
 from support.refusals import LONE, SECONDS, TEXT, refused
 
 from tritonsmith_client import Client
@@ -19,7 +19,6 @@ from tritonsmith_client._protocol.options import Options, changed
 from tritonsmith_client._shared_memory.system import SystemRegion
 from tritonsmith_generator.serve import Server
 
-MODELS = Path(__file__).parent / "models"
 ZERO = np.zeros(1, np.float32)
 ONE = np.array([[1]], np.int32)
 

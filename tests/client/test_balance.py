@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from support.paths import CLIENT_MODELS as MODELS
 from support.servers import BriefServer
 
 from tritonsmith_client import AsyncClient, Client, InputError, Retry, UnavailableError
@@ -17,7 +17,6 @@ from tritonsmith_client._core.balancing import Balancer, addresses_of
 from tritonsmith_client._net.address import parse_url, parse_urls
 from tritonsmith_generator.serve import Server
 
-MODELS = Path(__file__).parent / "models"
 A, B, C = (parse_url(f"host{n}") for n in "abc")
 
 

@@ -14,12 +14,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from support import cutting
+from support.paths import CLIENT_MODELS as MODELS
 from support.servers import BriefServer
 from support.soak import by_turns
 from support.stopwatch import Stopwatch
@@ -37,7 +37,6 @@ from tritonsmith_client import (
 )
 from tritonsmith_generator.serve import Server
 
-MODELS = Path(__file__).parent / "models"
 DEADLINE = 1.0
 ROWS = np.arange(200_000, dtype=np.float32).reshape(2, 100_000)
 

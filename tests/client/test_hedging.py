@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.paths import CLIENT_MODELS as MODELS
 from support.scripted import ScriptedServer, read_request
 
 from tritonsmith_client import (
@@ -24,7 +25,6 @@ from tritonsmith_client import (
 )
 from tritonsmith_generator.serve import Server
 
-MODELS = Path(__file__).parent / "models"
 X = np.arange(6, dtype=np.float32).reshape(2, 3)
 _METADATA = (
     b'{"name":"m","versions":["1"],"platform":"p",'

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.paths import CLIENT_MODELS as MODELS
 
 from tritonsmith_client import AsyncClient, Client, InputError, Retry, UnavailableError
 from tritonsmith_client._net.address import parse_url
@@ -18,7 +19,6 @@ from tritonsmith_client._net.connection_config import KEEPALIVE, make_link
 from tritonsmith_client._net.grpc_channel import channel_options
 from tritonsmith_generator.serve import Server
 
-MODELS = Path(__file__).parent / "models"
 FAST = KEEPALIVE / 300
 _ESTABLISHED = "01"
 LONG = np.full((1, 1), 6.0, np.float32)

@@ -14,12 +14,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.paths import CLIENT_MODELS as MODELS
 from support.servers import BriefServer
 
 from tritonsmith_client import AsyncClient, Client
 from tritonsmith_generator.serve import Server
-
-MODELS = Path(__file__).parent / "models"
 
 FORK = """
 import os, sys, numpy as np

@@ -18,12 +18,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.paths import CLIENT_MODELS as MODELS
 from support.scripted import ScriptedServer, read_request
 
 from tritonsmith_client import TLS, AsyncClient, Client, InputError, UnavailableError
 from tritonsmith_generator.serve import Server
-
-MODELS = Path(__file__).parent / "models"
 
 
 @pytest.fixture(scope="session")

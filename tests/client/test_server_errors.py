@@ -10,11 +10,11 @@ import re
 import shutil
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from support.paths import CLIENT_MODELS, SPECIAL_MODELS
 from support.soak import by_turns
 
 from tritonsmith_client import (
@@ -38,7 +38,6 @@ from tritonsmith_client import (
 from tritonsmith_client._exchange.exchange import Repeat
 from tritonsmith_generator.serve import Server
 
-HERE = Path(__file__).parent
 ONES = np.ones((1, 16), np.int32)
 ONE = np.array([[1]], np.int32)
 ROW = np.ones((1, 3), np.float32)
@@ -293,9 +292,9 @@ def servers(
 ) -> dict[str, Server]:
     """One that is as it comes, one that loads what it is told to, one that asks for a key."""
     folder = tmp_path_factory.mktemp("errors") / "models"
-    shutil.copytree(HERE / "models", folder)
+    shutil.copytree(CLIENT_MODELS, folder)
     for name in ("queued", "versioned"):
-        shutil.copytree(HERE / "special" / name, folder / name)
+        shutil.copytree(SPECIAL_MODELS / name, folder / name)
     config = folder / "accumulate" / "config.pbtxt"
     config.write_text(config.read_text().replace("60000000", "300000"))
     started = {"open": start_server(folder)}

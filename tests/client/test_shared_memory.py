@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support.http_replies import http, infer_reply, silent, then
+from support.paths import CLIENT_MODELS as MODELS
 from support.regions import own_regions
 from support.samples import sample
 from support.scripted import ScriptedServer
@@ -39,7 +40,6 @@ from tritonsmith_client._shared_memory.region_names import is_abandoned, region_
 from tritonsmith_client.dtypes import DATA_TYPES, DataType
 from tritonsmith_generator.serve import Server
 
-MODELS = Path(__file__).parent / "models"
 BIG = (300, 400)
 
 

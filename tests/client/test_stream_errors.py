@@ -12,13 +12,13 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from support.callers import WAYS, Caller, caller
 from support.http_calls import until
+from support.paths import CLIENT_MODELS, SPECIAL_MODELS
 
 from tritonsmith_client import (
     Client,
@@ -31,7 +31,6 @@ from tritonsmith_client import (
 )
 from tritonsmith_generator.serve import Server
 
-HERE = Path(__file__).parent
 AT_ONCE = np.zeros((1, 1), np.float32)
 LONG = np.full((1, 1), 4.0, np.float32)
 
@@ -42,8 +41,8 @@ def dripping(
 ) -> Server:
     """A server of decoupled models, which loads what it is told to."""
     folder = tmp_path_factory.mktemp("streams") / "models"
-    shutil.copytree(HERE / "special" / "drip", folder / "drip")
-    shutil.copytree(HERE / "models" / "repeat", folder / "repeat")
+    shutil.copytree(SPECIAL_MODELS / "drip", folder / "drip")
+    shutil.copytree(CLIENT_MODELS / "repeat", folder / "repeat")
     return start_server(folder, extra_args=["--model-control-mode=explicit", "--load-model=*"])
 
 

@@ -8,12 +8,12 @@ import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from support.http_calls import settled, until
+from support.paths import CLIENT_MODELS, SPECIAL_MODELS
 from support.scripted import ScriptedServer, read_request
 from support.servers import BriefServer
 
@@ -31,7 +31,6 @@ from tritonsmith_client import (
 )
 from tritonsmith_generator.serve import Server
 
-HERE = Path(__file__).parent
 ONES = np.ones((1, 16), np.int32)
 NONE = np.zeros(1, np.int32)
 
@@ -42,10 +41,10 @@ def special(
 ) -> Server:
     """A server of models with queues, versions and caches."""
     folder = tmp_path_factory.mktemp("special") / "models"
-    shutil.copytree(HERE / "special", folder)
-    shutil.copytree(HERE / "models" / "add_sub", folder / "add_sub")
+    shutil.copytree(SPECIAL_MODELS, folder)
+    shutil.copytree(CLIENT_MODELS / "add_sub", folder / "add_sub")
     for copy in ("accumulate", "forgetful"):
-        shutil.copytree(HERE / "models" / "accumulate", folder / copy)
+        shutil.copytree(CLIENT_MODELS / "accumulate", folder / copy)
     (folder / "chained" / "1").mkdir()
     config = folder / "forgetful" / "config.pbtxt"
     text = config.read_text()
@@ -224,7 +223,7 @@ def test_a_stream_left_early_frees_the_model(url: str) -> None:
 def test_an_index_says_why_a_model_is_not_there(url: str) -> None:
     explicit = ["--model-control-mode=explicit"]
     with (
-        BriefServer(HERE / "models", models=["text"], extra_args=explicit) as up,
+        BriefServer(CLIENT_MODELS, models=["text"], extra_args=explicit) as up,
         Client(up.grpc_url if url.startswith("grpc") else up.http_url) as client,
     ):
         client.load("text")

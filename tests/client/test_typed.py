@@ -14,11 +14,11 @@ import ml_dtypes
 import numpy as np
 import pytest
 from support.command import run_gen_repo
+from support.paths import CLIENT_MODELS as MODELS
 
 from tritonsmith_client import AsyncClient, Client, InputError, UnknownOutputError
 from tritonsmith_client.dtypes import DATA_TYPES
 
-MODELS = Path(__file__).parent / "models"
 CONFIG = 'name: "{name}"\nbackend: "python"\nmax_batch_size: 4\n'
 
 

@@ -11,6 +11,7 @@ import yaml
 from support.builder_readback import read_back
 from support.command import GenRepo
 from support.needs import needs_rtx
+from support.paths import SIMPLENET
 
 from tritonsmith_generator import load_spec
 from tritonsmith_generator.errors import InputError
@@ -21,7 +22,6 @@ from tritonsmith_generator.workers.process import run_isolated
 
 pytestmark = needs_rtx
 
-SIMPLENET = Path(__file__).parents[2] / "model_repository" / "simplenet.onnx"
 
 # option: (its value in the spec, TensorRT's name for it, what TensorRT's config says then)
 HEEDED: dict[str, tuple[Any, str, Any]] = {

@@ -9,6 +9,7 @@ import pytest
 from support import bad_models as models
 from support.command import GenRepo
 from support.needs import needs_rtx
+from support.paths import GOLDEN
 
 from tritonsmith_generator.errors import InputError
 from tritonsmith_generator.host import gpus as devices
@@ -18,7 +19,6 @@ from tritonsmith_generator.triton_config.config_pbtxt import (
     render_config,
 )
 
-GOLDEN = Path(__file__).parents[1] / "golden"
 _HEADER = ("# Written by", "# Source:")  # a version and a digest, which change
 
 EVERYTHING: dict[str, Any] = {

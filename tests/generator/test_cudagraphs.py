@@ -10,6 +10,7 @@ from google.protobuf.json_format import MessageToDict
 from support import bad_models as models
 from support.command import GenRepo
 from support.needs import needs_rtx
+from support.paths import GOLDEN
 
 from tritonsmith_generator.errors import InputError
 from tritonsmith_generator.onnx_model.onnx_file import signature_of
@@ -19,8 +20,6 @@ from tritonsmith_generator.spec.schema import ModelSpec
 from tritonsmith_generator.spec.targets import TARGETS
 from tritonsmith_generator.triton_config.config_pbtxt import parse_config, render_config
 from tritonsmith_generator.triton_config.model_config import config_for
-
-GOLDEN = Path(__file__).parents[1] / "golden"
 
 ONE = {"words": {"min": [1, 2], "opt": [6, 8], "max": [12, 32]}}
 OTHER = {"words": {"min": [2, 33], "opt": [2, 64], "max": [4, 128]}}

@@ -18,12 +18,12 @@ import pytest
 import yaml
 from support.command import GenRepo
 from support.needs import needs
+from support.paths import MODEL_REPOSITORY as MODELS
 
 from tritonsmith_generator import Spec, build, export
 from tritonsmith_generator.onnx_model.case_file import case_path, load_cases
 from tritonsmith_generator.spec.builder_options import Precision
 
-MODELS = Path(__file__).parents[2] / "model_repository"
 ON_ONNXRUNTIME = ("fp32", "fp16", "int8")
 # Constant weights let their activations grow beyond FP16's largest number, which the gate sees.
 OVERFLOWING = dict.fromkeys(("light_resnet50", "light_squeezenet"), "NaN or infinite")

@@ -11,13 +11,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from support.paths import MODEL_REPOSITORY as MODELS
 
 from tritonsmith_generator.errors import HostError, InputError, UsageError
 from tritonsmith_generator.host.user_code import call_factory
 from tritonsmith_generator.onnx_model.reference import run
 from tritonsmith_generator.torch_export.export import export
-
-MODELS = Path(__file__).parents[2] / "model_repository"
 
 needs_torch = pytest.mark.skipif(
     find_spec("torch") is None or find_spec("onnxscript") is None,

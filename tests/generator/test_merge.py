@@ -17,6 +17,7 @@ from support import bad_models as models
 from support.command import GenRepo
 from support.gpu_repositories import as_tensorrt, edit_lock
 from support.needs import needs_rtx
+from support.paths import GOLDEN
 
 from tritonsmith_generator import merge
 from tritonsmith_generator.host import gpus as devices
@@ -30,7 +31,6 @@ from tritonsmith_generator.serve.served_models import (
 )
 from tritonsmith_generator.triton_config.config_pbtxt import parse_config, read_notes, render_config
 
-GOLDEN = Path(__file__).parents[1] / "golden"
 SPEC = """
 models:
   net: {onnx: model.onnx, target: tensorrt_rtx, batching: {max: 4%s}}

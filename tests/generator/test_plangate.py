@@ -17,12 +17,11 @@ import pytest
 from support.answering_toolchain import AnsweringToolchain
 from support.command import GenRepo
 from support.needs import needs_rtx
+from support.paths import SIMPLENET
 
 from tritonsmith_generator import ModelResult, Spec, build
 from tritonsmith_generator.host.cache_dir import cache_folder
 from tritonsmith_generator.trt.layers import EngineLayers
-
-SIMPLENET = Path(__file__).parents[2] / "model_repository/simplenet.onnx"
 
 pytestmark = needs_rtx
 

@@ -12,14 +12,13 @@ import pytest
 from support.command import GenRepo, Outcome
 from support.engine_builds import build_engine
 from support.gpu_repositories import as_tensorrt, edit_lock
+from support.paths import SIMPLENET
 from support.plugin_library import compile_plugin, needs_compiler
 
 from tritonsmith_generator.onnx_model.profiles import ShapeRange
 from tritonsmith_generator.repository.inspect import read_config
 from tritonsmith_generator.repository.lock import read_lock
 from tritonsmith_generator.trt.request import EngineOptions, EngineRequest
-
-SIMPLENET = Path(__file__).parents[2] / "model_repository/simplenet.onnx"
 
 pytestmark = needs_compiler
 

@@ -17,12 +17,11 @@ from onnx import helper, numpy_helper
 from support import bad_models as models
 from support.command import GenRepo, Outcome
 from support.needs import named, needs_modelopt, needs_rtx
+from support.paths import MODEL_REPOSITORY as MODELS
 
 from tritonsmith_generator.accuracy.gate import Limits
 from tritonsmith_generator.onnx_model.case_file import case_path, load_cases
 from tritonsmith_generator.repository.lock import read_lock
-
-MODELS = Path(__file__).parents[2] / "model_repository"
 
 
 @pytest.fixture

@@ -14,11 +14,11 @@ import pytest
 from onnx import numpy_helper
 from support.command import GenRepo, Outcome
 from support.needs import named, needs
+from support.paths import MODEL_REPOSITORY as MODELS
 
 from tritonsmith_generator.onnx_model import reference
 from tritonsmith_generator.onnx_model.case_file import load_cases
 
-MODELS = Path(__file__).parents[2] / "model_repository"
 SIMPLENET = MODELS / "simplenet.onnx"
 
 rng = np.random.default_rng(5)

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from support.paths import ROOT
 
 from tritonsmith_generator.errors import InputError
 from tritonsmith_generator.spec.builder_options import BuilderOptions
@@ -141,7 +142,7 @@ def test_missing_file(tmp_path: Path) -> None:
 
 
 def test_the_reference_names_every_key_and_its_example_is_a_spec(tmp_path: Path) -> None:
-    text = (Path(__file__).parents[2] / "docs" / "spec.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "spec.md").read_text(encoding="utf-8")
     example = text.partition("```yaml\n")[2].partition("```")[0]
     (tmp_path / "models.yaml").write_text(example)
     assert set(load_spec(tmp_path / "models.yaml").models) == {"resnet50", "encoder"}

@@ -18,11 +18,11 @@ from onnx import helper
 from support import bad_models as models
 from support.command import GenRepo
 from support.needs import needs_rtx
+from support.paths import SIMPLENET
 
 from tritonsmith_generator import build, load_spec
 from tritonsmith_generator.host.cache_dir import cache_folder
 
-SIMPLENET = Path(__file__).parents[2] / "model_repository/simplenet.onnx"
 STAGES = ("cases", "conversion", "plan", "config.pbtxt")
 
 pytestmark = needs_rtx

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 MODEL = ROOT / "model_repository" / "simplenet.onnx"
 BACKENDS = ROOT / "generator" / "tritonsmith_generator" / "backends" / "common"
 BUILD = ["-m", "tritonsmith_generator", "build", str(MODEL), "-o", "repository"]

@@ -16,6 +16,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 from support import stand_in_tensorrt
+from support.paths import SIMPLENET
 from support.stand_in_driver import HOST_MEMORY, compile_library
 from support.stand_in_tensorrt import Note
 
@@ -27,7 +28,6 @@ from tritonsmith_generator.spec.builder_options import Library
 from tritonsmith_generator.trt.plan_run import PlanAnswers, PlanQuestion
 from tritonsmith_generator.trt.run_plan import answers
 
-SIMPLENET = Path(__file__).parents[2] / "model_repository/simplenet.onnx"
 SMALL = {"input": [[1, 784], [2, 784], [4, 784]]}
 LARGE = {"input": [[5, 784], [8, 784], [16, 784]]}
 

@@ -9,15 +9,15 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import subprocess
-from pathlib import Path
 from typing import Any
 
 import pytest
 from support import tensorrt_names
+from support.paths import ROOT
 
 from tritonsmith_generator.trt.availability import AVAILABLE, OPTIONS, Release, has
 
-CACHE = Path(__file__).parents[2] / ".cache" / "tensorrt-bindings"
+CACHE = ROOT / ".cache" / "tensorrt-bindings"
 BINDINGS = ("10.13.3.9", "10.16.1.11", "11.4.0.106")
 
 

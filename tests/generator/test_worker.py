@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from support import worker_functions as functions
+from support.paths import TESTS
 from support.processes import is_gone
 
 from tritonsmith_generator.errors import HostError, InputError
@@ -26,8 +27,6 @@ from tritonsmith_generator.workers.process import (
     run_isolated,
     stop_running,
 )
-
-TESTS = Path(__file__).parents[1]
 
 
 def ignore(_: object) -> None:

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.paths import CLIENT_MODELS as MODELS
 
 from tritonsmith_client import AsyncClient, Client, CudaError, CudaRegion, InputError, StatusError
 from tritonsmith_generator import Server
 
-MODELS = Path(__file__).parents[1] / "client" / "models"
 _random = np.random.default_rng(0)
 SAMPLES: dict[str, Any] = {
     "FP32": _random.standard_normal((64, 1000), np.float32),

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 import pytest
+from support.paths import SIMPLENET
 
 from tritonsmith_client import Client
 from tritonsmith_generator import Server, Spec, build, merge
@@ -19,7 +20,6 @@ from tritonsmith_generator.engine.installed import tensorrt_releases
 from tritonsmith_generator.host import gpus as devices
 from tritonsmith_generator.repository.lock import FileRecord
 
-SIMPLENET = Path(__file__).parents[2] / "model_repository" / "simplenet.onnx"
 # No GPU that TensorRT supports has it: a plan that is never to be opened here.
 ELSEWHERE = "3.0"
 

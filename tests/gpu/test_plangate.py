@@ -12,13 +12,13 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 from support import gpu_models
+from support.paths import SIMPLENET
 
 from tritonsmith_generator import ModelResult, Spec, build
 from tritonsmith_generator.accuracy.gate import limits_for
 from tritonsmith_generator.engine.installed import tensorrt_releases
 from tritonsmith_generator.host.cache_dir import cache_folder
 
-SIMPLENET = Path(__file__).parents[2] / "model_repository" / "simplenet.onnx"
 Ends = dict[str, tuple[int, list[Any]]]
 TWO_PROFILES = [
     {"ids": {"min": [1, 1], "opt": [8, 16], "max": [32, 32]}},

@@ -12,6 +12,7 @@ import onnxruntime as ort
 import pytest
 from support import gpu_models
 from support.engine_builds import build_engine
+from support.paths import SIMPLENET
 from support.plan_runner import PlanRunner
 
 from tritonsmith_generator.accuracy.gate import gate, limits_for
@@ -22,8 +23,6 @@ from tritonsmith_generator.passes import Options, Samples, for_precision, run
 from tritonsmith_generator.spec.builder_options import Precision
 from tritonsmith_generator.trt.layers import prove_precision
 from tritonsmith_generator.trt.request import EngineOptions, EngineReport, EngineRequest
-
-SIMPLENET = Path(__file__).parents[2] / "model_repository" / "simplenet.onnx"
 
 Figure = Callable[..., None]
 Inputs = dict[str, "np.ndarray[Any, Any]"]

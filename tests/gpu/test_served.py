@@ -12,13 +12,13 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 from support import gpu_models
+from support.paths import SIMPLENET
 
 from tritonsmith_client import Client
 from tritonsmith_generator import Server, Spec, build
 from tritonsmith_generator.accuracy.gate import limits_for
 from tritonsmith_generator.engine.installed import tensorrt_releases
 
-SIMPLENET = Path(__file__).parents[2] / "model_repository" / "simplenet.onnx"
 PRECISIONS = ("fp32", "fp16", "int8")
 # What TensorRT 8.6 does not do: it finds FP32 kernels quicker for three small layers, which the
 # proof of precision refuses (tested below).

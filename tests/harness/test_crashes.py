@@ -10,9 +10,9 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from support.paths import TESTS
 from support.soak import soaked
 
-TESTS = Path(__file__).parent.parent
 MODELS = TESTS / "client" / "models"
 
 INNER = f"""

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.paths import TESTS
 
-TESTS = Path(__file__).parents[1]
 INNER = """
 import pytest
 from support.soak import soaked

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.paths import TESTS
 
 import tritonsmith_client
 import tritonsmith_generator
@@ -21,7 +22,6 @@ PACKAGES = {
     "client": Path(str(tritonsmith_client.__file__)).parent,
     "generator": Path(str(tritonsmith_generator.__file__)).parent,
 }
-TESTS = Path(__file__).parents[1]
 
 
 def rooms() -> Iterator[Path]:

@@ -120,8 +120,7 @@ def test_the_demo_is_deployed_as_the_repository_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """docker/ holds what is rendered for the demo's models; the backends are the package's."""
-    root = Path(__file__).parents[2]
-    for name, spec in load_spec(root / "model_repository" / "models.yaml").models.items():
+    for name, spec in load_spec(ROOT / "model_repository" / "models.yaml").models.items():
         folder = tmp_path / "model_repository" / name
         (folder / "1").mkdir(parents=True)
         (folder / "config.pbtxt").write_text(f'backend: "{spec.target}"')
@@ -129,7 +128,7 @@ def test_the_demo_is_deployed_as_the_repository_says(
     demo = Deployment(Path("model_repository"), "nvcr.io/nvidia/tritonserver:26.10-py3")
     files = docker_files(demo) | compose_files(demo, Path("docker"))
     rendered = {name: text for name, text in files.items() if not name.startswith("backends/")}
-    assert rendered == {name: (root / "docker" / name).read_text() for name in rendered}
+    assert rendered == {name: (ROOT / "docker" / name).read_text() for name in rendered}
     assert set(demo.left_out) == {"simplenet_rtx"}
     assert "../model_repository/simplenet" in rendered["compose.yaml"]
     assert "simplenet_rtx" not in "".join(rendered.values())

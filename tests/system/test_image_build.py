@@ -31,6 +31,7 @@ from support import bad_models
 from support.docker_engine import tagged
 from support.engine_builds import build_engine
 from support.http_calls import until
+from support.paths import SIMPLENET
 
 from tritonsmith_generator.containers.engine import connect
 from tritonsmith_generator.engine_image.toolchain import ImageToolchain, image_toolchain
@@ -41,7 +42,6 @@ from tritonsmith_generator.trt.request import EngineRequest, Progress
 
 pytestmark = pytest.mark.docker
 
-SIMPLENET = Path(__file__).parents[2] / "model_repository" / "simplenet.onnx"
 NVIDIA = "nvcr.io/nvidia/tritonserver:26.10-py3"
 _DOCKERFILE = """
 FROM {base}

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
+from support.paths import MODEL_REPOSITORY
 
 from tritonsmith_client import Client
 from tritonsmith_generator.onnx_model.case_file import Case, case_path, load_cases, write_cases
@@ -23,7 +24,7 @@ from tritonsmith_generator.onnx_model.reference import Reference
 from tritonsmith_generator.repository.inspect import inspect_model, model_folders
 from tritonsmith_generator.serve import Server
 
-SPEC = Path(__file__).parents[2] / "model_repository" / "models.yaml"
+SPEC = MODEL_REPOSITORY / "models.yaml"
 SERVED = ("light_densenet121", "light_resnet50", "light_squeezenet", "simplenet", "text_encoder")
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import tritonclient.grpc as grpc
+from support.paths import MODEL_REPOSITORY as MODELS
 
 from tritonsmith_generator import build, load_spec
 from tritonsmith_generator.serve.server_base import ServerBase
@@ -30,7 +31,6 @@ models:
     onnx: {folder}/simplenet.onnx
     target: onnxruntime
 """
-MODELS = Path(__file__).parents[2] / "model_repository"
 
 
 def test_all_samples_run_before_the_first_request(

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support.needs import needs_modelopt
+from support.paths import ROOT
 
 from tritonsmith_generator.accuracy.metrics import measure
 from tritonsmith_generator.errors import HostError, InputError
@@ -26,7 +27,7 @@ Write = Callable[..., Path]
 Apply = Callable[..., Any]
 Plan = Callable[[Path], int]
 
-CONSTRAINTS = Path(__file__).parents[3] / "constraints.txt"
+CONSTRAINTS = ROOT / "constraints.txt"
 
 rng = np.random.default_rng(3)
 X = rng.standard_normal((64, 48)).astype(np.float32)

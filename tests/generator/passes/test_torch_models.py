@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.paths import MODEL_REPOSITORY as REPOSITORY
 
 from tritonsmith_generator import Export, export
 from tritonsmith_generator.accuracy.gate import LIMITS, Limits, gate
@@ -20,8 +21,6 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 pytest.importorskip("onnxscript", reason="onnxscript is not installed")
 
 Plan = Callable[[Path], int]
-
-REPOSITORY = Path(__file__).parents[3] / "model_repository"
 
 
 def mobilenet() -> Export:
