@@ -16,6 +16,7 @@ import typer
 import yaml
 from support.docker_engine import compose_command
 from support.http_calls import free_port, get, until
+from support.paths import ROOT
 from support.servers import BriefServer
 from typer.testing import CliRunner
 
