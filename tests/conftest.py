@@ -23,7 +23,7 @@ from tritonsmith_generator.serve.server_base import ServerBase
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-pytest_plugins = ["support.skips", "support.soak"]
+pytest_plugins = ["support.skips", "support.small_models", "support.soak"]
 
 _CLIENT = Path(__file__).parent / "client"
 _DOCKER = pytest.mark.docker
