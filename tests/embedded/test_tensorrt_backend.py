@@ -1,6 +1,6 @@
 """backend: "tensorrt" in the embedded server on a real GPU, compared with ONNX Runtime.
 
-Needs an NVIDIA GPU, the Python package ``tensorrt`` and cuda-python:  pytest -m gpu tests/system
+Needs an NVIDIA GPU, the Python package ``tensorrt`` and cuda-python:  pytest -m gpu tests/embedded
 TRITONSMITH_SERVER_ENV names the server's Python environment where it can't be fetched.
 """
 

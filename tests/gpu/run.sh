@@ -54,7 +54,7 @@ tests() (
   enter_bundle
   TRITONSMITH_GPU_FIGURES=$results/figures.json \
     timeout "${GPU_TEST_SECONDS:-540}" python3.10 -m pytest -q -p no:cacheprovider -m gpu \
-    ${GPU_TESTS:-tests/gpu tests/system/test_tensorrt_backend.py} 2>&1 | tee "$results/tests.txt"
+    ${GPU_TESTS:-tests/gpu tests/embedded/test_tensorrt_backend.py} 2>&1 | tee "$results/tests.txt"
 )
 
 models() (

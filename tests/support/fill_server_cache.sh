@@ -3,7 +3,7 @@
 # embedded server from an unpacked bundle ($1) that holds triton/ (the server's files of the
 # nvidia-pytriton wheel, with the stub of Python 3.10) and runtime/python/. Then, with the packages
 # for the models in PYTHONPATH:
-#   TRITONSMITH_SERVER_ENV=$1/runtime/python python -m pytest -m gpu tests/system
+#   TRITONSMITH_SERVER_ENV=$1/runtime/python python -m pytest -m gpu tests/embedded
 set -euo pipefail
 bundle=$(cd "$1" && pwd)
 server=${XDG_CACHE_HOME:-$HOME/.cache}/tritonsmith/server/nvidia-pytriton-0.7.0

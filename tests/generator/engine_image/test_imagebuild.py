@@ -1,4 +1,4 @@
-"""What travels between us and the server's image, without one: tests/system has the containers."""
+"""What travels between us and the server's image, without one: tests/docker has the containers."""
 
 from __future__ import annotations
 
