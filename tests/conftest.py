@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from support.crashes import SharedServers
-from support.leftovers import Leftovers, start_notes
-from support.servers import BriefServer
+from support.harness.crashes import SharedServers
+from support.harness.leftovers import Leftovers, start_notes
+from support.programs.servers import BriefServer
 
 from tritonsmith_generator.serve import Server
 from tritonsmith_generator.serve.server_base import ServerBase
@@ -23,7 +23,7 @@ from tritonsmith_generator.serve.server_base import ServerBase
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-pytest_plugins = ["support.skips", "support.small_models", "support.soak"]
+pytest_plugins = ["support.harness.skips", "support.onnx.small_models", "support.harness.soak"]
 
 _CLIENT = Path(__file__).parent / "client"
 _DOCKER = pytest.mark.docker
@@ -133,7 +133,7 @@ def docker_options(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, Any]]:
     """Arguments of ``DockerServer`` that fit this machine. Skips where there is no engine."""
-    from support.docker_engine import build_stand_in, network_for, running_engine
+    from support.programs.docker_engine import build_stand_in, network_for, running_engine
 
     with running_engine() as client:
         folder = tmp_path_factory.mktemp("docker")

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
-from support.paths import CLIENT_MODELS as MODELS
-from support.regions import own_regions
+from support.harness.paths import CLIENT_MODELS as MODELS
+from support.wire.regions import own_regions
 
 import tritonsmith_client._async.client
 import tritonsmith_client._sync.client

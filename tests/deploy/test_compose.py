@@ -20,9 +20,9 @@ from typing import Any
 import docker
 import numpy as np
 import pytest
-from support.docker_engine import compose_command, tagged
-from support.http_calls import free_port, get, until
-from support.program_image import import_program
+from support.programs.docker_engine import compose_command, tagged
+from support.programs.program_image import import_program
+from support.wire.http_calls import free_port, get, until
 
 from tritonsmith_client import Client
 from tritonsmith_client._net.tls import TLS

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import typer
 import yaml
-from support.docker_engine import compose_command
-from support.http_calls import free_port, get, until
-from support.paths import ROOT
-from support.servers import BriefServer
+from support.harness.paths import ROOT
+from support.programs.docker_engine import compose_command
+from support.programs.servers import BriefServer
+from support.wire.http_calls import free_port, get, until
 from typer.testing import CliRunner
 
 from tritonsmith_client import Client

@@ -15,9 +15,9 @@ from typing import Any
 
 import docker
 import pytest
-from support.docker_engine import own_engine
-from support.http_calls import free_port, get, until
-from support.program_image import import_program
+from support.programs.docker_engine import own_engine
+from support.programs.program_image import import_program
+from support.wire.http_calls import free_port, get, until
 
 from tritonsmith_generator.containers.engine import connect, ensure_image
 from tritonsmith_generator.deploy.image_digests import pin

@@ -17,8 +17,8 @@ from typing import Any
 import docker
 import numpy as np
 import pytest
-from support.docker_engine import tagged
-from support.http_calls import free_port, until
+from support.programs.docker_engine import tagged
+from support.wire.http_calls import free_port, until
 
 from tritonsmith_client import Client
 from tritonsmith_generator.containers.engine import connect

@@ -27,11 +27,11 @@ import docker
 import numpy as np
 import pytest
 from ml_dtypes import bfloat16
-from support import bad_models
-from support.docker_engine import tagged
-from support.engine_builds import build_engine
-from support.http_calls import until
-from support.paths import SIMPLENET
+from support.harness.paths import SIMPLENET
+from support.onnx import bad_models
+from support.programs.docker_engine import tagged
+from support.trt.engine_builds import build_engine
+from support.wire.http_calls import until
 
 from tritonsmith_generator.containers.engine import connect
 from tritonsmith_generator.engine_image.toolchain import ImageToolchain, image_toolchain

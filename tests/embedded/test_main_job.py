@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
-from support.paths import MODEL_REPOSITORY
+from support.harness.paths import MODEL_REPOSITORY
 
 from tritonsmith_client import Client
 from tritonsmith_generator.onnx_model.case_file import Case, case_path, load_cases, write_cases

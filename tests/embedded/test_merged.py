@@ -7,10 +7,10 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from support import bad_models as models
-from support.command import run_gen_repo
-from support.gpu_repositories import as_tensorrt
-from support.needs import needs_rtx
+from support.harness.needs import needs_rtx
+from support.onnx import bad_models as models
+from support.onnx.gpu_repositories import as_tensorrt
+from support.programs.command import run_gen_repo
 
 from tritonsmith_generator.host import gpus as devices
 

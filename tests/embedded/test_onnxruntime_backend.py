@@ -15,7 +15,7 @@ import onnxruntime as ort
 import pytest
 import tritonclient.grpc as grpc
 from onnx import TensorProto, helper
-from support.servers import BriefServer
+from support.programs.servers import BriefServer
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from tritonsmith_client import Client

@@ -14,11 +14,11 @@ from typing import Any
 import docker
 import pytest
 import yaml
-from support.docker_engine import own_engine
-from support.http_calls import until
-from support.plugin_library import compile_plugin, needs_compiler
-from support.program_image import import_program
-from support.servers import BriefServer
+from support.programs.docker_engine import own_engine
+from support.programs.program_image import import_program
+from support.programs.servers import BriefServer
+from support.trt.plugin_library import compile_plugin, needs_compiler
+from support.wire.http_calls import until
 
 from tritonsmith_generator.errors import InputError
 from tritonsmith_generator.serve.docker_server import DockerServer

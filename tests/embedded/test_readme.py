@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.paths import ROOT
+from support.harness.paths import ROOT
 
 from tritonsmith_generator.serve import Server
 

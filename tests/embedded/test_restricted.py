@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.http_calls import get
+from support.wire.http_calls import get
 
 from tritonsmith_client import Client
 from tritonsmith_client.errors import StatusError

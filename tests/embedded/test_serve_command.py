@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.http_calls import until
+from support.wire.http_calls import until
 
 from tritonsmith_client import Client
 

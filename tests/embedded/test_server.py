@@ -20,9 +20,9 @@ import numpy as np
 import pytest
 import tritonclient.grpc as grpc
 from onnx import TensorProto
-from support.http_calls import until
-from support.servers import BriefServer
-from support.soak import soaked
+from support.harness.soak import soaked
+from support.programs.servers import BriefServer
+from support.wire.http_calls import until
 
 from tritonsmith_generator.errors import HostError, InputError, ServerError
 from tritonsmith_generator.host.cache_dir import cache_folder

@@ -19,7 +19,7 @@ import onnxruntime as ort
 import pytest
 import tritonclient.grpc as grpc
 from onnx import TensorProto, helper
-from support.engine_builds import build_engine
+from support.trt.engine_builds import build_engine
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from tritonsmith_generator.engine.installed import tensorrt_releases

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import tritonclient.grpc as grpc
-from support.paths import MODEL_REPOSITORY as MODELS
+from support.harness.paths import MODEL_REPOSITORY as MODELS
 
 from tritonsmith_generator import build, load_spec
 from tritonsmith_generator.serve.server_base import ServerBase

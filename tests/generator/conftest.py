@@ -6,8 +6,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from support import bad_models as models
-from support.command import GenRepo, run_gen_repo
+from support.onnx import bad_models as models
+from support.programs.command import GenRepo, run_gen_repo
 
 from tritonsmith_generator import Spec, build
 

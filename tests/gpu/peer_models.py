@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from support import gpu_models
+from support.onnx import gpu_models
 
 from tritonsmith_generator.passes import for_precision, run
 

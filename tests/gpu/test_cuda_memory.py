@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.paths import CLIENT_MODELS as MODELS
+from support.harness.paths import CLIENT_MODELS as MODELS
 
 from tritonsmith_client import AsyncClient, Client, CudaError, CudaRegion, InputError, StatusError
 from tritonsmith_generator import Server

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 import pytest
-from support.paths import SIMPLENET
+from support.harness.paths import SIMPLENET
 
 from tritonsmith_client import Client
 from tritonsmith_generator import Server, Spec, build, merge

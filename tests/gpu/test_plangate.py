@@ -11,8 +11,8 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from support import gpu_models
-from support.paths import SIMPLENET
+from support.harness.paths import SIMPLENET
+from support.onnx import gpu_models
 
 from tritonsmith_generator import ModelResult, Spec, build
 from tritonsmith_generator.accuracy.gate import limits_for

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 import pytest
-from support import gpu_models
-from support.engine_builds import build_engine
-from support.paths import SIMPLENET
-from support.plan_runner import PlanRunner
+from support.harness.paths import SIMPLENET
+from support.onnx import gpu_models
+from support.trt.engine_builds import build_engine
+from support.trt.plan_runner import PlanRunner
 
 from tritonsmith_generator.accuracy.gate import gate, limits_for
 from tritonsmith_generator.engine.installed import tensorrt_releases
@@ -167,7 +167,7 @@ def test_timing_cache(tmp_path: Path, figure: Figure) -> None:
 
 
 def test_integers_become_what_the_engine_has(tmp_path: Path) -> None:
-    from support import engine_models
+    from support.onnx import engine_models
 
     onnx = engine_models.encoder(tmp_path / "m.onnx")
     both = ShapeRange((1, 1), (4, 16), (8, 64))

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 import pytest
-from support import gpu_models
-from support.paths import SIMPLENET
+from support.harness.paths import SIMPLENET
+from support.onnx import gpu_models
 
 from tritonsmith_client import Client
 from tritonsmith_generator import Server, Spec, build

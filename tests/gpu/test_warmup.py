@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 import tritonclient.grpc as grpc
-from support import gpu_models
+from support.onnx import gpu_models
 
 from tritonsmith_client import Client
 from tritonsmith_generator import Server, Spec, build

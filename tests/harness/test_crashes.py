@@ -10,8 +10,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from support.paths import TESTS
-from support.soak import soaked
+from support.harness.paths import TESTS
+from support.harness.soak import soaked
 
 MODELS = TESTS / "client" / "models"
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.http_calls import until
-from support.leftovers import MARK, Leftovers
+from support.harness.leftovers import MARK, Leftovers
+from support.wire.http_calls import until
 
 # Makes a region like those of a server that it owns, and its command line is like that of a server.
 OWNER = """

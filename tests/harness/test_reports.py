@@ -10,11 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.paths import TESTS
+from support.harness.paths import TESTS
 
 INNER = """
 import pytest
-from support.soak import soaked
+from support.harness.soak import soaked
 
 @pytest.mark.parametrize("number", soaked(range(20), keep=lambda number: number < 2))
 def test_numbers(number):
@@ -39,7 +39,7 @@ def run(tmp_path: Path) -> Run:
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers =\n  soak: long\n")
 
     def inner(*options: str) -> tuple[str, set[str]]:
-        plugins = ("support.skips", "support.soak", "no:xdist", "no:cacheprovider")
+        plugins = ("support.harness.skips", "support.harness.soak", "no:xdist", "no:cacheprovider")
         done = subprocess.run(
             [sys.executable, "-m", "pytest", "-v", *(f"-p{name}" for name in plugins), *options],
             cwd=tmp_path,

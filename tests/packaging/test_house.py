@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.paths import TESTS
+from support.harness.paths import TESTS
 
 import tritonsmith_client
 import tritonsmith_generator

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from support.soak import by_turns, soaked
+from support.harness.soak import by_turns, soaked
 
 from tritonsmith_client._cli.load_test import Report
 from tritonsmith_client._cli.main import main

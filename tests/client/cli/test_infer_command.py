@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.command import Outcome, run_gen_repo
+from support.programs.command import Outcome, run_gen_repo
 
 Infer = Callable[..., Outcome]
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.callers import WAYS, Caller, caller
-from support.paths import CLIENT_MODELS as MODELS
-from support.refusals import LONE, SECONDS, TEXT, refused
+from support.harness.paths import CLIENT_MODELS as MODELS
+from support.wire.callers import WAYS, Caller, caller
+from support.wire.refusals import LONE, SECONDS, TEXT, refused
 
 from tritonsmith_client import Client
 from tritonsmith_client._protocol.options import Options, changed

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.paths import CLIENT_MODELS as MODELS
-from support.servers import BriefServer
+from support.harness.paths import CLIENT_MODELS as MODELS
+from support.programs.servers import BriefServer
 
 from tritonsmith_client import AsyncClient, Client, InputError, Retry, UnavailableError
 from tritonsmith_client._core.balancing import Balancer, addresses_of

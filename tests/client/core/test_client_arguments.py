@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.callers import WAYS, Caller, caller
-from support.refusals import LONE, SECONDS, refused
-from support.scripted import ScriptedServer
+from support.wire.callers import WAYS, Caller, caller
+from support.wire.refusals import LONE, SECONDS, refused
+from support.wire.scripted import ScriptedServer
 
 from tritonsmith_client import TLS, Retry
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.paths import CLIENT_MODELS as MODELS
-from support.scripted import ScriptedServer, read_request
+from support.harness.paths import CLIENT_MODELS as MODELS
+from support.wire.scripted import ScriptedServer, read_request
 
 from tritonsmith_client import (
     AsyncClient,

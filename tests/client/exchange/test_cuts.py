@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import cutting
-from support.paths import CLIENT_MODELS as MODELS
-from support.servers import BriefServer
-from support.soak import by_turns
-from support.stopwatch import Stopwatch
+from support.harness.paths import CLIENT_MODELS as MODELS
+from support.harness.soak import by_turns
+from support.programs.servers import BriefServer
+from support.wire import cutting
+from support.wire.stopwatch import Stopwatch
 
 from tritonsmith_client import (
     AsyncClient,

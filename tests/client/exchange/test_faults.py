@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.callers import CALLERS, calling
-from support.http_calls import until
-from support.http_replies import CONFIG, FAULTS, METADATA, X, http, infer_reply, silent, then
-from support.scripted import Script, ScriptedServer, read_request
-from support.stopwatch import Stopwatch
+from support.wire.callers import CALLERS, calling
+from support.wire.http_calls import until
+from support.wire.http_replies import CONFIG, FAULTS, METADATA, X, http, infer_reply, silent, then
+from support.wire.scripted import Script, ScriptedServer, read_request
+from support.wire.stopwatch import Stopwatch
 
 from tritonsmith_client import (
     AsyncClient,

@@ -11,8 +11,8 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from support.callers import CALLERS, Call, calling
-from support.stopwatch import Stopwatch
+from support.wire.callers import CALLERS, Call, calling
+from support.wire.stopwatch import Stopwatch
 from tritonclient.grpc import model_config_pb2, service_pb2
 
 from tritonsmith_client import (

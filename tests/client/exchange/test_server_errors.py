@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.paths import CLIENT_MODELS, SPECIAL_MODELS
-from support.soak import by_turns
+from support.harness.paths import CLIENT_MODELS, SPECIAL_MODELS
+from support.harness.soak import by_turns
 
 from tritonsmith_client import (
     AlreadyExistsError,

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.callers import WAYS, Caller, caller
-from support.http_calls import until
-from support.paths import CLIENT_MODELS, SPECIAL_MODELS
+from support.harness.paths import CLIENT_MODELS, SPECIAL_MODELS
+from support.wire.callers import WAYS, Caller, caller
+from support.wire.http_calls import until
 
 from tritonsmith_client import (
     Client,

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.stopwatch import Stopwatch
+from support.wire.stopwatch import Stopwatch
 
 from tritonsmith_client import (
     AsyncClient,

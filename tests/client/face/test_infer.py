@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.samples import sample
+from support.onnx.samples import sample
 
 from tritonsmith_client import (
     Client,

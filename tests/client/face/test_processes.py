@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.paths import CLIENT_MODELS as MODELS
-from support.servers import BriefServer
+from support.harness.paths import CLIENT_MODELS as MODELS
+from support.programs.servers import BriefServer
 
 from tritonsmith_client import AsyncClient, Client
 from tritonsmith_generator.serve import Server

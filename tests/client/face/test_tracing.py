@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
-from support.scripted import ScriptedServer, read_request
+from support.wire.scripted import ScriptedServer, read_request
 
 from tritonsmith_client import AsyncClient, Client, InputError
 from tritonsmith_client.opentelemetry import trace_headers

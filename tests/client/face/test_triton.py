@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.http_calls import settled, until
-from support.paths import CLIENT_MODELS, SPECIAL_MODELS
-from support.scripted import ScriptedServer, read_request
-from support.servers import BriefServer
+from support.harness.paths import CLIENT_MODELS, SPECIAL_MODELS
+from support.programs.servers import BriefServer
+from support.wire.http_calls import settled, until
+from support.wire.scripted import ScriptedServer, read_request
 
 from tritonsmith_client import (
     AsyncClient,

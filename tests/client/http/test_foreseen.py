@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.callers import CALLERS, Caller
-from support.http_replies import FAULTS, X, http, infer_reply, then
-from support.scripted import Script, ScriptedServer, read_request
+from support.wire.callers import CALLERS, Caller
+from support.wire.http_replies import FAULTS, X, http, infer_reply, then
+from support.wire.scripted import Script, ScriptedServer, read_request
 
 from tritonsmith_client import ConnectionLostError, Retry, TritonError
 from tritonsmith_client._http.reader import HttpResponseReader

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.scripted import ScriptedServer, read_request
+from support.wire.scripted import ScriptedServer, read_request
 
 from tritonsmith_client import (
     AsyncClient,

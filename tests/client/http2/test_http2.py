@@ -14,8 +14,8 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from support.callers import CALLERS, calling
-from support.http2 import DESCRIBED, X, infer_reply
+from support.wire.callers import CALLERS, calling
+from support.wire.http2 import DESCRIBED, X, infer_reply
 from tritonclient.grpc import service_pb2
 
 from tritonsmith_client import Client, DeadlineExceededError, InputError, Retry, StatusError

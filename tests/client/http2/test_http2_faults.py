@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.callers import CALLERS, calling
-from support.http2 import OK, Peer, X, frame, grpc_frame, healthy, infer_reply, serving
-from support.scripted import ScriptedServer, reset
-from support.stopwatch import Stopwatch
+from support.wire.callers import CALLERS, calling
+from support.wire.http2 import OK, Peer, X, frame, grpc_frame, healthy, infer_reply, serving
+from support.wire.scripted import ScriptedServer, reset
+from support.wire.stopwatch import Stopwatch
 
 from tritonsmith_client import (
     ConnectError,

@@ -13,7 +13,7 @@ import hpack
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.http2 import OK, frame, grpc_frame
+from support.wire.http2 import OK, frame, grpc_frame
 
 from tritonsmith_client import ResponseError
 from tritonsmith_client._http2.connection import Http2Connection, Http2Reply

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.paths import CLIENT_MODELS as MODELS
+from support.harness.paths import CLIENT_MODELS as MODELS
 
 from tritonsmith_client import AsyncClient, Client, InputError, Retry, UnavailableError
 from tritonsmith_client._net.address import parse_url

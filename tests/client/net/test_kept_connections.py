@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.callers import CALLERS, Caller, caller
-from support.http2 import Peer, frame, serving
-from support.http2 import infer_reply as grpc_reply
-from support.http_replies import CONFIG, METADATA, X, http, infer_reply
-from support.scripted import ScriptedServer, read_request, reset
+from support.wire.callers import CALLERS, Caller, caller
+from support.wire.http2 import Peer, frame, serving
+from support.wire.http2 import infer_reply as grpc_reply
+from support.wire.http_replies import CONFIG, METADATA, X, http, infer_reply
+from support.wire.scripted import ScriptedServer, read_request, reset
 
 from tritonsmith_client import ConnectError, Retry, TritonError
 

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.paths import CLIENT_MODELS as MODELS
-from support.scripted import ScriptedServer, read_request
+from support.harness.paths import CLIENT_MODELS as MODELS
+from support.wire.scripted import ScriptedServer, read_request
 
 from tritonsmith_client import TLS, AsyncClient, Client, InputError, UnavailableError
 from tritonsmith_generator.serve import Server

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.callers import WAYS, Caller, caller
+from support.wire.callers import WAYS, Caller, caller
 
 from tritonsmith_client import SystemRegion
 from tritonsmith_client._shared_memory.orphans import refuses_while_in_use

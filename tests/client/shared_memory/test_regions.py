@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.refusals import refused
-from support.regions import own_regions
+from support.wire.refusals import refused
+from support.wire.regions import own_regions
 
 from tritonsmith_client import (
     AlreadyExistsError,

@@ -20,12 +20,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.http_replies import http, infer_reply, silent, then
-from support.paths import CLIENT_MODELS as MODELS
-from support.regions import own_regions
-from support.samples import sample
-from support.scripted import ScriptedServer
-from support.servers import BriefServer
+from support.harness.paths import CLIENT_MODELS as MODELS
+from support.onnx.samples import sample
+from support.programs.servers import BriefServer
+from support.wire.http_replies import http, infer_reply, silent, then
+from support.wire.regions import own_regions
+from support.wire.scripted import ScriptedServer
 
 from tritonsmith_client import (
     AsyncClient,

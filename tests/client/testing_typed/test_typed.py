@@ -13,8 +13,8 @@ from types import ModuleType
 import ml_dtypes
 import numpy as np
 import pytest
-from support.command import run_gen_repo
-from support.paths import CLIENT_MODELS as MODELS
+from support.harness.paths import CLIENT_MODELS as MODELS
+from support.programs.command import run_gen_repo
 
 from tritonsmith_client import AsyncClient, Client, InputError, UnknownOutputError
 from tritonsmith_client.dtypes import DATA_TYPES

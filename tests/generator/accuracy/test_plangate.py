@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.answering_toolchain import AnsweringToolchain
-from support.command import GenRepo
-from support.needs import needs_rtx
-from support.paths import SIMPLENET
+from support.harness.needs import needs_rtx
+from support.harness.paths import SIMPLENET
+from support.programs.command import GenRepo
+from support.trt.answering_toolchain import AnsweringToolchain
 
 from tritonsmith_generator import ModelResult, Spec, build
 from tritonsmith_generator.host.cache_dir import cache_folder

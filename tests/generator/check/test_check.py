@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import bad_models as models
-from support.command import GenRepo
+from support.onnx import bad_models as models
+from support.programs.command import GenRepo
 
 from tritonsmith_generator.onnx_model.case_file import Case, write_cases
 

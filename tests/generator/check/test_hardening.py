@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support.command import GenRepo
+from support.programs.command import GenRepo
 
 from tritonsmith_generator.deploy.files import Deployment, compose_files, write_files
 

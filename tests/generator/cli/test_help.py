@@ -6,7 +6,7 @@ import inspect
 from importlib.metadata import version
 
 import pytest
-from support.command import GenRepo
+from support.programs.command import GenRepo
 
 from tritonsmith_client._cli.main import main
 from tritonsmith_generator.cli import command_line

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.paths import ROOT
+from support.harness.paths import ROOT
 
 MODEL = ROOT / "model_repository" / "simplenet.onnx"
 BACKENDS = ROOT / "generator" / "tritonsmith_generator" / "backends" / "common"

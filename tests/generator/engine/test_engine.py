@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 from onnx import TensorProto, helper
-from support import bad_models
-from support import engine_models as models
-from support.engine_builds import build_engine, unsupported_nodes
-from support.needs import needs_rtx
+from support.harness.needs import needs_rtx
+from support.onnx import bad_models
+from support.onnx import engine_models as models
+from support.trt.engine_builds import build_engine, unsupported_nodes
 
 from tritonsmith_client.dtypes import from_wire
 from tritonsmith_generator.errors import HostError, InputError
@@ -374,7 +374,7 @@ def test_ctrl_c_stops_the_build_and_leaves_nothing(tmp_path: Path) -> None:
 import sys
 from pathlib import Path
 from tritonsmith_generator.trt.request import EngineRequest
-from support.engine_builds import build_engine
+from support.trt.engine_builds import build_engine
 request = EngineRequest("tensorrt_rtx", Path({str(models.LIGHT / "light_densenet121.onnx")!r}),
                         Path({str(tmp_path / "model.plan")!r}))
 try:

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.command import GenRepo, Outcome
-from support.engine_builds import build_engine
-from support.gpu_repositories import as_tensorrt, edit_lock
-from support.paths import SIMPLENET
-from support.plugin_library import compile_plugin, needs_compiler
+from support.harness.paths import SIMPLENET
+from support.onnx.gpu_repositories import as_tensorrt, edit_lock
+from support.programs.command import GenRepo, Outcome
+from support.trt.engine_builds import build_engine
+from support.trt.plugin_library import compile_plugin, needs_compiler
 
 from tritonsmith_generator.onnx_model.profiles import ShapeRange
 from tritonsmith_generator.repository.inspect import read_config

@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
-from support.stand_in_driver import compile_library
+from support.trt.stand_in_driver import compile_library
 
 from tritonsmith_generator.engine.installed import tensorrt_releases
 from tritonsmith_generator.trt.availability import Release

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import bad_models as models
-from support.command import GenRepo
+from support.onnx import bad_models as models
+from support.programs.command import GenRepo
 
 from tritonsmith_generator.errors import HostError, InputError
 from tritonsmith_generator.host.os_errors import file_trouble_in_words

@@ -13,9 +13,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from support import bad_models as models
-from support.needs import needs_rtx
-from support.stand_in_driver import THREE_GPUS, compile_library
+from support.harness.needs import needs_rtx
+from support.onnx import bad_models as models
+from support.trt.stand_in_driver import THREE_GPUS, compile_library
 
 GPUS = [
     "GPU-00010203-0405-0607-0809-0a0b0c0d0e0f",

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import bad_models as models
-from support.command import GenRepo
-from support.gpu_repositories import as_tensorrt, edit_lock
-from support.needs import needs_rtx
-from support.paths import GOLDEN
+from support.harness.needs import needs_rtx
+from support.harness.paths import GOLDEN
+from support.onnx import bad_models as models
+from support.onnx.gpu_repositories import as_tensorrt, edit_lock
+from support.programs.command import GenRepo
 
 from tritonsmith_generator import merge
 from tritonsmith_generator.host import gpus as devices

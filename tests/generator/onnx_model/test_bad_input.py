@@ -11,9 +11,9 @@ import pytest
 from onnx import TensorProto as T
 from onnx import helper
 from onnxruntime.datasets import get_example
-from support import bad_models as bad
-from support.command import GenRepo
-from support.needs import named, needs_rtx
+from support.harness.needs import named, needs_rtx
+from support.onnx import bad_models as bad
+from support.programs.command import GenRepo
 
 from tritonsmith_client import dtypes
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import bad_models as models
-from support.command import GenRepo, Outcome
-from support.needs import needs_rtx
+from support.harness.needs import needs_rtx
+from support.onnx import bad_models as models
+from support.programs.command import GenRepo, Outcome
 
 from tritonsmith_generator.onnx_model.case_file import case_path, load_cases
 from tritonsmith_generator.onnx_model.shape_tensors import shape_inputs, with_values

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import onnx.parser
 import pytest
-from support.engine_builds import build_engine
+from support.trt.engine_builds import build_engine
 
 from tritonsmith_generator.onnx_model import onnx_file as onnxfile
 from tritonsmith_generator.onnx_model.onnx_file import signature_of

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.needs import needs_modelopt
-from support.paths import ROOT
+from support.harness.needs import needs_modelopt
+from support.harness.paths import ROOT
 
 from tritonsmith_generator.accuracy.metrics import measure
 from tritonsmith_generator.errors import HostError, InputError

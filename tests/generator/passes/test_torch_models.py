@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.paths import MODEL_REPOSITORY as REPOSITORY
+from support.harness.paths import MODEL_REPOSITORY as REPOSITORY
 
 from tritonsmith_generator import Export, export
 from tritonsmith_generator.accuracy.gate import LIMITS, Limits, gate

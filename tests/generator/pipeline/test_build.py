@@ -14,9 +14,9 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
-from support import bad_models as models
-from support.command import GenRepo
-from support.needs import needs_rtx
+from support.harness.needs import needs_rtx
+from support.onnx import bad_models as models
+from support.programs.command import GenRepo
 
 from tritonsmith_generator.onnx_model.case_file import case_path, largest_difference, load_cases
 from tritonsmith_generator.onnx_model.reference import run

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from support import bad_models as models
+from support.onnx import bad_models as models
 
 from tritonsmith_generator.host import limits as capacity
 from tritonsmith_generator.onnx_model.onnx_file import read

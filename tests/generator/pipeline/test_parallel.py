@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import bad_models as models
-from support import busy_samples
-from support.broken_toolchain import BROKEN
-from support.command import GenRepo
-from support.processes import is_gone
+from support.onnx import bad_models as models
+from support.onnx import busy_samples
+from support.programs.command import GenRepo
+from support.programs.processes import is_gone
+from support.trt.broken_toolchain import BROKEN
 
 from tritonsmith_generator import Event, build, load_spec
 from tritonsmith_generator.errors import HostError, UsageError

@@ -16,9 +16,9 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import yaml
-from support.command import GenRepo
-from support.needs import needs
-from support.paths import MODEL_REPOSITORY as MODELS
+from support.harness.needs import needs
+from support.harness.paths import MODEL_REPOSITORY as MODELS
+from support.programs.command import GenRepo
 
 from tritonsmith_generator import Spec, build, export
 from tritonsmith_generator.onnx_model.case_file import case_path, load_cases

@@ -14,10 +14,10 @@ import numpy as np
 import onnx
 import pytest
 from onnx import helper, numpy_helper
-from support import bad_models as models
-from support.command import GenRepo, Outcome
-from support.needs import named, needs_modelopt, needs_rtx
-from support.paths import MODEL_REPOSITORY as MODELS
+from support.harness.needs import named, needs_modelopt, needs_rtx
+from support.harness.paths import MODEL_REPOSITORY as MODELS
+from support.onnx import bad_models as models
+from support.programs.command import GenRepo, Outcome
 
 from tritonsmith_generator.accuracy.gate import Limits
 from tritonsmith_generator.onnx_model.case_file import case_path, load_cases

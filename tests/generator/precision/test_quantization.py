@@ -12,9 +12,9 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
-from support.command import GenRepo, Outcome
-from support.needs import named, needs
-from support.paths import MODEL_REPOSITORY as MODELS
+from support.harness.needs import named, needs
+from support.harness.paths import MODEL_REPOSITORY as MODELS
+from support.programs.command import GenRepo, Outcome
 
 from tritonsmith_generator.onnx_model import reference
 from tritonsmith_generator.onnx_model.case_file import load_cases

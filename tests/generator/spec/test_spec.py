@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from support.paths import ROOT
+from support.harness.paths import ROOT
 
 from tritonsmith_generator.errors import InputError
 from tritonsmith_generator.spec.builder_options import BuilderOptions

@@ -15,10 +15,10 @@ import numpy as np
 import onnx
 import pytest
 from onnx import helper
-from support import bad_models as models
-from support.command import GenRepo
-from support.needs import needs_rtx
-from support.paths import SIMPLENET
+from support.harness.needs import needs_rtx
+from support.harness.paths import SIMPLENET
+from support.onnx import bad_models as models
+from support.programs.command import GenRepo
 
 from tritonsmith_generator import build, load_spec
 from tritonsmith_generator.host.cache_dir import cache_folder

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from support.paths import MODEL_REPOSITORY as MODELS
+from support.harness.paths import MODEL_REPOSITORY as MODELS
 
 from tritonsmith_generator.errors import HostError, InputError, UsageError
 from tritonsmith_generator.host.user_code import call_factory

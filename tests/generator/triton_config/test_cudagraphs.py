@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 from google.protobuf.json_format import MessageToDict
-from support import bad_models as models
-from support.command import GenRepo
-from support.needs import needs_rtx
-from support.paths import GOLDEN
+from support.harness.needs import needs_rtx
+from support.harness.paths import GOLDEN
+from support.onnx import bad_models as models
+from support.programs.command import GenRepo
 
 from tritonsmith_generator.errors import InputError
 from tritonsmith_generator.onnx_model.onnx_file import signature_of

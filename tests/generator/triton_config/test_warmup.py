@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 from onnx import TensorProto
-from support import bad_models as models
-from support.command import GenRepo, Outcome
-from support.needs import needs_rtx
+from support.harness.needs import needs_rtx
+from support.onnx import bad_models as models
+from support.programs.command import GenRepo, Outcome
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 from tritonclient.utils import deserialize_bytes_tensor
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import yaml
-from support.builder_readback import read_back
-from support.command import GenRepo
-from support.needs import needs_rtx
-from support.paths import SIMPLENET
+from support.harness.needs import needs_rtx
+from support.harness.paths import SIMPLENET
+from support.programs.command import GenRepo
+from support.trt.builder_readback import read_back
 
 from tritonsmith_generator import load_spec
 from tritonsmith_generator.errors import InputError

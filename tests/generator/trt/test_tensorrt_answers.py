@@ -15,10 +15,10 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from support import stand_in_tensorrt
-from support.paths import SIMPLENET
-from support.stand_in_driver import HOST_MEMORY, compile_library
-from support.stand_in_tensorrt import Note
+from support.harness.paths import SIMPLENET
+from support.trt import stand_in_tensorrt
+from support.trt.stand_in_driver import HOST_MEMORY, compile_library
+from support.trt.stand_in_tensorrt import Note
 
 from tritonsmith_client import cuda_driver as cudadriver
 from tritonsmith_generator.engine.toolchain import LOCAL
@@ -161,8 +161,8 @@ def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     compile_library(tmp_path, "libcuda.so.1", HOST_MEMORY)
     for name in ("tensorrt", "tensorrt_rtx"):
         (tmp_path / f"{name}.py").write_text(
-            "from support.stand_in_tensorrt import *\n"
-            "from support.stand_in_tensorrt import __version__\n"
+            "from support.trt.stand_in_tensorrt import *\n"
+            "from support.trt.stand_in_tensorrt import __version__\n"
         )
     monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path))
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])

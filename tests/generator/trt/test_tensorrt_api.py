@@ -12,8 +12,8 @@ import subprocess
 from typing import Any
 
 import pytest
-from support import tensorrt_names
-from support.paths import ROOT
+from support.harness.paths import ROOT
+from support.trt import tensorrt_names
 
 from tritonsmith_generator.trt.availability import AVAILABLE, OPTIONS, Release, has
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support import timing
+from support.trt import timing
 
 from tritonsmith_generator.errors import InputError
 from tritonsmith_generator.host.gpus import Gpu

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import task_functions as functions
+from support.programs import task_functions as functions
 
 from tritonsmith_generator.errors import HostError
 from tritonsmith_generator.events import Event, ignore

@@ -15,9 +15,9 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from support import worker_functions as functions
-from support.paths import TESTS
-from support.processes import is_gone
+from support.harness.paths import TESTS
+from support.programs import worker_functions as functions
+from support.programs.processes import is_gone
 
 from tritonsmith_generator.errors import HostError, InputError
 from tritonsmith_generator.workers.process import (
@@ -219,7 +219,7 @@ def test_nothing_outlives_the_parent(number: signal.Signals, status: int) -> Non
     script = f"""
 import sys
 sys.path.insert(0, {str(TESTS)!r})
-from support import worker_functions
+from support.programs import worker_functions
 from tritonsmith_generator.workers.process import run_isolated
 try:
     run_isolated(worker_functions.hang_with_a_child, None, lambda pids: print(*pids, flush=True))

@@ -14,7 +14,7 @@ import h2.connection
 import h2.events
 import hpack
 import numpy as np
-from support.scripted import Script
+from support.wire.scripted import Script
 from tritonclient.grpc import model_config_pb2, service_pb2
 
 __all__ = ["DESCRIBED", "OK", "Peer", "frame", "grpc_frame", "healthy", "infer_reply", "serving"]

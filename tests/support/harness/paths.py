@@ -14,7 +14,7 @@ __all__ = [
     "TESTS",
 ]
 
-TESTS = Path(__file__).resolve().parents[1]
+TESTS = Path(__file__).resolve().parents[2]
 ROOT = TESTS.parent
 GOLDEN = TESTS / "golden"
 CLIENT_MODELS = TESTS / "client" / "models"  # those of the server that the client's tests share

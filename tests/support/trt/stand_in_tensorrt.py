@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from support.stand_in_driver import ON_DEVICE
+from support.trt.stand_in_driver import ON_DEVICE
 
 from tritonsmith_client.dtypes import from_onnx
 from tritonsmith_generator.onnx_model.reference import Reference

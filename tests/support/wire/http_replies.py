@@ -7,7 +7,7 @@ import socket
 from typing import Any
 
 import numpy as np
-from support.scripted import Script, read_request, reset
+from support.wire.scripted import Script, read_request, reset
 
 from tritonsmith_client import (
     ConnectionLostError,
