@@ -12,7 +12,7 @@ from support.command import run_gen_repo
 from support.gpu_repositories import as_tensorrt
 from support.needs import needs_rtx
 
-from tritonsmith_generator.host import gpus as devices
+from tritonsmith_generator.host.gpus import visible_gpus
 
 SPEC = """
 models:
@@ -25,7 +25,7 @@ models:
 def test_live_check_and_deployment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if devices.gpus():
+    if visible_gpus():
         pytest.skip("this machine has a GPU, and the plans are not TensorRT's: tests/gpu has them")
     gen_repo = partial(run_gen_repo, monkeypatch, capsys)
     monkeypatch.chdir(tmp_path)
