@@ -6,6 +6,10 @@ PYTHON ?= $(shell for python in python3 python3.12 python3.11 python3.10 python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 TRITONSMITH_EXTRAS ?= dev,tensorrt-rtx
+# Of the soak: which of how many parts of the tests, and how many calls.
+PART ?= 1/1
+CALLS ?= 500000
+PYTEST := $(BIN)/python -m pytest -q -n auto --dist loadgroup --no-loadscope-reorder
 
 # A pipe fails when any of its commands does.
 SHELL := bash
@@ -22,7 +26,7 @@ help:
 	@echo "make check   lint, types, tests"
 	@echo "make fmt     format the code"
 	@echo "make bench   each benchmark prints a ratio against a peer"
-	@echo "make soak    half a million calls to a real server, every answer checked"
+	@echo "make soak    what takes longer: more tests, and half a million calls, every answer checked"
 	@echo "make clean   remove what setup and demo made"
 
 setup: $(VENV)/.ready
@@ -48,7 +52,7 @@ model_repository/mobilenet_v2.onnx: model_repository/mobilenet_v2.py
 	@$(BIN)/gen-repo export $<:mobilenet_v2 $@ --force
 
 test: setup
-	@$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+	@$(PYTEST)
 
 lint: setup
 	@$(BIN)/ruff check .
@@ -68,7 +72,8 @@ bench: setup
 	@for benchmark in benchmarks/*.py; do $(BIN)/python $$benchmark || exit 1; done
 
 soak: setup
-	@$(BIN)/python benchmarks/soak.py
+	@$(PYTEST) --soak $(PART)
+	@$(BIN)/python benchmarks/soak.py --calls $(CALLS)
 
 clean:
 	rm -rf model_repository/*/ model_repository/*.lock.json model_repository/mobilenet_v2.onnx

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +12,8 @@ from typing import Any, TypeVar
 
 import pytest
 from support.crashes import SharedServers
+from support.leftovers import Leftovers, start_notes
+from support.servers import BriefServer
 
 from tritonsmith_generator.serve import Server
 from tritonsmith_generator.serve.server_base import ServerBase
@@ -23,16 +23,16 @@ from tritonsmith_generator.serve.server_base import ServerBase
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Inherited by every process that a test starts, however far down.
-_MARK = f"TRITONSMITH_TEST_RUN={uuid.uuid4().hex}"
+pytest_plugins = ["support.skips", "support.soak"]
 
-# Left by what ran before.
-_OLD_REGIONS = {region.name for region in Path("/dev/shm").glob("tritonsmith_*")}
-
+_CLIENT = Path(__file__).parent / "client"
 _DOCKER = pytest.mark.docker
 
 # Servers that tests share.
 _SHARED: list[ServerBase] = []
+
+_MOST_PROCESSES = 4  # each has servers of its own, of some gigabytes
+_LEFTOVERS = pytest.StashKey[Leftovers]()
 
 _Made = TypeVar("_Made", bound=ServerBase)
 
@@ -50,12 +50,24 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     item.add_marker(pytest.mark.xdist_group(_group(item)))
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Two for each core: for half of their time tests wait, for the most part for servers."""
+    return min(2 * len(os.sched_getaffinity(0)), _MOST_PROCESSES)
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Groups are handed out in this order: the one that takes by far the longest comes first, so
-    that no process is left alone with it in the end."""
+    """Groups are handed out in this order: those that take long come first, so that no process is
+    left alone with one in the end. Of the client's tests each is short."""
     sizes = Counter(map(_group, items))
-    items.sort(key=lambda item: (_group(item) != "docker", -sizes[_group(item)]))
+    items.sort(
+        key=lambda item: (
+            _group(item) != "docker",
+            _CLIENT in item.path.parents,
+            -sizes[_group(item)],
+        )
+    )
 
 
 def _group(item: pytest.Item) -> str:
@@ -64,31 +76,56 @@ def _group(item: pytest.Item) -> str:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(SharedServers(_SHARED))
+    if hasattr(config, "workerinput"):  # pytest-xdist's: one process of a run
+        notes, process = Path(config.workerinput["notes"]), config.workerinput["workerid"]
+    else:
+        notes, process = _start_notes(config), "only"
+    config.stash[_LEFTOVERS] = Leftovers(notes, process)
+
+
+def _start_notes(config: pytest.Config) -> Path:
+    notes, program = start_notes()
+
+    def stop() -> None:
+        with program:  # which closes its input
+            pass
+
+    config.add_cleanup(stop)
+    return notes
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Called by pytest-xdist before it starts a process."""
+    node.workerinput["notes"] = str(node.config.stash[_LEFTOVERS].notes)
+
+
+@pytest.fixture(scope="session")
+def leftovers(request: pytest.FixtureRequest) -> Leftovers:
+    return request.config.stash[_LEFTOVERS]
 
 
 @pytest.fixture(scope="session", autouse=True)
-def leave_nothing() -> Iterator[None]:
+def leave_nothing(leftovers: Leftovers) -> Iterator[None]:
     """Fails the run if a process or shared memory of the embedded server outlives it."""
-    name, _, value = _MARK.partition("=")
-    os.environ[name] = value
     yield
-    _wait_until_gone()
+    leftovers.wait_until_gone()
 
 
 @pytest.fixture
-def wait_until_gone() -> Callable[[], None]:
+def wait_until_gone(leftovers: Leftovers) -> Callable[[], None]:
     """Call it to fail if what began in this test, of a server, does not go away.
 
     Servers that other tests share may go on running.
     """
-    before = _left()
-    return lambda: _wait_until_gone(before)
+    before = leftovers.found()
+    return lambda: leftovers.wait_until_gone(before)
 
 
 @pytest.fixture(scope="session")
 def start_server() -> Iterator[StartServer]:
     """``start_server(repository, **options)``: a ready ``Server`` that ends with the test run."""
-    yield from _starting(Server, {})
+    yield from _starting(BriefServer, {})
 
 
 @pytest.fixture(scope="session")
@@ -114,7 +151,7 @@ def docker_options(
 def start_any_server(request: pytest.FixtureRequest) -> Iterator[StartAnyServer]:
     """As ``start_server``, once for the embedded server and once for a container."""
     options: dict[str, Any] = {}
-    make: Callable[..., ServerBase] = Server
+    make: Callable[..., ServerBase] = BriefServer
     if request.param == "docker":
         from tritonsmith_generator.serve.docker_server import DockerServer
 
@@ -138,39 +175,3 @@ def _starting(
         _SHARED.remove(server)
     with ThreadPoolExecutor() as pool:  # each takes seconds to unload its models
         list(pool.map(lambda server: server.stop(), started))
-
-
-def _left() -> frozenset[str]:
-    return frozenset(_server_processes() + _shared_memory())
-
-
-def _wait_until_gone(before: frozenset[str] = frozenset(), seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while left := _left() - before:
-        assert time.monotonic() < deadline, f"left behind: {left}"
-        time.sleep(0.1)
-
-
-def _server_processes() -> list[str]:
-    """Processes of this test run that belong to an embedded server."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            environ = (entry / "environ").read_bytes().decode(errors="replace")
-            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-        except OSError:  # it has just ended, or is another user's
-            continue
-        if _MARK in environ and ("tritonserver" in command or "/embedded/reaper.py" in command):
-            found.append(f"{entry.name}: {command}")
-    return found
-
-
-def _shared_memory() -> list[str]:
-    """Servers' regions whose owner, named in them, has ended or is this very process."""
-    return [
-        region.name
-        for region in Path("/dev/shm").glob("tritonsmith_[0-9]*")
-        if region.name not in _OLD_REGIONS
-        if int(region.name.split("_")[1]) == os.getpid()
-        or not Path("/proc", region.name.split("_")[1]).exists()
-    ]

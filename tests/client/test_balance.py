@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.servers import BriefServer
 
 from tritonsmith_client import AsyncClient, Client, InputError, Retry, UnavailableError
 from tritonsmith_client._core.balancing import Balancer, addresses_of
@@ -102,7 +103,10 @@ X = np.ones((1, 16), np.int32)
 
 @pytest.mark.parametrize("kind", ["grpc", "http"])
 def test_a_server_dies_and_comes_back(kind: str) -> None:
-    with Server(MODELS, models=["add_sub"]) as left, Server(MODELS, models=["add_sub"]) as right:
+    with (
+        BriefServer(MODELS, models=["add_sub"]) as left,
+        BriefServer(MODELS, models=["add_sub"]) as right,
+    ):
         urls = [s.grpc_url if kind == "grpc" else s.http_url for s in (left, right)]
         port = int(urls[1].rsplit(":", 1)[1])
         with Client(urls, timeout=10.0, retry=Retry(attempts=4)) as client:
@@ -113,7 +117,7 @@ def test_a_server_dies_and_comes_back(kind: str) -> None:
             right.stop()
             for _ in range(20):
                 assert model(X, X)["SUM"][0, 0] == 2
-            with Server(MODELS, models=["add_sub"], **{f"{kind}_port": port}) as again:  # type: ignore[arg-type]  # by keyword
+            with BriefServer(MODELS, models=["add_sub"], **{f"{kind}_port": port}) as again:  # type: ignore[arg-type]  # by keyword
                 before = served(again)
                 deadline = time.monotonic() + 20
                 while served(again) == before:

@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from support.soak import by_turns, soaked
 
 from tritonsmith_client._cli.load_test import Report
 from tritonsmith_client._cli.main import main
@@ -51,7 +52,15 @@ def bench(arguments: list[str], capsys: Capture, answered: Callable[[str], bool]
     return told
 
 
-@pytest.mark.parametrize("more", [[], ["--processes", "2"], ["--rate", "50"]], ids=str)
+PROTOCOLS = ("grpc", "own", "http")
+MORE: list[list[str]] = [[], ["--processes", "2"], ["--rate", "50"]]
+
+
+@pytest.mark.parametrize(
+    ("url", "more"),
+    by_turns([(name,) for name in PROTOCOLS], [(more,) for more in MORE]),
+    indirect=["url"],
+)
 def test_bench(url: str, capsys: Capture, tmp_path: Path, more: list[str]) -> None:
     plot = tmp_path / "plot.svg"
     arguments = ["--url", url, "--concurrency", "2", *more]
@@ -68,6 +77,7 @@ def test_bench(url: str, capsys: Capture, tmp_path: Path, more: list[str]) -> No
     assert ("rate  unlimited" in told) == ("--rate" not in more)
 
 
+@pytest.mark.parametrize("url", soaked(PROTOCOLS, keep=lambda name: name == "own"), indirect=True)
 def test_bench_over_several_loads(url: str, capsys: Capture, tmp_path: Path) -> None:
     plot = tmp_path / "plot.svg"
     arguments = ["--url", url, "--concurrency", "1,3", "--rate", "20,40"]

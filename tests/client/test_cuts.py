@@ -7,6 +7,7 @@ way that works, has the right answer.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import signal
 import subprocess
@@ -19,6 +20,8 @@ from typing import Any
 import numpy as np
 import pytest
 from support import cutting
+from support.servers import BriefServer
+from support.soak import by_turns
 from support.stopwatch import Stopwatch
 
 from tritonsmith_client import (
@@ -108,7 +111,14 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("how", "direction", "count"), CASES)
+WAYS = [*itertools.product(("grpc", "own", "http"), ("sync", "async"))]
+
+
+@pytest.mark.parametrize(
+    ("url", "calls", "how", "direction", "count"),
+    by_turns(WAYS, CASES),
+    indirect=["url", "calls"],
+)
 def test_a_cut_connection(calls: Infer, proxy: Proxy, how: str, direction: str, count: int) -> None:
     assert np.array_equal(calls(ROWS, 20.0)["Y"], ROWS)
     proxy.tell(f"cut {how} {direction} {count}")
@@ -160,7 +170,7 @@ def test_an_inference_whose_answer_is_lost_is_not_executed_twice(
 @pytest.mark.parametrize("kind", ["grpc", "http"])
 def test_a_server_that_is_killed_and_started_again(kind: str) -> None:
     """The call that it was busy with ends with an error; the same client's next ones are right."""
-    server = Server(MODELS, models=["plain", "slow"]).start().wait_ready()
+    server = BriefServer(MODELS, models=["plain", "slow"]).start().wait_ready()
     url = server.grpc_url if kind == "grpc" else server.http_url
     ports: dict[str, Any] = {f"{kind}_port": int(url.rsplit(":", 1)[1])}
     with Client(url, timeout=20.0) as client:
@@ -175,7 +185,7 @@ def test_a_server_that_is_killed_and_started_again(kind: str) -> None:
         assert time.monotonic() - start < 5
         assert not client.live()
         server.stop()
-        again = Server(MODELS, models=["plain", "slow"], **ports).start()
+        again = BriefServer(MODELS, models=["plain", "slow"], **ports).start()
         client.wait_ready(timeout=60, models=["plain"])
         assert np.array_equal(plain(ROWS + 2)["Y"], ROWS + 2)
         again.stop()
@@ -183,7 +193,7 @@ def test_a_server_that_is_killed_and_started_again(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["grpc", "http"])
 def test_asyncio_and_a_server_that_is_killed_and_started_again(kind: str) -> None:
-    server = Server(MODELS, models=["plain", "slow"]).start().wait_ready()
+    server = BriefServer(MODELS, models=["plain", "slow"]).start().wait_ready()
     url = server.grpc_url if kind == "grpc" else server.http_url
     ports: dict[str, Any] = {f"{kind}_port": int(url.rsplit(":", 1)[1])}
 
@@ -198,7 +208,7 @@ def test_asyncio_and_a_server_that_is_killed_and_started_again(kind: str) -> Non
                 await pending
             assert time.monotonic() - start < 5
             server.stop()
-            again = await asyncio.to_thread(Server(MODELS, models=["plain"], **ports).start)
+            again = await asyncio.to_thread(BriefServer(MODELS, models=["plain"], **ports).start)
             await client.wait_ready(timeout=60, models=["plain"])
             assert np.array_equal((await plain(ROWS + 2))["Y"], ROWS + 2)
             again.stop()

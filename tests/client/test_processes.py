@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.servers import BriefServer
 
 from tritonsmith_client import AsyncClient, Client
 from tritonsmith_generator.serve import Server
@@ -60,7 +61,7 @@ def test_a_forked_child_connects_anew(
 def unix(start_server: Callable[..., Server], tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A server behind Unix domain sockets; Triton puts the port into the file's name."""
     folder = tmp_path_factory.mktemp("sockets")
-    server = Server(
+    server = BriefServer(
         MODELS,
         models=["plain"],
         extra_args=[f"--grpc-address=unix:{folder}/g.sock"],

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.soak import by_turns
 
 from tritonsmith_client import (
     AlreadyExistsError,
@@ -325,11 +326,17 @@ class Counting(Retry):
         return decided
 
 
-@pytest.mark.parametrize("kind", [Client, AsyncClient])
-@pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
+# Of three in a row each has another protocol.
+WAYS = [*zip(("grpc", "own", "http") * 2, (Client, AsyncClient) * 3, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("url", "kind", "what"), by_turns(WAYS, [(what,) for what in ROWS], each=3), indirect=["url"]
+)
 def test_an_error_says_it_all(
-    servers: dict[str, Server], url: str, row: Row, kind: type[Client] | type[AsyncClient]
+    servers: dict[str, Server], url: str, what: str, kind: type[Client] | type[AsyncClient]
 ) -> None:
+    row = ROWS[what]
     server = servers[row.server]
     http = url.startswith("http")
     retry = Counting(attempts=row.attempts, first=0.01)

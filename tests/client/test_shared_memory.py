@@ -24,6 +24,7 @@ from support.http_replies import http, infer_reply, silent, then
 from support.regions import own_regions
 from support.samples import sample
 from support.scripted import ScriptedServer
+from support.servers import BriefServer
 
 from tritonsmith_client import (
     AsyncClient,
@@ -142,7 +143,7 @@ def test_a_call_that_timed_out_cannot_write_into_the_next(shared: Client, server
 
 def test_a_server_that_was_started_anew(url: str) -> None:
     kind = url.partition(":")[0]
-    with Server(MODELS, models=["identity"]) as first:
+    with BriefServer(MODELS, models=["identity"]) as first:
         address = first.grpc_url if kind == "grpc" else first.http_url
         port = int(address.rsplit(":", 1)[1])
         client = Client(address, timeout=20.0, shared_memory="auto")
@@ -150,7 +151,7 @@ def test_a_server_that_was_started_anew(url: str) -> None:
         for _ in range(3):
             assert (model(IN_FP32=np.full(BIG, 1, np.float32))["OUT_FP32"] == 1).all()
     options: dict[str, Any] = {f"{kind}_port": port}
-    with client, Server(MODELS, models=["identity"], **options) as second:
+    with client, BriefServer(MODELS, models=["identity"], **options) as second:
         client.wait_ready(20)
         for number in range(5):
             array = np.full(BIG, number, np.float32)

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from support.http_calls import settled, until
 from support.scripted import ScriptedServer, read_request
+from support.servers import BriefServer
 
 from tritonsmith_client import (
     AsyncClient,
@@ -223,7 +224,7 @@ def test_a_stream_left_early_frees_the_model(url: str) -> None:
 def test_an_index_says_why_a_model_is_not_there(url: str) -> None:
     explicit = ["--model-control-mode=explicit"]
     with (
-        Server(HERE / "models", models=["text"], extra_args=explicit) as up,
+        BriefServer(HERE / "models", models=["text"], extra_args=explicit) as up,
         Client(up.grpc_url if url.startswith("grpc") else up.http_url) as client,
     ):
         client.load("text")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,10 +16,8 @@ from tritonsmith_generator.onnx_model.case_file import Case, write_cases
 
 
 @pytest.fixture
-def repository(gen_repo: GenRepo, tmp_path: Path) -> Path:
-    models.saved(models.good())(tmp_path)
-    assert gen_repo("model.onnx", "--target", "onnxruntime", "--name", "m").code == 0
-    return tmp_path / "model_repository"
+def repository(built_once: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(built_once, tmp_path / "model_repository")
 
 
 def edit(old: str, new: str) -> Callable[[Path], object]:

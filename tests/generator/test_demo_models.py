@@ -46,11 +46,11 @@ ModelSpecs = dict[str, dict[str, Any]]
 
 def combinations() -> Iterator[Any]:
     for precision in get_args(Precision):
-        yield pytest.param(
-            "tensorrt_rtx", precision, marks=needs("tensorrt_rtx", *NEEDS.get(precision, ()))
-        )
+        needed = needs("tensorrt_rtx", *NEEDS.get(precision, ()))
+        yield pytest.param("tensorrt_rtx", precision, marks=[needed, pytest.mark.soak])
         if precision in ON_ONNXRUNTIME:
-            yield "onnxruntime", precision
+            soak = () if precision == "fp16" else pytest.mark.soak
+            yield pytest.param("onnxruntime", precision, marks=soak)
 
 
 @pytest.fixture(scope="module")

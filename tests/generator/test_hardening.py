@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
-from support import bad_models as models
 from support.command import GenRepo
 
 from tritonsmith_generator.deploy.files import Deployment, compose_files, write_files
@@ -20,10 +20,8 @@ Change = Callable[[Path], object]
 
 
 @pytest.fixture
-def repository(gen_repo: GenRepo, tmp_path: Path) -> Path:
-    models.saved(models.good())(tmp_path)
-    assert gen_repo("model.onnx", "--target", "onnxruntime", "--name", "m").code == 0
-    return tmp_path / "model_repository"
+def repository(built_once: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(built_once, tmp_path / "model_repository")
 
 
 def warnings(gen_repo: GenRepo, folder: Path) -> list[tuple[str, str]]:

@@ -203,6 +203,13 @@ def nearly_a_tie() -> onnx.ModelProto:
     return models.model([node], *tensors, weights=[numpy_helper.from_array(weights, "w")])
 
 
+def test_the_limit_of_the_precision_itself_is_not_so_low(gen_repo: GenRepo, tmp_path: Path) -> None:
+    """It lets pass what each limit below refuses."""
+    source = models.saved(nearly_a_tie())(tmp_path)
+    spec(tmp_path, "target: onnxruntime, precision: fp16, accuracy: {fallback: false}", source)
+    assert gen_repo("models.yaml", "-o", "repository").code == 0
+
+
 @pytest.mark.parametrize(
     ("limit", "message"),
     [
@@ -217,14 +224,11 @@ def test_each_limit_of_the_spec_is_kept(
     limit: str, message: str, gen_repo: GenRepo, tmp_path: Path
 ) -> None:
     source = models.saved(nearly_a_tie())(tmp_path)
-    options = "target: onnxruntime, precision: fp16, accuracy: {fallback: false%s}"
-    spec(tmp_path, options % f", limit: {limit}", source)
+    accuracy = f"{{fallback: false, limit: {limit}}}"
+    spec(tmp_path, f"target: onnxruntime, precision: fp16, accuracy: {accuracy}", source)
     outcome = gen_repo("models.yaml", "-o", "repository")
     assert (outcome.code, (tmp_path / "repository").exists()) == (1, False), outcome
     assert re.search(message, outcome.err), outcome.err
-
-    spec(tmp_path, options % "", source)  # the precision's own limit would let it pass
-    assert gen_repo("models.yaml", "-o", "repository").code == 0
 
 
 def test_the_summary_and_the_lock_say_what_was_allowed(gen_repo: GenRepo, tmp_path: Path) -> None:
@@ -335,6 +339,16 @@ def test_a_pass_that_had_nothing_to_do_says_nothing(gen_repo: GenRepo, tmp_path:
         assert "nothing to do" not in " ".join(notes)
 
 
+def test_a_single_file_that_needs_samples(gen_repo: GenRepo, tmp_path: Path) -> None:
+    source = models.saved(overflowing(2.0))(tmp_path)
+    command = [source, "--target", "onnxruntime", "--precision", "int8", "-o", "repository"]
+    refused = gen_repo(*command)
+    assert refused.code == 1 and "--samples for a single ONNX file" in refused.err, refused
+    gone = gen_repo(*command, "--samples", "gone.npz")
+    assert gone.code == 1 and f"samples '{tmp_path}/gone.npz': no such" in gone.err, gone
+    assert not (tmp_path / "repository").exists()
+
+
 @pytest.mark.parametrize("given", ["data/samples.npz", "made.py:samples", "made:samples"])
 def test_a_single_file_is_calibrated_with_the_samples_of_the_option(
     given: str, gen_repo: GenRepo, tmp_path: Path
@@ -348,12 +362,6 @@ def test_a_single_file_is_calibrated_with_the_samples_of_the_option(
     code = "import numpy as np\ndef samples():\n    yield dict(np.load('data/samples.npz'))\n"
     (tmp_path / "made.py").write_text(code)
     command = [source, "--target", "onnxruntime", "--precision", "int8", "-o", "repository"]
-    refused = gen_repo(*command)
-    assert refused.code == 1 and "--samples for a single ONNX file" in refused.err, refused
-    gone = gen_repo(*command, "--samples", "gone.npz")
-    assert gone.code == 1 and f"samples '{tmp_path}/gone.npz': no such" in gone.err, gone
-    assert not (tmp_path / "repository").exists()
-
     outcome = gen_repo(*command, "--samples", given)
     assert outcome.code == 0, outcome
     (case,) = load_cases(case_path(tmp_path / "repository/model", 1))

@@ -16,6 +16,7 @@ import typer
 import yaml
 from support.docker_engine import compose_command
 from support.http_calls import free_port, get, until
+from support.servers import BriefServer
 from typer.testing import CliRunner
 
 from tritonsmith_client import Client
@@ -321,7 +322,7 @@ def test_prometheus_sees_the_models_and_its_alerts_fire(
     (deployment.repository / "failing" / "1").mkdir(parents=True)
     (deployment.repository / "failing" / "config.pbtxt").write_text('name: "failing"' + _FAILING)
     (deployment.repository / "failing" / "1" / "model.py").write_text(_RAISES)
-    with Server(deployment.repository) as server:
+    with BriefServer(deployment.repository) as server:
         # A model that is expected and is not there: one that did not come up with the rest.
         shutil.copytree(deployment.repository / "add_sub", deployment.repository / "lost")
         (deployment.repository / "lost" / "config.pbtxt").write_text('name: "lost"')

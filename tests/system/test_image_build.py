@@ -155,7 +155,7 @@ def _caught(client: docker.DockerClient, process: subprocess.Popen[str]) -> Any:
 
 def _guarded(container: Any) -> bool:
     """Whether the program runs that removes the container when its owner is killed."""
-    wanted = f"containerguard\0{container.id}\0".encode()
+    wanted = f"tritonsmith_generator.containers.reaper\0{container.id}\0".encode()
     for command in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
             if wanted in command.read_bytes():

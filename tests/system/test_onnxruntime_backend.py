@@ -15,11 +15,11 @@ import onnxruntime as ort
 import pytest
 import tritonclient.grpc as grpc
 from onnx import TensorProto, helper
+from support.servers import BriefServer
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from tritonsmith_client import Client
 from tritonsmith_client.dtypes import DATA_TYPES, DataType
-from tritonsmith_generator.serve import Server
 from tritonsmith_generator.serve.server_base import ServerBase
 
 Arrays = dict[str, "np.ndarray[Any, Any]"]
@@ -375,7 +375,7 @@ def test_a_config_that_does_not_fit_the_model_is_refused_with_the_reason(
     values = {"name": "x", "dtype": "TYPE_FP32", "dims": "-1", "extra": ""} | change
     config = 'name: "wrong"\n' + _IDENTITY.format(**values)
     (repository.path / "wrong" / "config.pbtxt").write_text(config)
-    with pytest.raises(ServerError) as caught, Server(repository.path):
+    with pytest.raises(ServerError) as caught, BriefServer(repository.path):
         pass
     assert "could not load wrong" in str(caught.value)
     assert reason in str(caught.value)

@@ -18,9 +18,9 @@ from support.docker_engine import own_engine
 from support.http_calls import until
 from support.plugin_library import compile_plugin, needs_compiler
 from support.program_image import import_program
+from support.servers import BriefServer
 
 from tritonsmith_generator.errors import InputError
-from tritonsmith_generator.serve import Server
 from tritonsmith_generator.serve.docker_server import DockerServer
 from tritonsmith_generator.serve.embedded.sandbox import BACKENDS
 
@@ -92,7 +92,7 @@ def test_tritonserver_takes_the_flags(repository: Any) -> None:
     """One setting per flag: a comma would belong to the value."""
     repository.add_add_sub("add_sub")
     flags = [f"{_FLAG},{_LIBRARIES}", f"{_FLAG},version-compatible=true"]
-    with Server(repository.path, extra_args=flags) as server:
+    with BriefServer(repository.path, extra_args=flags) as server:
         assert server.models == ("add_sub",)
 
 

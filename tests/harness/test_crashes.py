@@ -10,6 +10,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from support.soak import soaked
 
 TESTS = Path(__file__).parent.parent
 MODELS = TESTS / "client" / "models"
@@ -90,14 +91,14 @@ def test_ends_otherwise(server, client, runs):
 """
 
 
-@pytest.mark.parametrize("spread", [["-p", "no:xdist"], ["-n", "1"]], ids=["alone", "xdist"])
-def test_a_test_that_fails_by_a_crash_runs_again(tmp_path: Path, spread: list[str]) -> None:
+@pytest.mark.parametrize("spread", soaked(["-pno:xdist", "-n1"], keep=lambda way: way == "-n1"))
+def test_a_test_that_fails_by_a_crash_runs_again(tmp_path: Path, spread: str) -> None:
     (tmp_path / "test_inner.py").write_text(INNER)
     warnings = ("error::ResourceWarning", "error::pytest.PytestUnraisableExceptionWarning")
     lines = ["[pytest]", "filterwarnings =", *(f"  {line}" for line in warnings)]
     (tmp_path / "pytest.ini").write_text("\n".join(lines))
     ran = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "conftest", "-p", "no:cacheprovider", "-v", *spread],
+        [sys.executable, "-m", "pytest", "-p", "conftest", "-p", "no:cacheprovider", "-v", spread],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(TESTS)},
         capture_output=True,
