@@ -31,7 +31,7 @@ from typing import Any
 import onnx
 
 from tritonsmith_generator.engine.installed import tensorrt_releases
-from tritonsmith_generator.host import gpus as devices
+from tritonsmith_generator.host.gpus import visible_gpus
 
 LIGHT = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
 
@@ -192,7 +192,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("model", nargs="?", type=Path, default=LIGHT / "light_resnet50.onnx")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--library", default="tensorrt" if devices.gpus() else "tensorrt_rtx")
+    parser.add_argument("--library", default="tensorrt" if visible_gpus() else "tensorrt_rtx")
     parser.add_argument("--shapes", default="", help="of the one dynamic input, if there is one")
     given = parser.parse_args()
     rtx = {"POLYGRAPHY_USE_TENSORRT_RTX": "1"} if given.library == "tensorrt_rtx" else {}

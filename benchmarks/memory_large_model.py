@@ -26,7 +26,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from tritonsmith_generator.onnx_model import onnx_file as onnxfile
+from tritonsmith_generator.onnx_model import onnx_file
 from tritonsmith_generator.passes import Options, Samples, for_precision, run
 
 SIDE = 8192
@@ -74,7 +74,7 @@ def convert(precision: str, model: Path, folder: Path, sparse: bool) -> None:
     work.mkdir()
     result = run(recipe.passes, model, work)
     print(
-        f"  {' '.join(r.name for r in result.reports)}: {onnxfile.read(result.model).size:,} bytes"
+        f"  {' '.join(r.name for r in result.reports)}: {onnx_file.read(result.model).size:,} bytes"
     )
 
 
@@ -93,7 +93,7 @@ def whole_build(model: Path, folder: Path, target: str, precision: str) -> str:
         log.seek(0)
         if process.returncode:
             return "FAILED: " + " ".join(log.read().split())[-300:]
-    weights = onnxfile.read(model).size
+    weights = onnx_file.read(model).size
     return (
         f"{perf_counter() - start:6.1f} s, peak {peak / 1e9:.2f} GB "
         f"= {peak / weights:.2f} x the weights"
@@ -154,7 +154,7 @@ def _child(pipe: object, work: Callable[..., None], arguments: tuple[object, ...
         answer = f"FAILED: {type(exc).__name__}: {' '.join(str(exc).split())[:160]}"
     else:
         peak = peak_memory()
-        weights = onnxfile.read(arguments[1]).size  # type: ignore[arg-type]  # it is the model
+        weights = onnx_file.read(arguments[1]).size  # type: ignore[arg-type]  # it is the model
         answer = (
             f"{perf_counter() - start:6.1f} s, peak {peak / 1e9:.2f} GB "
             f"= {(peak - before) / weights:.2f} x the weights"

@@ -22,8 +22,8 @@ import numpy as np
 import onnx
 
 from tritonsmith_generator.engine.installed import tensorrt_releases
-from tritonsmith_generator.host import gpus as devices
-from tritonsmith_generator.host import limits as capacity
+from tritonsmith_generator.host.gpus import visible_gpus
+from tritonsmith_generator.host.limits import cores
 
 GEN_REPO = [sys.executable, "-m", "tritonsmith_generator"]
 # What is built: how many models, of how many layers of which width, and what the spec says of them.
@@ -94,7 +94,7 @@ def nothing_to_do(rounds: int) -> None:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         specify(folder, 100, 2, 16, "target: onnxruntime")
-        build(folder, capacity.cores())
+        build(folder, cores())
         again = [*GEN_REPO, "build", "models.yaml", "-o", "repository"]
         bare = [sys.executable, "-c", "pass"]
         times = [(seconds(again, folder), seconds(bare, folder)) for _ in range(rounds)]
@@ -105,11 +105,11 @@ def nothing_to_do(rounds: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--jobs", type=int, default=capacity.cores())
+    parser.add_argument("--jobs", type=int, default=cores())
     given = parser.parse_args()
     releases = {release.library: release for release in tensorrt_releases()}
-    library = "tensorrt" if "tensorrt" in releases and devices.gpus() else "tensorrt_rtx"
-    print(f"{capacity.cores()} cores, median of {given.rounds} rounds")
+    library = "tensorrt" if "tensorrt" in releases and visible_gpus() else "tensorrt_rtx"
+    print(f"{cores()} cores, median of {given.rounds} rounds")
     for name, (count, layers, width, said) in SETS.items():
         if "{library}" in said and library not in releases:
             print(f"{name}: not run, there is no TensorRT")

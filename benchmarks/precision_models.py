@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from tritonsmith_generator import ModelSpec, export, load_spec
-from tritonsmith_generator.onnx_model import onnx_file as onnxfile
+from tritonsmith_generator.onnx_model import onnx_file
 from tritonsmith_generator.onnx_model.cases import record_cases
 from tritonsmith_generator.onnx_model.profiles import Profile
 from tritonsmith_generator.pipeline.shaping import derive_shaping
@@ -61,8 +61,8 @@ def subjects(folder: Path) -> Iterator[Subject]:
 
 def unknown(name: str, onnx: Path, spec: ModelSpec) -> Subject:
     """A model nobody knows anything of: asked what the accuracy gate would ask, and more of it."""
-    file = onnxfile.read(onnx)
-    signature = onnxfile.signature_of(file.proto)
+    file = onnx_file.read(onnx)
+    signature = onnx_file.signature_of(file.proto)
     shaping = derive_shaping(signature, spec)
     asked = [dict(case.inputs) for case in record_cases(onnx, file.proto, signature, shaping)]
     others = [_others(asked[-1], seed) for seed in range(8)]
@@ -101,7 +101,7 @@ def digits() -> Subject:
 
     spec = load_spec(MODELS / "models.yaml").models["simplenet_rtx"]
     onnx = MODELS / "simplenet.onnx"
-    shaping = derive_shaping(onnxfile.signature_of(onnxfile.read(onnx).proto), spec)
+    shaping = derive_shaping(onnx_file.signature_of(onnx_file.read(onnx).proto), spec)
     return Subject(
         name="simplenet",
         onnx=onnx,
@@ -173,7 +173,7 @@ def sentences(folder: Path) -> Subject:
     spec = ModelSpec.model_validate(
         {"onnx": str(onnx), "shapes": {"input_ids": shapes, "attention_mask": shapes}}
     )
-    shaping = derive_shaping(onnxfile.signature_of(onnxfile.read(onnx).proto), spec)
+    shaping = derive_shaping(onnx_file.signature_of(onnx_file.read(onnx).proto), spec)
     return Subject(
         name="minilm",
         onnx=onnx,

@@ -29,7 +29,7 @@ from tritonsmith_generator import TritonsmithError
 from tritonsmith_generator.accuracy.gate import limits_for
 from tritonsmith_generator.accuracy.metrics import Metrics, measure
 from tritonsmith_generator.engine.toolchain import LOCAL
-from tritonsmith_generator.onnx_model import onnx_file as onnxfile
+from tritonsmith_generator.onnx_model import onnx_file
 from tritonsmith_generator.passes import Options, PassesReport, Samples, for_precision, run
 from tritonsmith_generator.passes.recipe import Executor
 from tritonsmith_generator.precision.search import Search, answers, convert
@@ -151,7 +151,7 @@ def cells(subject: Subject, precision: Precision, folder: Path, fallback: bool) 
         left = [reason(exc), *[""] * 5]
     try:
         ours = converted(subject, precision, "onnxruntime", work.with_name(f"{work.name}-ort"))
-        size = onnxfile.read(ours.passes.model).size
+        size = onnx_file.read(ours.passes.model).size
         right = [*distance(ours, precision), f"{size / 1e6:.2f} MB", f"{ours.seconds:.2f} s"]
         worth = worth or ours.worth
     except TritonsmithError as exc:
@@ -173,7 +173,7 @@ def main() -> None:
         for subject in subjects(folder):
             if given.model and subject.name not in given.model:
                 continue
-            print(f"\n**{subject.name}**, {onnxfile.read(subject.onnx).size / 1e6:.2f} MB\n")
+            print(f"\n**{subject.name}**, {onnx_file.read(subject.onnx).size / 1e6:.2f} MB\n")
             print("|", " | ".join(HEADER), "|\n|" + "---|" * len(HEADER))
             for precision in given.precision:
                 line = cells(subject, precision, folder, given.fallback)

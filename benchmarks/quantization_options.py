@@ -20,7 +20,7 @@ from precision_models import Subject, digits, sentences
 
 from tritonsmith_generator import TritonsmithError
 from tritonsmith_generator.accuracy.metrics import measure
-from tritonsmith_generator.onnx_model import onnx_file as onnxfile
+from tritonsmith_generator.onnx_model import onnx_file
 from tritonsmith_generator.passes import Options, Samples, for_precision, run
 from tritonsmith_generator.precision.search import answers
 from tritonsmith_generator.spec.builder_options import Precision
@@ -63,7 +63,7 @@ def row(subject: Subject, precision: Precision, how: Quantization, folder: Path)
         worth = ""
         if subject.judge is not None:
             worth = subject.judge(np.concatenate(references), np.concatenate(outputs))
-        size = f"{onnxfile.read(model).size / 1e6:.2f} MB"
+        size = f"{onnx_file.read(model).size / 1e6:.2f} MB"
         return f"{found.relative_l2:.4f} | {found.top1:.3f} | {worth} | {size} | {seconds:.1f} s"
 
 

@@ -12,7 +12,7 @@ from support.onnx import bad_models as models
 from support.onnx.gpu_repositories import as_tensorrt
 from support.programs.command import run_gen_repo
 
-from tritonsmith_generator.host import gpus as devices
+from tritonsmith_generator.host.gpus import visible_gpus
 
 SPEC = """
 models:
@@ -25,7 +25,7 @@ models:
 def test_live_check_and_deployment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if devices.gpus():
+    if visible_gpus():
         pytest.skip("this machine has a GPU, and the plans are not TensorRT's: tests/gpu has them")
     gen_repo = partial(run_gen_repo, monkeypatch, capsys)
     monkeypatch.chdir(tmp_path)

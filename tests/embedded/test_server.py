@@ -226,7 +226,7 @@ def test_a_subset_of_the_models_and_the_members_of_an_ensemble(repository: Any) 
 def test_models_that_cannot_run_here_are_left_out(
     repository: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tritonsmith_generator.host.gpus.gpus", lambda: ())
+    monkeypatch.setattr("tritonsmith_generator.serve.embedded.server.visible_gpus", lambda: ())
     repository.add_add_sub("add_sub")
     repository.add("plan", None, _PLAN)
     repository.add("pipe", None, _ENSEMBLE.replace("MEMBER", "plan"))
@@ -366,7 +366,7 @@ def test_a_machine_that_cannot_run_it(
 def test_a_machine_without_a_fitting_python(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tritonsmith_generator.serve.embedded import interpreter as host
+    from tritonsmith_generator.serve.embedded import interpreter
 
     old = tmp_path / "python3.9"
     old.write_text('#!/bin/sh\necho \'{"version": "3.9", "executable": "x"}\'\n')
@@ -376,11 +376,11 @@ def test_a_machine_without_a_fitting_python(
     )
     for script in (old, static):
         script.chmod(0o755)
-    monkeypatch.setattr(host, "_candidates", lambda: map(str, (old, static)))
-    host.find_interpreter.cache_clear()
+    monkeypatch.setattr(interpreter, "_candidates", lambda: map(str, (old, static)))
+    interpreter.find_interpreter.cache_clear()
     with pytest.raises(HostError) as caught:
-        host.find_interpreter()
-    host.find_interpreter.cache_clear()
+        interpreter.find_interpreter()
+    interpreter.find_interpreter.cache_clear()
     assert "is Python 3.9; the embedded server needs 3.10 to 3.12" in str(caught.value)
     assert "no libpython3.12.so.1.0 (looked in /lost)" in str(caught.value)
     assert "apt-get install libpython3.12" in str(caught.value)

@@ -24,14 +24,14 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from tritonsmith_generator.engine.installed import tensorrt_releases
 from tritonsmith_generator.errors import ServerError
-from tritonsmith_generator.host import gpus as devices
+from tritonsmith_generator.host.gpus import visible_gpus
 from tritonsmith_generator.onnx_model.profiles import ShapeRange
 from tritonsmith_generator.serve import Server
 from tritonsmith_generator.trt.request import EngineRequest
 
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.skipif(not devices.gpus(), reason="this machine has no NVIDIA GPU"),
+    pytest.mark.skipif(not visible_gpus(), reason="this machine has no NVIDIA GPU"),
     pytest.mark.skipif(
         importlib.util.find_spec("tensorrt") is None, reason="tensorrt is not installed here"
     ),

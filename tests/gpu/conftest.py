@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tritonsmith_generator.engine.installed import tensorrt_releases
-from tritonsmith_generator.host import gpus as devices
+from tritonsmith_generator.host.gpus import visible_gpus
 
 _HERE = Path(__file__).parent
 _FIGURES = pytest.StashKey[list[dict[str, Any]]]()
@@ -20,7 +20,7 @@ _FIGURES = pytest.StashKey[list[dict[str, Any]]]()
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     reason = None
-    if not devices.gpus():
+    if not visible_gpus():
         reason = "this machine has no NVIDIA GPU"
     elif importlib.util.find_spec("tensorrt") is None:
         reason = "tensorrt is not installed"
@@ -60,7 +60,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
             padded = (text.ljust(width) for text, width in zip(line, widths, strict=True))
             terminalreporter.write_line("| " + " | ".join(padded) + " |")
     if rows and (path := os.environ.get("TRITONSMITH_GPU_FIGURES")):
-        gpu = devices.gpus()[0]
+        gpu = visible_gpus()[0]
         about = {
             "gpu": gpu.name,
             "driver": gpu.driver,

@@ -17,7 +17,7 @@ from support.harness.paths import SIMPLENET
 from tritonsmith_client import Client
 from tritonsmith_generator import Server, Spec, build, merge
 from tritonsmith_generator.engine.installed import tensorrt_releases
-from tritonsmith_generator.host import gpus as devices
+from tritonsmith_generator.host.gpus import visible_gpus
 from tritonsmith_generator.repository.lock import FileRecord
 
 # No GPU that TensorRT supports has it: a plan that is never to be opened here.
@@ -71,7 +71,7 @@ def test_the_plan_that_fits_is_served(
     here = built(tmp_path / "here", **builder)
     there = moved_elsewhere(here, tmp_path / "there")
     (model,) = merge((there, here), tmp_path / "out")
-    plan = tmp_path / "out/net/1" / opened(devices.gpus()[0].compute_capability)
+    plan = tmp_path / "out/net/1" / opened(visible_gpus()[0].compute_capability)
     assert plan.read_bytes() == (here / "net/1/model.plan").read_bytes()
     images = np.random.default_rng(0).random((5, 784), np.float32)
     session = ort.InferenceSession(str(SIMPLENET), providers=["CPUExecutionProvider"])
@@ -87,7 +87,7 @@ def test_without_a_plan_for_this_gpu_the_model_is_left_out(tmp_path: Path) -> No
     there = moved_elsewhere(here, tmp_path / "there")
     merge((there, here), tmp_path / "out")
     config = tmp_path / "out/net/config.pbtxt"
-    mine = devices.gpus()[0].compute_capability
+    mine = visible_gpus()[0].compute_capability
     config.write_text(config.read_text().replace(f'key: "{mine}"', 'key: "3.2"'))
     with pytest.raises(Exception, match=rf"3\.0, 3\.2, and this machine has a GPU of {mine}"):
         serve(tmp_path / "out").__enter__()

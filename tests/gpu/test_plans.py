@@ -17,7 +17,7 @@ from support.trt.plan_runner import PlanRunner
 
 from tritonsmith_generator.accuracy.gate import gate, limits_for
 from tritonsmith_generator.engine.installed import tensorrt_releases
-from tritonsmith_generator.host import gpus as devices
+from tritonsmith_generator.host.gpus import visible_gpus
 from tritonsmith_generator.onnx_model.profiles import Profile, ShapeRange
 from tritonsmith_generator.passes import Options, Samples, for_precision, run
 from tritonsmith_generator.spec.builder_options import Precision
@@ -132,7 +132,7 @@ def test_precision(model: Any, precision: Precision, tmp_path: Path, figure: Fig
         layers=dict(layers.precisions),
     )
     result.raise_if_failed()
-    assert report.compute_capability == devices.gpus()[0].compute_capability
+    assert report.compute_capability == visible_gpus()[0].compute_capability
 
 
 def test_two_profiles(tmp_path: Path, figure: Figure) -> None:

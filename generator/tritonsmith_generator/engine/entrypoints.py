@@ -23,30 +23,30 @@ __all__ = ["ask_here", "build_here", "prepare_here", "unsupported_here"]
 
 def prepare_here(library: Library) -> None:
     """Load TensorRT and start its builder, then what comes next."""
-    from tritonsmith_generator.trt import runtime as tensorrt_start
+    from tritonsmith_generator.trt import runtime
 
-    tensorrt_start.prepare(library)
+    runtime.prepare(library)
     import_module("tritonsmith_generator.trt.builder")
 
 
 def build_here(request: EngineRequest, emit: Callable[[Progress], None]) -> EngineReport:
-    """As ``tensorrt.build``."""
-    from tritonsmith_generator.trt import builder as tensorrt
+    """As ``builder.build``."""
+    from tritonsmith_generator.trt import builder
 
-    return tensorrt.build(request, emit)
+    return builder.build(request, emit)
 
 
 def unsupported_here(
     request: tuple[Library, Path, tuple[Path, ...]], emit: Callable[[Progress], None]
 ) -> tuple[UnsupportedNode, ...]:
-    """As ``tensorrt.unsupported_nodes``, for a library, a model and plugins."""
-    from tritonsmith_generator.trt import builder as tensorrt
+    """As ``builder.unsupported_nodes``, for a library, a model and plugins."""
+    from tritonsmith_generator.trt import builder
 
-    return tensorrt.unsupported_nodes(*request)
+    return builder.unsupported_nodes(*request)
 
 
 def ask_here(question: PlanQuestion, emit: Callable[[Progress], None]) -> PlanAnswers:
-    """As ``tensorrt.ask``."""
-    from tritonsmith_generator.trt import builder as tensorrt
+    """As ``builder.ask``."""
+    from tritonsmith_generator.trt import builder
 
-    return tensorrt.ask(question, emit)
+    return builder.ask(question, emit)

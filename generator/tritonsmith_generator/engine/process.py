@@ -18,7 +18,7 @@ from tritonsmith_generator.engine.entrypoints import (
     prepare_here,
     unsupported_here,
 )
-from tritonsmith_generator.workers import process as worker
+from tritonsmith_generator.workers.process import Child
 
 if TYPE_CHECKING:  # whatever takes time to import can be imported while the process starts
     from pathlib import Path
@@ -90,7 +90,7 @@ _early: dict[Library, EngineProcess] = {}
 class _LocalProcess(EngineProcess):
     def __init__(self, library: Library, fork: bool = False) -> None:
         self._library, self._fork = library, fork
-        self._child: worker.Child | None = None
+        self._child: Child | None = None
 
     def prepare(self) -> None:
         if self._child is None:
@@ -128,7 +128,7 @@ class _LocalProcess(EngineProcess):
         if self._child is not None:
             self._child.close()
 
-    def _started(self) -> worker.Child:
+    def _started(self) -> Child:
         if self._child is None:
-            self._child = worker.Child(_ONE_THREAD, fork=self._fork)
+            self._child = Child(_ONE_THREAD, fork=self._fork)
         return self._child

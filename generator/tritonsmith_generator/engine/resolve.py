@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tritonsmith_generator.engine.toolchain import Toolchain
-from tritonsmith_generator.host import gpus as devices
+from tritonsmith_generator.host.gpus import visible_gpus
 from tritonsmith_generator.spec.schema import ModelSpec
 from tritonsmith_generator.spec.targets import TARGETS, TargetKind
 from tritonsmith_generator.trt.availability import Release
@@ -16,7 +16,7 @@ def resolve(spec: ModelSpec, toolchain: Toolchain) -> TargetKind:
     if spec.target != "auto":
         return TARGETS[spec.target]
     installed = {release.library for release in toolchain.releases}
-    return TARGETS["tensorrt" if devices.gpus() and "tensorrt" in installed else "onnxruntime"]
+    return TARGETS["tensorrt" if visible_gpus() and "tensorrt" in installed else "onnxruntime"]
 
 
 def release_of(target: TargetKind, toolchain: Toolchain) -> Release | None:

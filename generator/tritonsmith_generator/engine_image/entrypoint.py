@@ -46,17 +46,17 @@ def _tell(progress: Any) -> None:
 def _build(text: str) -> None:
     request = decode_request(text)
     _name_the_bindings(request.library)
-    from tritonsmith_generator.trt import builder as tensorrt
+    from tritonsmith_generator.trt import builder
 
-    _say("report", encode_report(tensorrt.build(request, _tell)))
+    _say("report", encode_report(builder.build(request, _tell)))
 
 
 def _ask(text: str) -> None:
     question, answered = decode_question(text)
     _name_the_bindings(question.library)
-    from tritonsmith_generator.trt import builder as tensorrt
+    from tritonsmith_generator.trt import builder
 
-    answers = tensorrt.ask(question, _tell)
+    answers = builder.ask(question, _tell)
     write_arrays(answered, answers.outputs)
     _say("answers", answers.skipped)
 

@@ -27,8 +27,8 @@ from tritonsmith_generator.engine_image.packages import packages_for
 from tritonsmith_generator.engine_image.probe import Contents, contents_of
 from tritonsmith_generator.errors import HostError
 from tritonsmith_generator.events import Progress as Report
-from tritonsmith_generator.host import gpus as devices
 from tritonsmith_generator.host.cache_dir import cache_folder
+from tritonsmith_generator.host.gpus import visible_gpus
 from tritonsmith_generator.host.work_dir import work_folder
 from tritonsmith_generator.spec.builder_options import LIBRARY_NAMES, Library
 from tritonsmith_generator.trt.availability import Release
@@ -40,7 +40,7 @@ from tritonsmith_generator.trt.request import (
     UnsupportedNode,
     check_request,
 )
-from tritonsmith_generator.workers import process as worker
+from tritonsmith_generator.workers.process import run_isolated, stop_running
 
 __all__ = ["ImageToolchain", "image_toolchain"]
 
@@ -80,7 +80,7 @@ class ImageToolchain:
         found = {"image_name": self.image.name}
         if cuda := self.image.environment.get("CUDA_VERSION"):
             found["cuda"] = cuda
-        if gpus := devices.gpus():
+        if gpus := visible_gpus():
             found["driver"] = gpus[0].driver
         return found
 
@@ -116,7 +116,7 @@ class _ImageProcess(EngineProcess):
         check_request(request)
         self._building = True
         try:
-            return worker.run_isolated(
+            return run_isolated(
                 _build,
                 (self._toolchain, request),
                 on_progress,
@@ -129,7 +129,7 @@ class _ImageProcess(EngineProcess):
     def ask(self, question: PlanQuestion, on_progress: Emit) -> PlanAnswers:
         with work_folder() as folder:
             write_arrays(folder / _ASKED, question.inputs)
-            return worker.run_isolated(
+            return run_isolated(
                 _ask,
                 (self._toolchain, replace(question, inputs=()), folder),
                 on_progress,
@@ -138,7 +138,7 @@ class _ImageProcess(EngineProcess):
 
     def stop(self) -> None:
         if self._building:
-            worker.stop_running()
+            stop_running()
 
     def __enter__(self) -> EngineProcess:
         return self
@@ -210,7 +210,7 @@ def _inside(
             "PYTHONPATH": f"{_OURS}:{_OURS}/packages",
             "XDG_CACHE_HOME": str(_WORK / "cache"),
         },
-        gpus="all" if devices.gpus() else "none",
+        gpus="all" if visible_gpus() else "none",
     )
     if "error" in answers:
         kind, message = answers["error"]
@@ -257,7 +257,7 @@ def _moved(request: EngineRequest) -> tuple[EngineRequest, list[Mount]]:
 
 def _turns() -> list[Mount]:
     """Where builds, inside and outside, wait for their turn on a GPU."""
-    if not devices.gpus():
+    if not visible_gpus():
         return []
     turns = cache_folder("gpus")
     turns.mkdir(parents=True, exist_ok=True)

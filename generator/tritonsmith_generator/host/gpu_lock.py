@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import monotonic
 
-from tritonsmith_generator.host import gpus as devices
 from tritonsmith_generator.host.cache_dir import cache_folder
+from tritonsmith_generator.host.gpus import visible_gpus
 
 __all__ = ["gpu_turn"]
 
@@ -21,7 +21,7 @@ def gpu_turn(on_wait: Callable[[], None] = lambda: None) -> Iterator[float]:
     Yields the seconds that it had to wait, 0 if none. ``on_wait`` is called if it has to. Where
     there is no GPU, nothing is waited for. The turn ends with the process, however that ends.
     """
-    gpus = devices.gpus()
+    gpus = visible_gpus()
     handle = _opened(gpus[0].uuid) if gpus else None
     if handle is None:
         yield 0.0

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Gpu", "gpus"]
+__all__ = ["Gpu", "visible_gpus"]
 
 # CUdevice_attribute in cuda.h
 _COMPUTE_CAPABILITY_MAJOR = 75
@@ -40,8 +40,8 @@ class Gpu:
 
 
 @cache
-def gpus() -> tuple[Gpu, ...]:
-    """The GPUs of this machine; empty without a GPU or a working driver."""
+def visible_gpus() -> tuple[Gpu, ...]:
+    """List the GPUs of this machine; empty without a GPU or a working driver."""
     try:
         return _ask_driver(ctypes.CDLL("libcuda.so.1"))
     except (OSError, AttributeError):  # no such library, or one that lacks a function

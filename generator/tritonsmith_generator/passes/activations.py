@@ -11,7 +11,7 @@ from pathlib import Path
 
 import onnx
 
-from tritonsmith_generator.onnx_model import onnx_file as onnxfile
+from tritonsmith_generator.onnx_model import onnx_file
 from tritonsmith_generator.onnx_model.reference import Reference
 from tritonsmith_generator.passes.base import Arrays
 
@@ -23,7 +23,7 @@ def tensors_of(
     model: Path, names: Sequence[str], workdir: Path
 ) -> Iterator[Callable[[Arrays], Arrays]]:
     """A function from a model's inputs to these FP32 tensors of it (inputs may be among them)."""
-    file = onnxfile.read(model)
+    file = onnx_file.read(model)
     inputs = {value.name for value in file.proto.graph.input}
     inner = [name for name in names if name not in inputs]
     with tempfile.TemporaryDirectory(dir=workdir) as folder:

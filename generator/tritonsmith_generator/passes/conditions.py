@@ -6,7 +6,7 @@ from collections import Counter
 
 import onnx
 
-from tritonsmith_generator.onnx_model import onnx_file as onnxfile
+from tritonsmith_generator.onnx_model import onnx_file
 from tritonsmith_generator.passes.base import Condition
 
 __all__ = [
@@ -43,7 +43,7 @@ def _untidy(proto: onnx.ModelProto) -> str | None:
         if late := next((name for name in node.input if name in waiting - made), None):
             return f"node '{node.name}' reads '{late}' before it is produced"
         made.update(node.output)
-    names = Counter(n.name for g in onnxfile.graphs(proto.graph) for n in g.node)
+    names = Counter(n.name for g in onnx_file.graphs(proto.graph) for n in g.node)
     if names[""]:
         return f"{names['']} nodes have no name"
     repeated = next((name for name, count in names.items() if count > 1), None)
@@ -51,7 +51,7 @@ def _untidy(proto: onnx.ModelProto) -> str | None:
 
 
 def _foreign_domains(proto: onnx.ModelProto) -> str | None:
-    used = {node.domain for graph in onnxfile.graphs(proto.graph) for node in graph.node}
+    used = {node.domain for graph in onnx_file.graphs(proto.graph) for node in graph.node}
     foreign = {o.domain for o in proto.opset_import} - used - {"", "ai.onnx"}
     return f"it imports the unused domain '{min(foreign)}'" if foreign else None
 
@@ -59,7 +59,7 @@ def _foreign_domains(proto: onnx.ModelProto) -> str | None:
 def _quantizers(proto: onnx.ModelProto) -> int:
     return sum(
         node.op_type in ("QuantizeLinear", "DequantizeLinear")
-        for graph in onnxfile.graphs(proto.graph)
+        for graph in onnx_file.graphs(proto.graph)
         for node in graph.node
     )
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tritonsmith_generator.errors import HostError, InputError
-from tritonsmith_generator.onnx_model import onnx_file as onnxfile
+from tritonsmith_generator.onnx_model import onnx_file
 from tritonsmith_generator.passes.base import Condition, Pass, PassReport
 
 __all__ = ["PassProgress", "PassesReport", "run"]
@@ -74,7 +74,7 @@ def _where(each: Pass, before: Sequence[str]) -> str:
 def _check(model: Path, conditions: Sequence[Condition], what: str) -> None:
     if not conditions:
         return
-    proto = onnxfile.read(model).proto
+    proto = onnx_file.read(model).proto
     for condition in conditions:
         if found := condition.broken(proto):
             raise InputError(f"{what}: {condition}; but {found}")

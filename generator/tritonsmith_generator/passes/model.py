@@ -15,11 +15,11 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from tritonsmith_generator.onnx_model import onnx_file as onnxfile
+from tritonsmith_generator.onnx_model import onnx_file
 from tritonsmith_generator.passes import conditions
 from tritonsmith_generator.passes.base import Array
 
-__all__ = ["Model", "read"]
+__all__ = ["Model", "is_large", "read_model"]
 
 # Smaller tensors (shapes, axes, scales) stay in the graph: shape inference needs their values.
 SMALL = 1024
@@ -66,8 +66,10 @@ class Model:
 
     def drop_unused_weights(self) -> None:
         """Remove the initializers of the main graph that nothing reads."""
-        used = {name for g in onnxfile.graphs(self.graph) for node in g.node for name in node.input}
-        used |= {value.name for g in onnxfile.graphs(self.graph) for value in g.output}
+        used = {
+            name for g in onnx_file.graphs(self.graph) for node in g.node for name in node.input
+        }
+        used |= {value.name for g in onnx_file.graphs(self.graph) for value in g.output}
         for tensor in [t for t in self.graph.initializer if t.name not in used]:
             self.weights.pop(tensor.name, None)
             self.graph.initializer.remove(tensor)
@@ -112,17 +114,17 @@ class Model:
                     tensor.external_data.add(key=key, value=str(text))
 
 
-def read(path: Path) -> Model:
+def read_model(path: Path) -> Model:
     """Read a model, its large weights left where they are. Raises InputError if it isn't ONNX."""
-    file = onnxfile.read(path)
+    file = onnx_file.read(path)
     model = Model(file.proto, {})
     for tensor in model.graph.initializer:
-        if onnxfile.external(tensor):
+        if onnx_file.external(tensor):
             _leave_in_file(model, tensor, path.parent)
         elif _bytes(tensor) > SMALL:
             _take_out(model, tensor)
-    for tensor in onnxfile.tensors(model.graph):
-        if onnxfile.external(tensor) and tensor.name not in model.weights:
+    for tensor in onnx_file.tensors(model.graph):
+        if onnx_file.external(tensor) and tensor.name not in model.weights:
             onnx.external_data_helper.load_external_data_for_tensor(tensor, str(path.parent))
             tensor.data_location = (
                 TensorProto.DEFAULT
@@ -133,6 +135,11 @@ def read(path: Path) -> Model:
     model.proto, parsed = onnx.ModelProto(), model.proto
     model.proto.CopyFrom(parsed)
     return model
+
+
+def is_large(file: onnx_file.OnnxFile) -> bool:
+    """Tell whether the model's weights belong in a file of their own."""
+    return file.size > INLINE_LIMIT
 
 
 def _forget_weight_inputs(proto: onnx.ModelProto) -> None:
@@ -146,8 +153,8 @@ def _forget_weight_inputs(proto: onnx.ModelProto) -> None:
 def _leave_in_file(model: Model, tensor: TensorProto, folder: Path) -> None:
     if _bytes(tensor) <= SMALL:
         return
-    file = folder / onnxfile.location(tensor)
-    offset = int(onnxfile.external_entry(tensor, "offset", "0"))
+    file = folder / onnx_file.location(tensor)
+    offset = int(onnx_file.external_entry(tensor, "offset", "0"))
     model.weights[tensor.name] = _from_file(file, offset, tensor.data_type, tuple(tensor.dims))
 
 

@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 import onnx
 
 from tritonsmith_generator.errors import InputError
-from tritonsmith_generator.onnx_model import onnx_file as onnxfile
+from tritonsmith_generator.onnx_model import onnx_file
 
 __all__ = ["ASKED_FOR", "check_patterns", "matches"]
 
@@ -27,7 +27,7 @@ def matches(node: onnx.NodeProto, patterns: Sequence[str]) -> bool:
 
 def check_patterns(proto: onnx.ModelProto, patterns: Sequence[str]) -> None:
     """Raises InputError for a pattern that fits no node: it is a typing mistake."""
-    nodes = [node for graph in onnxfile.graphs(proto.graph) for node in graph.node]
+    nodes = [node for graph in onnx_file.graphs(proto.graph) for node in graph.node]
     for pattern in patterns:
         if any(matches(node, (pattern,)) for node in nodes):
             continue

@@ -11,10 +11,10 @@ from time import perf_counter
 import onnx
 from onnx import TensorProto
 
-from tritonsmith_generator.onnx_model import onnx_file as onnxfile
+from tritonsmith_generator.onnx_model import onnx_file
 from tritonsmith_generator.passes import conditions
-from tritonsmith_generator.passes import model as weights
 from tritonsmith_generator.passes.base import PassReport, PassResult
+from tritonsmith_generator.passes.model import read_model
 from tritonsmith_generator.passes.tensor_types import tensor_types
 
 __all__ = ["Census", "Stopwatch", "census", "float_type"]
@@ -59,8 +59,8 @@ class Census:
 
 def census(path: Path) -> Census:
     """Count the nodes of a model on disk."""
-    proto = onnx.shape_inference.infer_shapes(weights.read(path).proto)
-    nodes = [node for graph in onnxfile.graphs(proto.graph) for node in graph.node]
+    proto = onnx.shape_inference.infer_shapes(read_model(path).proto)
+    nodes = [node for graph in onnx_file.graphs(proto.graph) for node in graph.node]
     return Census(
         nodes=len(nodes),
         by_type=Counter(_types_of_nodes(proto.graph, conditions.opset_of(proto))),
@@ -70,7 +70,7 @@ def census(path: Path) -> Census:
 
 def _types_of_nodes(main: onnx.GraphProto, opset: int) -> Iterator[str]:
     types: dict[str, int] = {}
-    for graph in onnxfile.graphs(main):  # a body comes after the graph around it
+    for graph in onnx_file.graphs(main):  # a body comes after the graph around it
         types = tensor_types(graph, types, opset)
         for node in graph.node:
             found = (float_type(types.get(name, 0)) for name in node.output)
@@ -103,8 +103,8 @@ class Stopwatch:
             kept=kept or {},
             quantize=counts.quantize,
             dequantize=counts.dequantize,
-            bytes_before=onnxfile.read(self._before).size,
-            bytes_after=onnxfile.read(after).size,
+            bytes_before=onnx_file.read(self._before).size,
+            bytes_after=onnx_file.read(after).size,
             seconds=seconds,
             notes=notes,
             changed=after != self._before,

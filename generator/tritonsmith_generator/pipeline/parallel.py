@@ -10,8 +10,8 @@ from tritonsmith_generator.engine.process import start_early
 from tritonsmith_generator.engine.resolve import resolve
 from tritonsmith_generator.errors import HostError, TritonsmithError
 from tritonsmith_generator.events import OnEvent
-from tritonsmith_generator.host import gpus as devices
-from tritonsmith_generator.host import limits as capacity
+from tritonsmith_generator.host.gpus import visible_gpus
+from tritonsmith_generator.host.limits import cores
 from tritonsmith_generator.host.work_dir import remove_abandoned
 from tritonsmith_generator.pipeline.incremental import ModelResult, Update, update
 from tritonsmith_generator.pipeline.memory_estimate import peak_memory
@@ -38,8 +38,8 @@ def update_side_by_side(
     tasks = [_task(model) for model in asked]
     # A single model takes the first GPU anyhow; to ask the driver takes part of a second.
     several = sum(task.on_gpu for task in tasks) > 1
-    gpus = same_gpus(devices.gpus()) if several else ()
-    limits = Limits(jobs or capacity.cores(), gpus)
+    gpus = same_gpus(visible_gpus()) if several else ()
+    limits = Limits(jobs or cores(), gpus)
     locks = () if held is None else (held,)
     try:
         with closing(run_side_by_side(update, tasks, limits, on_event, locks)) as run:
@@ -90,7 +90,7 @@ def _outcome(ended: Ended) -> tuple[ModelResult, LockedModel | None]:
 def _absent_gpus(spec: ModelSpec) -> Iterator[str]:
     """Asked here, where all GPUs are seen. No error: another machine may be the one that serves."""
     wanted = spec.instances.gpus
-    here = {gpu.index for gpu in devices.gpus()} if wanted else set()
+    here = {gpu.index for gpu in visible_gpus()} if wanted else set()
     if absent := sorted(set(wanted) - here):
         have = f"this machine has {', '.join(map(str, sorted(here)))}" if here else "none is here"
         yield (

@@ -15,8 +15,8 @@ from pathlib import Path
 import onnx
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
-from tritonsmith_generator.onnx_model import onnx_file as onnxfile
-from tritonsmith_generator.passes import model as weights
+from tritonsmith_generator.onnx_model import onnx_file
+from tritonsmith_generator.passes.model import read_model
 from tritonsmith_generator.passes.tensor_types import tensor_types
 
 __all__ = ["emulate"]
@@ -34,11 +34,11 @@ def emulate(model: Path, workdir: Path) -> Path:
 
     Inputs and outputs stay as they are. Returns ``model`` itself where it has no such type.
     """
-    work = weights.read(model)
+    work = read_model(model)
     work.proto = onnx.shape_inference.infer_shapes(work.proto)
     all_types: dict[str, int] = {}
     found = False
-    for graph in onnxfile.graphs(work.graph):
+    for graph in onnx_file.graphs(work.graph):
         all_types = tensor_types(graph, all_types, work.opset)
         found |= not (_LOW | _FP8).isdisjoint(all_types.values())
     if not found:

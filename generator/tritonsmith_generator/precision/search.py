@@ -12,7 +12,7 @@ from pathlib import Path
 from tritonsmith_generator.accuracy.gate import Limits, gate
 from tritonsmith_generator.accuracy.report import GateReport
 from tritonsmith_generator.errors import InputError
-from tritonsmith_generator.onnx_model import onnx_file as onnxfile
+from tritonsmith_generator.onnx_model import onnx_file
 from tritonsmith_generator.onnx_model.reference import Reference
 from tritonsmith_generator.passes.base import Array, Arrays
 from tritonsmith_generator.passes.manager import PassesReport, run
@@ -160,7 +160,7 @@ def _candidates(search: Search, done: PassesReport, base: Path) -> Part:
     quantized = search.precision in ("int8", "fp8", "int4")
     return tuple(
         node.name
-        for graph in onnxfile.graphs(onnxfile.read(base).proto.graph)
+        for graph in onnx_file.graphs(onnx_file.read(base).proto.graph)
         for node in graph.node
         if node.name not in left_alone
         and (node.op_type in _QUANTIZED if quantized else node.op_type != "Constant")

@@ -85,7 +85,7 @@ class LockedModel:
     what the spec says of the model, defaults and the source's place left out. ``plans`` are those
     of target ``tensorrt``, by the GPUs that they run on (see ``plans``). ``stages`` has the inputs
     of each stage that took part, by its name (see ``stage``). ``accuracy`` is what the plan's run
-    on the GPU gave (see ``plangate.measure_plan``); empty where there was none.
+    on the GPU gave (see ``plan_accuracy.measure_plan``); empty where there was none.
     """
 
     key: str

@@ -22,7 +22,7 @@ from tritonsmith_generator.containers.engine import Image, connect, ensure_image
 from tritonsmith_generator.containers.isolation import PROTECTION, gpu_requests
 from tritonsmith_generator.errors import HostError
 from tritonsmith_generator.events import Progress
-from tritonsmith_generator.host import gpus as devices
+from tritonsmith_generator.host.gpus import visible_gpus
 from tritonsmith_generator.repository.release import choose_image
 from tritonsmith_generator.serve.log import LogLine
 from tritonsmith_generator.serve.plan_flags import plan_flags
@@ -99,7 +99,7 @@ class DockerServer(ServerBase):
         super().__init__(Path(repository).absolute(), host, ports, on_log, on_progress)
         self._models = models
         self.chosen = choose_image(self._repository, release, image)
-        chosen = gpus or ("all" if devices.gpus() else "none")
+        chosen = gpus or ("all" if visible_gpus() else "none")
         self._how = Container(chosen, network, shm_size, client_shm)
         self._extra_args = tuple(extra_args)
         self.image: Image | None = None
@@ -115,7 +115,7 @@ class DockerServer(ServerBase):
     def _prepare(self) -> None:
         models = read_models(self._repository, self._models)
         # Docker counts GPUs in another order than CUDA: which ones "0,1" are is not known.
-        gpus = devices.gpus() if self._how.gpus == "all" else ()
+        gpus = visible_gpus() if self._how.gpus == "all" else ()
         reason = container_reason(self._how.gpus != "none", gpus)
         self._serve_or_skip(models, leave_out(models, reason))
         self._plan_flags = plan_flags(self._served.values(), _MODELS)

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from tritonsmith_generator.engine.resolve import release_of, resolve
 from tritonsmith_generator.engine.toolchain import Toolchain
 from tritonsmith_generator.errors import InputError
-from tritonsmith_generator.host import gpus as devices
 from tritonsmith_generator.host.cache_dir import cache_folder
+from tritonsmith_generator.host.gpus import visible_gpus
 from tritonsmith_generator.host.user_code import file_of_factory
 from tritonsmith_generator.repository.lock import FileRecord, LockedModel
 from tritonsmith_generator.spec.schema import ModelSpec, resolve_source
@@ -162,7 +162,7 @@ def make_job(
     if release is not None:
         tools[release.library] = str(release)
         # Plans are built for the first GPU; the process that builds may see one like it alone.
-        tools["gpu"] = "".join(gpu.compute_capability for gpu in devices.gpus()[:1])
+        tools["gpu"] = "".join(gpu.compute_capability for gpu in visible_gpus()[:1])
         tools |= toolchain.identity
     return Job(name, spec, target, source, folder, sources, tools, toolchain, release)
 

@@ -10,7 +10,7 @@ from typing import Any
 from tritonsmith_client import dtypes
 from tritonsmith_generator.engine.process import EngineProcess
 from tritonsmith_generator.errors import InputError
-from tritonsmith_generator.host import gpus
+from tritonsmith_generator.host.gpus import visible_gpus
 from tritonsmith_generator.onnx_model.profiles import Shaping
 from tritonsmith_generator.onnx_model.signature import Signature, Tensor
 from tritonsmith_generator.repository.changes import Content
@@ -84,7 +84,7 @@ def engine_options(job: Job) -> EngineOptions:
     options = EngineOptions.of(job.spec.builder, job.spec.precision)
     if job.recipe.sparse_weights:
         options = replace(options, sparse_weights=True)
-    gpus_here = gpus.gpus()
+    gpus_here = visible_gpus()
     if job.release is not None and gpus_here:
         cache = timing_cache_path(job.toolchain.timings, job.release, gpus_here[0])
         options = replace(options, timing_cache=cache)

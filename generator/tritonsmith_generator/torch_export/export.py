@@ -55,7 +55,7 @@ def export(
     nothing is written then.
     """
     _require_torch(legacy)
-    from tritonsmith_generator.torch_export import torch_onnx as torchonnx
+    from tritonsmith_generator.torch_export import torch_onnx
 
     output = Path(output)
     if not output.parent.is_dir():
@@ -66,13 +66,13 @@ def export(
     opset = _OPSET[exporter] if opset is None else opset
     asked: dict[str, Any] = {"inputs": inputs, "dynamic": dynamic, "outputs": outputs}
     wanted = replace(_wanted(factory), **{k: v for k, v in asked.items() if v is not None})
-    model = torchonnx.prepare(wanted, _named_inputs(wanted))
+    model = torch_onnx.prepare(wanted, _named_inputs(wanted))
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".export-") as staging:
         staged = Path(staging) / output.name
-        warnings = torchonnx.write(model, staged, opset, legacy, embed_limit)
-        torchonnx.tidy(staged, wanted.metadata)
+        warnings = torch_onnx.write(model, staged, opset, legacy, embed_limit)
+        torch_onnx.tidy(staged, wanted.metadata)
         try:
-            checks = torchonnx.compare(model, staged, tolerance)
+            checks = torch_onnx.compare(model, staged, tolerance)
         except InputError as exc:
             reason = str(exc).replace(str(staged), "the exported graph")
             raise InputError(f"{output} was not written: {reason}") from exc

@@ -16,11 +16,10 @@ from threading import Thread
 from typing import Any
 
 from tritonsmith_generator.errors import HostError, InputError, TritonsmithError
-from tritonsmith_generator.host import gpus as devices
+from tritonsmith_generator.host.gpus import visible_gpus
 from tritonsmith_generator.onnx_model.profiles import check_profiles
 from tritonsmith_generator.onnx_model.signature import Signature, Tensor
 from tritonsmith_generator.spec.builder_options import Library
-from tritonsmith_generator.trt import runtime as tensorrt_start
 from tritonsmith_generator.trt.availability import Release, has
 from tritonsmith_generator.trt.callbacks import ROOT_PHASE, error_recorder, progress_monitor
 from tritonsmith_generator.trt.config import builder_config
@@ -34,7 +33,7 @@ from tritonsmith_generator.trt.request import (
     UnsupportedNode,
     refusal,
 )
-from tritonsmith_generator.trt.runtime import logger
+from tritonsmith_generator.trt.runtime import load, logger, prepared, taken
 from tritonsmith_generator.trt.timing_cache import merge_timing_cache
 
 __all__ = ["ask", "build", "unsupported_nodes"]
@@ -55,7 +54,7 @@ def build(request: EngineRequest, emit: Emit) -> EngineReport:
         texts.clear()
     parts: dict[str, float] = {}
     began = time.monotonic()
-    builder = tensorrt_start.taken(request.library)
+    builder = taken(request.library)
     with _timed(parts, "parse"):
         deferred = load_plugins(trt, request.options.plugins)
         with _loading_the_rest():
@@ -87,7 +86,7 @@ def build(request: EngineRequest, emit: Emit) -> EngineReport:
     seconds = time.monotonic() - began - waited
     if request.options.timing_cache is not None:
         merge_timing_cache(config, request.options.timing_cache)
-    gpus = devices.gpus()
+    gpus = visible_gpus()
     with ThreadPoolExecutor(1) as pool:
         written = pool.submit(_write, plan, request, parts)
         with _timed(parts, "inspect"):
@@ -124,7 +123,7 @@ def _loading_the_rest() -> Iterator[None]:
 
 
 def _load_the_rest() -> None:
-    devices.gpus()
+    visible_gpus()
     for name in ("concurrent.futures.thread", "tritonsmith_generator.trt.run_plan"):
         importlib.import_module(name)
 
@@ -141,7 +140,7 @@ def unsupported_nodes(
 ) -> tuple[UnsupportedNode, ...]:
     """The nodes that the installed TensorRT cannot take. Raises InputError and HostError."""
     trt, release = _load(library)
-    builder = tensorrt_start.prepared(library)
+    builder = prepared(library)
     load_plugins(trt, plugins)
     _, parser, understood = _parse(trt, release, builder, onnx)
     return () if understood else _refused(release, parser, onnx)
@@ -158,7 +157,7 @@ def ask(question: PlanQuestion, emit: Emit) -> PlanAnswers:
 
 
 def _load(library: Library) -> tuple[Any, Release]:
-    trt = tensorrt_start.load(library)
+    trt = load(library)
     return trt, Release.parse(library, trt.__version__)
 
 

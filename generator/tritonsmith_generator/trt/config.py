@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tritonsmith_generator.errors import InputError
-from tritonsmith_generator.host import gpus as devices
+from tritonsmith_generator.host.gpus import visible_gpus
 from tritonsmith_generator.trt.availability import (
     OPTIONS,
     Release,
@@ -25,7 +25,7 @@ def builder_config(trt: Any, release: Release, builder: Any, options: EngineOpti
     """A config with every option set. Raises InputError for one that this TensorRT has not,
     HostError for one that needs a GPU."""
     check_options(release, options)
-    check_machine(release, options, has_gpu=bool(devices.gpus()))
+    check_machine(release, options, has_gpu=bool(visible_gpus()))
     config = builder.create_builder_config()
     # The engine inspector tells no data types without it.
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED

@@ -16,8 +16,8 @@ from typing import Any
 
 from tritonsmith_generator.errors import HostError
 from tritonsmith_generator.events import Event, OnEvent
-from tritonsmith_generator.host import limits as capacity
 from tritonsmith_generator.host.gpus import Gpu
+from tritonsmith_generator.host.limits import cores, free_memory
 from tritonsmith_generator.workers.channel import ready
 from tritonsmith_generator.workers.crash import CrashError
 from tritonsmith_generator.workers.process import Child, Function, new_child
@@ -47,7 +47,7 @@ class Limits:
 
     jobs: int
     gpus: tuple[Gpu, ...] = ()
-    free_memory: Callable[[], int] = capacity.free_memory
+    free_memory: Callable[[], int] = free_memory
 
 
 @dataclass(frozen=True)
@@ -217,5 +217,5 @@ def _threads(at_once: int) -> Mapping[str, str]:
     """Variables that leave each of so many processes its share of the cores."""
     if at_once < 2:
         return {}
-    share = str(max(1, capacity.cores() // at_once))
+    share = str(max(1, cores() // at_once))
     return {name: share for name in _THREADS if name not in os.environ}

@@ -22,7 +22,7 @@ from support.trt.engine_builds import build_engine, unsupported_nodes
 
 from tritonsmith_client.dtypes import from_wire
 from tritonsmith_generator.errors import HostError, InputError
-from tritonsmith_generator.host import gpus as devices
+from tritonsmith_generator.host.gpus import visible_gpus
 from tritonsmith_generator.onnx_model.profiles import Profile, ShapeRange, check_profiles
 from tritonsmith_generator.onnx_model.signature import Signature, Tensor
 from tritonsmith_generator.trt.request import EngineOptions, EngineRequest, Progress
@@ -252,7 +252,7 @@ def test_a_number_that_tensorrt_would_ignore(
     assert_refused(request(onnx, tmp_path, batches(1, 4, 8), **options), InputError, text)
 
 
-@pytest.mark.skipif(bool(devices.gpus()), reason="this machine has a GPU")
+@pytest.mark.skipif(bool(visible_gpus()), reason="this machine has a GPU")
 @pytest.mark.parametrize("option", ["refit", "refit_identical", "strip_plan"])
 def test_an_option_that_needs_a_gpu_to_build(tmp_path: Path, option: str) -> None:
     onnx = models.two_layers(tmp_path / "m.onnx")

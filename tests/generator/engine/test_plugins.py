@@ -189,10 +189,10 @@ def test_a_build_into_merged_plans_keeps_their_libraries(gen_repo: GenRepo) -> N
 _ASK = """
 from pathlib import Path
 import tensorrt_rtx
-from tritonsmith_generator.trt import builder as tensorrt
+from tritonsmith_generator.trt import builder
 from tritonsmith_generator.trt.plan_run import PlanQuestion
 plan, library = Path("repository/m/1/model.plan"), Path("libmine.so")
-tensorrt.ask(PlanQuestion("tensorrt_rtx", plan, (), (library,)), print)
+builder.ask(PlanQuestion("tensorrt_rtx", plan, (), (library,)), print)
 print([creator.name for creator in tensorrt_rtx.get_plugin_registry().all_creators])
 """
 

@@ -43,13 +43,13 @@ int nvmlSystemGetDriverVersion(char *text, unsigned size) {
 """
 ASK = """
 import dataclasses, json
-from tritonsmith_generator.host.gpus import gpus
-print(json.dumps([dataclasses.asdict(gpu) for gpu in gpus()]))
+from tritonsmith_generator.host.gpus import visible_gpus
+print(json.dumps([dataclasses.asdict(gpu) for gpu in visible_gpus()]))
 """
 
 
 def ask(folder: Path) -> list[dict[str, object]]:
-    """What ``gpus()`` says in a new process that finds its libraries in this folder."""
+    """What ``visible_gpus`` says in a new process that finds its libraries in this folder."""
     done = subprocess.run(
         [sys.executable, "-c", ASK],
         capture_output=True,

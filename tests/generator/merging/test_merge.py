@@ -20,7 +20,7 @@ from support.onnx.gpu_repositories import as_tensorrt, edit_lock
 from support.programs.command import GenRepo
 
 from tritonsmith_generator import merge
-from tritonsmith_generator.host import gpus as devices
+from tritonsmith_generator.host.gpus import Gpu
 from tritonsmith_generator.onnx_model.case_file import Case, load_cases, write_cases
 from tritonsmith_generator.repository.lock import FileRecord, read_lock
 from tritonsmith_generator.serve.served_models import (
@@ -522,7 +522,7 @@ def test_a_plan_that_no_gpu_opens_is_found(two: tuple[Path, Path], gen_repo: Gen
 def left_out(*capabilities: str) -> dict[str, str]:
     """What the embedded server leaves out on a machine with these GPUs, and why."""
     gpus = [
-        devices.Gpu(index, "a GPU", capability, 24 << 30, "580.95.05")
+        Gpu(index, "a GPU", capability, 24 << 30, "580.95.05")
         for index, capability in enumerate(capabilities)
     ]
     models = read_models(Path("out"))

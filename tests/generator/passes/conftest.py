@@ -13,7 +13,7 @@ import onnx.parser
 import pytest
 from support.trt.engine_builds import build_engine
 
-from tritonsmith_generator.onnx_model import onnx_file as onnxfile
+from tritonsmith_generator.onnx_model import onnx_file
 from tritonsmith_generator.onnx_model.onnx_file import signature_of
 from tritonsmith_generator.onnx_model.profiles import ShapeRange
 from tritonsmith_generator.passes.base import Pass, PassResult
@@ -86,7 +86,7 @@ def plan() -> Callable[[Path], int]:
     pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed")
 
     def build(model: Path) -> int:
-        signature = signature_of(onnxfile.read(model).proto)
+        signature = signature_of(onnx_file.read(model).proto)
         profile = {
             tensor.name: ShapeRange(
                 *(tuple(n if d == -1 else d for d in tensor.dims) for n in (1, 4, 8))

@@ -13,8 +13,7 @@ from onnx import TensorProto
 
 from tritonsmith_generator.accuracy.metrics import measure
 from tritonsmith_generator.errors import InputError
-from tritonsmith_generator.onnx_model import onnx_file as onnxfile
-from tritonsmith_generator.onnx_model import reference
+from tritonsmith_generator.onnx_model import onnx_file, reference
 from tritonsmith_generator.passes.half.half import Bf16, Fp16
 
 Array = np.ndarray[Any, Any]
@@ -38,7 +37,7 @@ def off_by(original: Path, converted: Path, inputs: Mapping[str, Array]) -> floa
 
 
 def operators(model: Path) -> dict[str, onnx.NodeProto]:
-    return {n.op_type: n for n in onnxfile.read(model).proto.graph.node}
+    return {n.op_type: n for n in onnx_file.read(model).proto.graph.node}
 
 
 GRAPHS = {
@@ -201,7 +200,7 @@ def test_weights_that_are_graph_inputs_do_not_stay_inputs(write: Write, apply: A
         ir_version=3,
     )
     result = apply(Fp16(), model)
-    assert [v.name for v in onnxfile.read(result.model).proto.graph.input] == ["x"]
+    assert [v.name for v in onnx_file.read(result.model).proto.graph.input] == ["x"]
     assert off_by(model, result.model, {"x": X}) < 3e-3
 
 
@@ -212,7 +211,7 @@ def test_light_models_of_opset_9(apply: Apply, plan: Plan) -> None:
     result = apply(Fp16(), model)
     assert result.report.kept == {}
     x = rng.random((1, 3, 224, 224), np.float32)
-    name = onnxfile.signature_of(onnxfile.read(model).proto).inputs[0].name
+    name = onnx_file.signature_of(onnx_file.read(model).proto).inputs[0].name
     assert off_by(model, result.model, {name: x}) < 1e-2
     assert plan(result.model) > 0
 
@@ -240,7 +239,7 @@ def test_a_shared_weight_serves_lowered_and_kept_nodes(write: Write, apply: Appl
     model = write(graph, {"w": W})
     result = apply(Fp16(keep=("MatMul_2",)), model)
     assert off_by(model, result.model, {"x": X}) < 3e-3
-    types = {t.data_type for t in onnxfile.read(result.model).proto.graph.initializer}
+    types = {t.data_type for t in onnx_file.read(result.model).proto.graph.initializer}
     assert types == {TensorProto.FLOAT, TensorProto.FLOAT16}
 
 

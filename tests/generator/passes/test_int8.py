@@ -14,8 +14,7 @@ from onnx import TensorProto, numpy_helper
 from tritonsmith_generator import Spec, build
 from tritonsmith_generator.accuracy.metrics import measure
 from tritonsmith_generator.errors import InputError
-from tritonsmith_generator.onnx_model import onnx_file as onnxfile
-from tritonsmith_generator.onnx_model import reference
+from tritonsmith_generator.onnx_model import onnx_file, reference
 from tritonsmith_generator.onnx_model.case_file import case_path, load_cases
 from tritonsmith_generator.onnx_model.reference import Reference
 from tritonsmith_generator.passes import Options, Samples, for_precision, run
@@ -115,7 +114,7 @@ def test_weights_saturate_no_cpu_that_may_run_them(
     how = Options(samples=samples, quantization=Quantization(reduce_range=reduce_range))
     model = write(graph, weights)
     result = run(for_precision("int8", library, "1.7", how).passes, model, tmp_path)
-    stored = map(numpy_helper.to_array, onnxfile.read(result.model).proto.graph.initializer)
+    stored = map(numpy_helper.to_array, onnx_file.read(result.model).proto.graph.initializer)
     found = [abs(w.astype(int)).max() for w in stored if w.dtype == np.int8 and w.ndim > 1]
     assert found and set(found) == {largest}
     if largest == 64:  # on this CPU
@@ -158,7 +157,7 @@ def test_int8_is_near_fp32_and_what_tensorrt_takes(
     want = reference.run(model, {"x": x})
     got = Reference(result.model, exact=executor != "onnxruntime")({"x": x})
     assert measure([want["y"]], [got["y"]]).relative_l2 < 0.05
-    proto = onnxfile.read(result.model).proto
+    proto = onnx_file.read(result.model).proto
     # Each of these three is refused by TensorRT.
     stored = {t.name: t for t in proto.graph.initializer}
     quantizers = [
@@ -192,7 +191,7 @@ def test_weights_have_a_scale_per_channel(write: Write, apply: Apply, tmp_path: 
         "w": CNN_WEIGHTS["w"] * np.logspace(-3, 0, 8, dtype=np.float32)[:, None, None, None],
     }
     result = apply(Int8(save(tmp_path / "s.npz", x=IMAGES)), write(CNN, weights))
-    scales = [t for t in onnxfile.read(result.model).proto.graph.initializer if "scale" in t.name]
+    scales = [t for t in onnx_file.read(result.model).proto.graph.initializer if "scale" in t.name]
     assert sorted(tuple(t.dims) for t in scales)[-2:] == [(4,), (8,)]
 
 
@@ -283,7 +282,7 @@ def test_without_samples_int8_says_where_to_give_them(write: Write, apply: Apply
 
 
 def read(samples: Samples, model: Path, most: int | None = None) -> list[dict[str, Array]]:
-    signature = onnxfile.signature_of(onnxfile.read(model).proto)
+    signature = onnx_file.signature_of(onnx_file.read(model).proto)
     return [dict(batch) for batch in samples.read(signature, most)]
 
 

@@ -17,8 +17,7 @@ from support.harness.paths import ROOT
 
 from tritonsmith_generator.accuracy.metrics import measure
 from tritonsmith_generator.errors import HostError, InputError
-from tritonsmith_generator.onnx_model import onnx_file as onnxfile
-from tritonsmith_generator.onnx_model import reference
+from tritonsmith_generator.onnx_model import onnx_file, reference
 from tritonsmith_generator.passes import Options, Samples, for_precision, run
 from tritonsmith_generator.passes.graph.simplify import Simplify
 from tritonsmith_generator.passes.quantize.modelopt import Fp8, Int4
@@ -92,7 +91,7 @@ def test_quantized_is_near_fp32_and_tensorrt_takes_it(
     want = reference.run(model, {"x": X})["y"]
     got = reference.run(emulate(result.model), {"x": X})["y"]
     assert measure([want], [got]).relative_l2 < limit
-    dims = onnxfile.signature_of(onnxfile.read(result.model).proto).inputs[0].dims
+    dims = onnx_file.signature_of(onnx_file.read(result.model).proto).inputs[0].dims
     assert dims == (-1, 48)
     assert plan(result.model) > 0
 

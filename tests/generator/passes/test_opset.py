@@ -11,8 +11,7 @@ import onnx
 import pytest
 
 from tritonsmith_generator.errors import InputError
-from tritonsmith_generator.onnx_model import onnx_file as onnxfile
-from tritonsmith_generator.onnx_model import reference
+from tritonsmith_generator.onnx_model import onnx_file, reference
 from tritonsmith_generator.passes.graph.opset import Opset
 from tritonsmith_generator.passes.graph.tidy import Tidy
 from tritonsmith_generator.passes.half.half import Bf16
@@ -61,7 +60,7 @@ def test_light_squeezenet_goes_from_opset_9_to_bf16(
     model = Path(onnx.__file__).parent / "backend/test/data/light/light_squeezenet.onnx"
     raised = apply(Opset(22), model)
     x = np.random.default_rng(0).random((1, 3, 224, 224), np.float32)
-    name = onnxfile.signature_of(onnxfile.read(model).proto).inputs[0].name
+    name = onnx_file.signature_of(onnx_file.read(model).proto).inputs[0].name
     same(model, raised.model, **{name: x})
     lowered = apply(Bf16(), raised.model)
     assert lowered.report.kept == {}
@@ -89,7 +88,7 @@ def test_nodes_are_sorted_and_named_and_equal(write: Write, tmp_path: Path) -> N
         "2 nodes without a name of their own were named",
     )
     same(sorted_model, result.model, x=X)
-    tidied = onnxfile.read(result.model).proto
+    tidied = onnx_file.read(result.model).proto
     assert [c.broken(proto) for c in Tidy().ensures] != [None]
     assert [c.broken(tidied) for c in Tidy().ensures] == [None]
 

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 
-from tritonsmith_generator.onnx_model import onnx_file as onnxfile
+from tritonsmith_generator.onnx_model import onnx_file
 from tritonsmith_generator.passes import Options, Samples, for_precision, run
 
 
@@ -19,7 +19,7 @@ def test_nothing_is_printed(
 ) -> None:
     """An old graph, about which ONNX Runtime has much to say."""
     model = Path(onnx.__file__).parent / "backend/test/data/light/light_squeezenet.onnx"
-    tensor = onnxfile.signature_of(onnxfile.read(model).proto).inputs[0]
+    tensor = onnx_file.signature_of(onnx_file.read(model).proto).inputs[0]
     image = np.random.default_rng(0).random(tensor.dims, np.float32)
     np.savez(tmp_path / "s.npz", allow_pickle=False, **{tensor.name: image})
     options = Options(samples=Samples(str(tmp_path / "s.npz")), simplify=True)

@@ -13,8 +13,7 @@ import pytest
 from onnx import numpy_helper
 
 from tritonsmith_generator.errors import InputError
-from tritonsmith_generator.onnx_model import onnx_file as onnxfile
-from tritonsmith_generator.onnx_model import reference
+from tritonsmith_generator.onnx_model import onnx_file, reference
 from tritonsmith_generator.passes import (
     Condition,
     Options,
@@ -187,7 +186,7 @@ def test_simplify_folds_and_keeps_the_answers(write: Write, apply: Apply) -> Non
     assert result.report.nodes == 2
     want, got = reference.run(model, {"x": X}), reference.run(result.model, {"x": X})
     np.testing.assert_allclose(got["y"], want["y"], rtol=1e-5, atol=1e-6)
-    assert onnxfile.signature_of(onnxfile.read(result.model).proto).inputs[0].shape == ("b", 8)
+    assert onnx_file.signature_of(onnx_file.read(result.model).proto).inputs[0].shape == ("b", 8)
 
 
 def test_what_onnxslim_gets_wrong_is_dropped(write: Write, apply: Apply) -> None:

@@ -13,7 +13,7 @@ from support.harness.paths import MODEL_REPOSITORY as REPOSITORY
 
 from tritonsmith_generator import Export, export
 from tritonsmith_generator.accuracy.gate import LIMITS, Limits, gate
-from tritonsmith_generator.onnx_model import onnx_file as onnxfile
+from tritonsmith_generator.onnx_model import onnx_file
 from tritonsmith_generator.passes import Options, Samples, for_precision, run
 from tritonsmith_generator.precision.search import answers
 
@@ -79,7 +79,7 @@ def test_converted_within_limits_and_built(
     model: Path, precision: Any, plan: Plan, tmp_path: Path
 ) -> None:
     rng = np.random.default_rng(0)
-    tensors = onnxfile.signature_of(onnxfile.read(model).proto).inputs
+    tensors = onnx_file.signature_of(onnx_file.read(model).proto).inputs
     sizes = {t.name: tuple(8 if d == -1 else d for d in t.dims) for t in tensors}
     samples = {n: rng.standard_normal(s).astype(np.float32) for n, s in sizes.items()}
     np.savez(tmp_path / "s.npz", allow_pickle=False, **samples)

@@ -13,10 +13,9 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 from tritonsmith_generator.accuracy.metrics import measure
-from tritonsmith_generator.onnx_model import onnx_file as onnxfile
-from tritonsmith_generator.onnx_model import reference
+from tritonsmith_generator.onnx_model import onnx_file, reference
 from tritonsmith_generator.passes import Options, Samples, for_precision, run
-from tritonsmith_generator.passes import model as weights
+from tritonsmith_generator.passes.model import read_model
 from tritonsmith_generator.precision.search import answers
 
 Write = Callable[..., Path]
@@ -51,14 +50,14 @@ def external(inline: Path, tmp_path: Path) -> Path:
         location="all.bin",
         size_threshold=0,
     )
-    assert onnxfile.read(path).external == ("all.bin",)
+    assert onnx_file.read(path).external == ("all.bin",)
     return path
 
 
 @pytest.fixture
 def small_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """Treat a model of some kilobytes as one of some gigabytes."""
-    monkeypatch.setattr(weights, "INLINE_LIMIT", 1000)
+    monkeypatch.setattr("tritonsmith_generator.passes.model.INLINE_LIMIT", 1000)
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16", "int8"])
@@ -71,7 +70,7 @@ def test_external_in_external_out(
     work = tmp_path / "work"
     work.mkdir()
     result = run(recipe.passes, external, work)
-    assert onnxfile.read(result.model).external == ("model.onnx.data",)
+    assert onnx_file.read(result.model).external == ("model.onnx.data",)
     assert sorted(p.name for p in work.rglob("*") if p.is_file()) == [
         "model.onnx",
         "model.onnx.data",
@@ -92,7 +91,7 @@ def test_sparsity_and_external_weights(external: Path, small_limit: None, tmp_pa
 def test_every_type_is_written_as_it_was_read(
     limit: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(weights, "INLINE_LIMIT", limit)
+    monkeypatch.setattr("tritonsmith_generator.passes.model.INLINE_LIMIT", limit)
     values = rng.integers(-8, 7, (64, 64))
     arrays = {
         name: values.astype(dtype)
@@ -122,9 +121,9 @@ def test_every_type_is_written_as_it_was_read(
     onnx.save(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=10), path)
     for _ in range(2):  # the second time it reads what it wrote
         (tmp_path / "out").mkdir(exist_ok=True)
-        path = weights.read(path).write(tmp_path / "out" / f"m{_}.onnx")
+        path = read_model(path).write(tmp_path / "out" / f"m{_}.onnx")
         stored = {t.name: numpy_helper.to_array(t) for t in onnx.load(path).graph.initializer}
         for name, array in {**arrays, "listed": np.arange(512, dtype=np.float32)}.items():
             assert stored[name].dtype == array.dtype
             assert np.array_equal(stored[name], array), name
-    assert bool(onnxfile.read(path).external) == (limit == 1000)
+    assert bool(onnx_file.read(path).external) == (limit == 1000)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from support.onnx import bad_models as models
 
-from tritonsmith_generator.host import limits as capacity
+from tritonsmith_generator.host import limits
 from tritonsmith_generator.onnx_model.onnx_file import read
 from tritonsmith_generator.pipeline.memory_estimate import weights_size
 
@@ -25,18 +25,18 @@ def tree(root: Path, files: dict[str, str]) -> Path:
 
 
 def test_this_machine() -> None:
-    assert 1 <= capacity.cores() <= (os.cpu_count() or 1)
+    assert 1 <= limits.cores() <= (os.cpu_count() or 1)
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    assert 0 < capacity.free_memory() < total
+    assert 0 < limits.free_memory() < total
 
 
 def test_without_a_limit(tmp_path: Path) -> None:
-    assert capacity.free_memory(tree(tmp_path, {})) == 8192 * MIB
+    assert limits.free_memory(tree(tmp_path, {})) == 8192 * MIB
 
 
 def test_a_system_without_these_files_has_no_bound(tmp_path: Path) -> None:
-    assert capacity.free_memory(tmp_path) > 1 << 60
-    assert capacity.cores(tmp_path) >= 1
+    assert limits.free_memory(tmp_path) > 1 << 60
+    assert limits.cores(tmp_path) >= 1
 
 
 def test_groups_of_version_2(tmp_path: Path) -> None:
@@ -53,8 +53,8 @@ def test_groups_of_version_2(tmp_path: Path) -> None:
             "sys/fs/cgroup/pod/cpu.max": "50000 100000\n",
         },
     )
-    assert capacity.free_memory(root) == (2048 - 1000 + 300) * MIB
-    assert capacity.cores(root) == 1  # half a core
+    assert limits.free_memory(root) == (2048 - 1000 + 300) * MIB
+    assert limits.cores(root) == 1  # half a core
 
 
 def test_groups_of_version_1(tmp_path: Path) -> None:
@@ -70,8 +70,8 @@ def test_groups_of_version_1(tmp_path: Path) -> None:
             "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000",
         },
     )
-    assert capacity.free_memory(root) == (1024 - 600 + 100) * MIB
-    assert capacity.cores(root) == 1
+    assert limits.free_memory(root) == (1024 - 600 + 100) * MIB
+    assert limits.cores(root) == 1
 
 
 def test_a_group_without_limits(tmp_path: Path) -> None:
@@ -85,8 +85,8 @@ def test_a_group_without_limits(tmp_path: Path) -> None:
             "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000",
         },
     )
-    assert capacity.free_memory(root) == 8192 * MIB
-    assert capacity.cores(root) == capacity.cores()
+    assert limits.free_memory(root) == 8192 * MIB
+    assert limits.cores(root) == limits.cores()
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_a_group_without_limits(tmp_path: Path) -> None:
 )
 def test_the_variable_for_threads(monkeypatch: pytest.MonkeyPatch, value: str, count: int) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", value)
-    assert capacity.threads() == count
+    assert limits.threads() == count
 
 
 @pytest.mark.parametrize("name", ["w.bin", f"{'deep/' * 40}{'w' * 60}.bin"])  # over 127 bytes, too

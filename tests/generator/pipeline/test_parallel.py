@@ -25,7 +25,7 @@ from support.trt.broken_toolchain import BROKEN
 
 from tritonsmith_generator import Event, build, load_spec
 from tritonsmith_generator.errors import HostError, UsageError
-from tritonsmith_generator.host import limits as capacity
+from tritonsmith_generator.host import limits
 
 GEN_REPO = [sys.executable, "-m", "tritonsmith_generator"]
 
@@ -429,7 +429,7 @@ def test_cores_are_shared(folder: Path, monkeypatch: pytest.MonkeyPatch, given: 
         monkeypatch.setenv("OMP_NUM_THREADS", given)
     spec = load_spec(write_spec(folder, {"a": "tells_its_threads", "b": None}))
     build(spec, folder, folder / "repository", jobs=2)
-    share = str(max(1, capacity.cores() // 2))
+    share = str(max(1, limits.cores() // 2))
     assert (folder / "threads").read_text() == (given or share)
 
 

@@ -12,7 +12,7 @@ from support.onnx import bad_models as models
 from support.programs.command import GenRepo
 
 from tritonsmith_generator.errors import InputError
-from tritonsmith_generator.host import gpus as devices
+from tritonsmith_generator.host.gpus import visible_gpus
 from tritonsmith_generator.triton_config.config_pbtxt import (
     message_from,
     parse_config,
@@ -124,7 +124,7 @@ def test_every_number_says_where_it_comes_from(gen_repo: GenRepo, tmp_path: Path
     assert before["dims"] == "# [batch, 4] in the model; axis 0 is the batch and is left out here"
 
 
-@pytest.mark.skipif(bool(devices.gpus()), reason="this machine has a GPU")
+@pytest.mark.skipif(bool(visible_gpus()), reason="this machine has a GPU")
 def test_builder_options_may_wait_for_a_machine_with_tensorrt(
     gen_repo: GenRepo, tmp_path: Path
 ) -> None:
@@ -138,7 +138,7 @@ def test_builder_options_may_wait_for_a_machine_with_tensorrt(
     assert outcome.code == 0 and "2 built" in outcome.out, outcome
 
 
-@pytest.mark.skipif(bool(devices.gpus()), reason="this machine has a GPU")
+@pytest.mark.skipif(bool(visible_gpus()), reason="this machine has a GPU")
 def test_a_gpu_that_is_not_here_is_warned_of(gen_repo: GenRepo, tmp_path: Path) -> None:
     models.saved(models.good())(tmp_path)
     (tmp_path / "models.yaml").write_text(

@@ -15,7 +15,7 @@ from support.trt.builder_readback import read_back
 
 from tritonsmith_generator import load_spec
 from tritonsmith_generator.errors import InputError
-from tritonsmith_generator.host import gpus as devices
+from tritonsmith_generator.host.gpus import visible_gpus
 from tritonsmith_generator.trt.availability import Release, check_options
 from tritonsmith_generator.trt.request import EngineOptions
 from tritonsmith_generator.workers.process import run_isolated
@@ -91,7 +91,7 @@ def test_an_option_of_the_spec_is_in_tensorrt_s_config(option: str, tmp_path: Pa
     assert found[1] != expected
 
 
-@pytest.mark.skipif(bool(devices.gpus()), reason="this machine has a GPU")
+@pytest.mark.skipif(bool(visible_gpus()), reason="this machine has a GPU")
 @pytest.mark.parametrize("option", REFUSED)
 def test_an_option_that_cannot_be_says_why(option: str, gen_repo: GenRepo, tmp_path: Path) -> None:
     value, code, words = REFUSED[option]

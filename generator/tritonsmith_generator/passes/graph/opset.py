@@ -9,9 +9,9 @@ from onnx import version_converter
 
 from tritonsmith_generator.errors import InputError
 from tritonsmith_generator.passes import conditions
-from tritonsmith_generator.passes import model as weights
 from tritonsmith_generator.passes.base import Condition, PassResult
 from tritonsmith_generator.passes.graph.tidy import tidy_up
+from tritonsmith_generator.passes.model import read_model
 from tritonsmith_generator.passes.report import Stopwatch
 
 __all__ = ["Opset"]
@@ -31,7 +31,7 @@ class Opset:
 
     def apply(self, model: Path, workdir: Path) -> PassResult:
         watch = Stopwatch(self.name, model)
-        work = weights.read(model)
+        work = read_model(model)
         before = work.opset
         if before >= self.minimum:
             return watch.result(model)

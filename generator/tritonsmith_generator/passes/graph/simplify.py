@@ -14,14 +14,14 @@ import onnxslim
 
 from tritonsmith_generator.accuracy.metrics import measure
 from tritonsmith_generator.errors import InputError
-from tritonsmith_generator.onnx_model import onnx_file as onnxfile
+from tritonsmith_generator.onnx_model import onnx_file
 from tritonsmith_generator.onnx_model.onnx_file import signature_of
 from tritonsmith_generator.onnx_model.reference import Reference
 from tritonsmith_generator.onnx_model.signature import Signature
 from tritonsmith_generator.passes import conditions
-from tritonsmith_generator.passes import model as weights
 from tritonsmith_generator.passes.base import Arrays, Condition, PassResult
 from tritonsmith_generator.passes.graph.tidy import tidy_up
+from tritonsmith_generator.passes.model import is_large, read_model
 from tritonsmith_generator.passes.report import Stopwatch
 from tritonsmith_generator.passes.samples import Samples
 
@@ -45,8 +45,8 @@ class Simplify:
 
     def apply(self, model: Path, workdir: Path) -> PassResult:
         watch = Stopwatch(self.name, model)
-        file = onnxfile.read(model)
-        if file.size > weights.INLINE_LIMIT:
+        file = onnx_file.read(model)
+        if is_large(file):
             return watch.result(model, ("skipped: onnxslim needs 4 times a large model's memory",))
         slim = workdir / "slim.onnx"
         try:
@@ -54,7 +54,7 @@ class Simplify:
                 onnxslim.slim(str(model), str(slim))
         except Exception as exc:  # onnxslim raises whatever it stumbles over
             return watch.result(model, (f"dropped: onnxslim failed: {' '.join(str(exc).split())}",))
-        work = weights.read(slim)
+        work = read_model(slim)
         tidy_up(work)
         after = work.write(workdir / "model.onnx")
         slim.unlink()
@@ -65,7 +65,7 @@ class Simplify:
 
     def _differs(self, before: Path, after: Path, signature: Signature) -> str | None:
         """What is different in words; None if the answers are equal."""
-        if signature_of(onnxfile.read(after).proto) != signature:
+        if signature_of(onnx_file.read(after).proto) != signature:
             return "inputs or outputs changed"
         one, other = Reference(before), None
         batches = self.samples.read(signature) if self.samples else _random(signature)

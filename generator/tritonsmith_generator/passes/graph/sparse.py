@@ -15,8 +15,8 @@ from onnx import TensorProto
 
 from tritonsmith_generator.errors import InputError
 from tritonsmith_generator.passes import conditions
-from tritonsmith_generator.passes import model as weights
 from tritonsmith_generator.passes.base import Array, Condition, PassResult
+from tritonsmith_generator.passes.model import Model, read_model
 from tritonsmith_generator.passes.node_selection import check_patterns, matches
 from tritonsmith_generator.passes.report import Stopwatch
 
@@ -38,7 +38,7 @@ class Sparse:
 
     def apply(self, model: Path, workdir: Path) -> PassResult:
         watch = Stopwatch(self.name, model)
-        work = weights.read(model)
+        work = read_model(model)
         check_patterns(work.proto, self.keep)
         axes, dense = _plan(work, self.keep)
         if not axes:
@@ -53,7 +53,7 @@ class Sparse:
         return watch.result(result, (note,), dense)
 
 
-def _plan(work: weights.Model, keep: tuple[str, ...]) -> tuple[dict[str, int], dict[str, str]]:
+def _plan(work: Model, keep: tuple[str, ...]) -> tuple[dict[str, int], dict[str, str]]:
     """The input channel's axis of each weight to prune, and the nodes left dense with reasons."""
     tensors = {t.name: t for t in work.graph.initializer if t.data_type == TensorProto.FLOAT}
     readers: dict[str, list[tuple[onnx.NodeProto, int | None]]] = {}
@@ -122,12 +122,12 @@ def _groups(weight: Array, axis: int) -> Array:
 
 def _prove(model: Path, axes: dict[str, int]) -> None:
     """Read the written weights back: what TensorRT will see is what counts."""
-    work = weights.read(model)
+    work = read_model(model)
     for name in _dense_weights(work, axes):
         raise InputError(f"weight '{name}' is not 2:4 sparse in {model}: the file was changed")
 
 
-def _dense_weights(work: weights.Model, axes: dict[str, int]) -> Iterator[str]:
+def _dense_weights(work: Model, axes: dict[str, int]) -> Iterator[str]:
     for tensor in work.graph.initializer:
         if tensor.name in axes and not is_sparse(work.value(tensor), axes[tensor.name]):
             yield tensor.name

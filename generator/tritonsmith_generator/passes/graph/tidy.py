@@ -12,10 +12,10 @@ import onnx
 from onnx import inliner
 
 from tritonsmith_generator.errors import InputError
-from tritonsmith_generator.onnx_model import onnx_file as onnxfile
+from tritonsmith_generator.onnx_model import onnx_file
 from tritonsmith_generator.passes import conditions
-from tritonsmith_generator.passes import model as weights
 from tritonsmith_generator.passes.base import Condition, PassResult
+from tritonsmith_generator.passes.model import Model, read_model
 from tritonsmith_generator.passes.report import Stopwatch
 
 __all__ = ["Tidy", "tidy_up"]
@@ -32,7 +32,7 @@ class Tidy:
     def apply(self, model: Path, workdir: Path) -> PassResult:
         watch = Stopwatch(self.name, model)
         weight_inputs = _count_weight_inputs(model)
-        work = weights.read(model)
+        work = read_model(model)
         notes = tidy_up(work)
         if weight_inputs:
             notes += (f"{weight_inputs} weights were listed as graph inputs: no longer",)
@@ -40,21 +40,21 @@ class Tidy:
 
 
 def _count_weight_inputs(model: Path) -> int:
-    graph = onnxfile.read(model).proto.graph
+    graph = onnx_file.read(model).proto.graph
     return len({v.name for v in graph.input} & {i.name for i in graph.initializer})
 
 
-def tidy_up(work: weights.Model) -> tuple[str, ...]:
+def tidy_up(work: Model) -> tuple[str, ...]:
     """Change the model in place; one sentence for each kind of change."""
     return tuple(_tidied(work))
 
 
-def _tidied(work: weights.Model) -> Iterator[str]:
+def _tidied(work: Model) -> Iterator[str]:
     if work.proto.functions:
         count = len(work.proto.functions)
         work.proto = inliner.inline_local_functions(work.proto)
         yield f"{count} local functions were inlined"
-    moved = sum(_sort(graph) for graph in onnxfile.graphs(work.graph))
+    moved = sum(_sort(graph) for graph in onnx_file.graphs(work.graph))
     if moved:
         yield f"{moved} nodes were moved into topological order"
     renamed = _rename(work.graph)
@@ -104,10 +104,10 @@ def _read_by(node: onnx.NodeProto) -> Iterator[str]:
 
 
 def _rename(main: onnx.GraphProto) -> int:
-    taken = {node.name for graph in onnxfile.graphs(main) for node in graph.node}
+    taken = {node.name for graph in onnx_file.graphs(main) for node in graph.node}
     seen: set[str] = set()
     renamed = 0
-    for graph in onnxfile.graphs(main):
+    for graph in onnx_file.graphs(main):
         for node in graph.node:
             if not node.name or node.name in seen:
                 node.name = _free(node.name or node.op_type, taken)

@@ -9,13 +9,13 @@ from pathlib import Path
 import onnx
 
 from tritonsmith_generator.errors import InputError
-from tritonsmith_generator.onnx_model import onnx_file as onnxfile
+from tritonsmith_generator.onnx_model import onnx_file
 from tritonsmith_generator.passes import conditions
-from tritonsmith_generator.passes import model as weights
 from tritonsmith_generator.passes.base import Condition, PassResult
 from tritonsmith_generator.passes.half.lowering import Lowered, lower
 from tritonsmith_generator.passes.half.selection import HalfType
 from tritonsmith_generator.passes.half.values import BF16, FP16
+from tritonsmith_generator.passes.model import read_model
 from tritonsmith_generator.passes.node_selection import ASKED_FOR, check_patterns
 from tritonsmith_generator.passes.report import Stopwatch
 
@@ -59,7 +59,7 @@ def _before_matmul(model: Path) -> Iterator[str]:
 
     ONNX Runtime 1.31 fuses both for the CPU, and crashes over that while it loads them in FP16.
     """
-    for graph in onnxfile.graphs(onnxfile.read(model).proto.graph):
+    for graph in onnx_file.graphs(onnx_file.read(model).proto.graph):
         maker = {name: node for node in graph.node for name in node.output}
         todo = [name for node in graph.node if node.op_type == "MatMul" for name in node.input]
         while todo:
@@ -79,7 +79,7 @@ def _lowered(
     name: str, model: Path, workdir: Path, half: HalfType, keep: tuple[str, ...]
 ) -> PassResult:
     watch = Stopwatch(name, model)
-    work = weights.read(model)
+    work = read_model(model)
     check_patterns(work.proto, keep)
     done = lower(work, half, keep)
     result = watch.result(work.write(workdir / "model.onnx"), _notes(done, half), done.kept)

@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
-from tritonsmith_generator.onnx_model import onnx_file as onnxfile
+from tritonsmith_generator.onnx_model import onnx_file
 from tritonsmith_generator.passes.base import Array
 from tritonsmith_generator.passes.half.recurrent import kept_around
 from tritonsmith_generator.passes.half.selection import HalfType, exact_nodes, reason_to_keep
@@ -64,11 +64,11 @@ class _Job:
         self.done = Lowered()
         self._names = {
             name
-            for graph in onnxfile.graphs(model.graph)
+            for graph in onnx_file.graphs(model.graph)
             for node in graph.node
             for name in (*node.input, *node.output, node.name)
-        } | {value.name for graph in onnxfile.graphs(model.graph) for value in graph.input}
-        self._names |= {tensor.name for tensor in onnxfile.tensors(model.graph)}
+        } | {value.name for graph in onnx_file.graphs(model.graph) for value in graph.input}
+        self._names |= {tensor.name for tensor in onnx_file.tensors(model.graph)}
 
     def fresh(self, stem: str) -> str:
         """A name that no tensor and no node has."""
@@ -195,7 +195,7 @@ class _Scope:
                 self.graph.node.remove(node)
 
     def _constant(self, tensor: TensorProto) -> _Constant:
-        if self.outer or not onnxfile.external(tensor):
+        if self.outer or not onnx_file.external(tensor):
             array = numpy_helper.to_array(tensor)
             return _Constant(tuple(tensor.dims), lambda: array, fit(array, self.job.half))
         load = self.job.model.weights[tensor.name]

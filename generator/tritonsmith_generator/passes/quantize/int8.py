@@ -21,12 +21,12 @@ from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from onnxruntime.quantization.quant_utils import load_model_with_shape_infer
 
 from tritonsmith_generator.errors import InputError
-from tritonsmith_generator.onnx_model import onnx_file as onnxfile
+from tritonsmith_generator.onnx_model import onnx_file
 from tritonsmith_generator.onnx_model.onnx_file import signature_of
 from tritonsmith_generator.passes import conditions
-from tritonsmith_generator.passes import model as weights
 from tritonsmith_generator.passes.base import Condition, PassResult
 from tritonsmith_generator.passes.graph.tidy import tidy_up
+from tritonsmith_generator.passes.model import is_large, read_model
 from tritonsmith_generator.passes.node_selection import ASKED_FOR, check_patterns, matches
 from tritonsmith_generator.passes.quantize.ranges import largest_values
 from tritonsmith_generator.passes.report import Stopwatch
@@ -81,20 +81,20 @@ class Int8:
         watch = Stopwatch(self.name, model)
         if self.samples is None:
             raise none_given("int8")
-        file = onnxfile.read(model)
+        file = onnx_file.read(model)
         check_patterns(file.proto, self.keep)
         batches = self.samples.read(signature_of(file.proto), self.options.max_samples)
-        large = file.size > weights.INLINE_LIMIT
+        large = is_large(file)
         folded, quantized = workdir / "folded.onnx", workdir / "quantized.onnx"
         if file.external and not large:  # ONNX Runtime would look for them beside its own copy
-            model = weights.read(model).write(workdir / "whole.onnx")
+            model = read_model(model).write(workdir / "whole.onnx")
         with _quiet(), _in_words():
             quant_pre_process(model, folded, skip_symbolic_shape=True, save_as_external_data=large)
             kept = _left_alone(file.proto.graph, folded, self.keep)
             read = _activations(folded, kept)
             ranges = largest_values(folded, read, batches, self.options, workdir)
             _quantize(folded, quantized, ranges, self, kept, large)
-        work = weights.read(quantized)
+        work = read_model(quantized)
         _drop_foreign_domains(work.proto)
         raised = raise_tiny_scales(work)
         tidy_up(work)
@@ -113,7 +113,7 @@ class Int8:
 
 def _activations(model: Path, kept: Mapping[str, str]) -> list[str]:
     """What the nodes read that are quantized, weights apart."""
-    nodes = onnxfile.read(model).proto.graph.node
+    nodes = onnx_file.read(model).proto.graph.node
     found = [n.input[0] for n in nodes if n.op_type in OPERATORS and n.name not in kept]
     return list(dict.fromkeys(found))
 
@@ -145,7 +145,7 @@ def _quantize(
 
 def _left_alone(original: onnx.GraphProto, model: Path, keep: tuple[str, ...]) -> dict[str, str]:
     """The names of the nodes that could be quantized and are not, with the reason."""
-    graph = onnxfile.read(model).proto.graph
+    graph = onnx_file.read(model).proto.graph
     ranks = {tensor.name: len(tensor.dims) for tensor in graph.initializer}
     is_kept = _fused_from([node for node in original.node if matches(node, keep)])
     reasons: dict[str, str] = {}
@@ -174,7 +174,7 @@ def _fused_from(kept: list[onnx.NodeProto]) -> Callable[[onnx.NodeProto], bool]:
 
 def _drop_foreign_domains(proto: onnx.ModelProto) -> None:
     """The quantizer imports the domains of all its operators, used or not."""
-    used = {node.domain for graph in onnxfile.graphs(proto.graph) for node in graph.node}
+    used = {node.domain for graph in onnx_file.graphs(proto.graph) for node in graph.node}
     for entry in [o for o in proto.opset_import if o.domain not in used | {"", "ai.onnx"}]:
         proto.opset_import.remove(entry)
 

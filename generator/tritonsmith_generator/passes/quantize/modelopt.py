@@ -14,12 +14,12 @@ import numpy as np
 import onnx
 
 from tritonsmith_generator.errors import HostError, InputError
-from tritonsmith_generator.onnx_model import onnx_file as onnxfile
+from tritonsmith_generator.onnx_model import onnx_file
 from tritonsmith_generator.onnx_model.onnx_file import signature_of
 from tritonsmith_generator.passes import conditions
-from tritonsmith_generator.passes import model as weights
 from tritonsmith_generator.passes.base import Array, Condition, PassResult
 from tritonsmith_generator.passes.graph.tidy import tidy_up
+from tritonsmith_generator.passes.model import Model, is_large, read_model
 from tritonsmith_generator.passes.node_selection import check_patterns, matches
 from tritonsmith_generator.passes.report import Stopwatch
 from tritonsmith_generator.passes.samples import Samples, none_given
@@ -59,7 +59,7 @@ class Fp8:
         if self.samples is None:
             raise none_given("fp8")
         watch = Stopwatch(self.name, model)
-        work = weights.read(model)
+        work = read_model(model)
         check_patterns(work.proto, self.keep)
         data = _joined(self.samples, work, self.options)
         return _quantized(watch, work, workdir, data, self.keep, {"quantize_mode": "fp8"})
@@ -87,7 +87,7 @@ class Int4:
 
     def apply(self, model: Path, workdir: Path) -> PassResult:
         watch = Stopwatch(self.name, model)
-        work = weights.read(model)
+        work = read_model(model)
         check_patterns(work.proto, self.keep)
         _fold_transposed_weights(work)
         channels = _input_channels(work.graph, self.keep)
@@ -111,7 +111,7 @@ class Int4:
 
 def _quantized(
     watch: Stopwatch,
-    work: weights.Model,
+    work: Model,
     workdir: Path,
     data: Mapping[str, Array],
     keep: tuple[str, ...],
@@ -122,7 +122,7 @@ def _quantized(
     signature = signature_of(work.proto)
     workdir = workdir.resolve()  # the current folder is another one where ModelOpt runs
     source, quantized = work.write(workdir / "source.onnx"), workdir / "quantized.onnx"
-    large = onnxfile.read(source).size > weights.INLINE_LIMIT
+    large = is_large(onnx_file.read(source))
     shapes = {
         t.name: (
             min(len(data[t.name]), t.dims[0] if t.dims[0] > 0 else _ROWS),
@@ -146,7 +146,7 @@ def _quantized(
     }
     # In a process of its own: ModelOpt patches ONNX Runtime's quantizer, which Int8 uses.
     run_isolated(_quantize, arguments, lambda _: None, what=f"ModelOpt on {source.name}")
-    result = weights.read(quantized)
+    result = read_model(quantized)
     del result.graph.value_info[:]  # its unknown sizes all have one name, which readers believe
     raised = raise_tiny_scales(result)
     tidy_up(result)
@@ -187,7 +187,7 @@ def _quantize(arguments: dict[str, Any], emit: Callable[[str], None]) -> None:
         ) from exc
 
 
-def _joined(samples: Samples, work: weights.Model, options: Quantization) -> dict[str, Array]:
+def _joined(samples: Samples, work: Model, options: Quantization) -> dict[str, Array]:
     """All samples as one array for each input, which is what ModelOpt takes."""
     parts: dict[str, list[Array]] = {}
     for batch in samples.read(signature_of(work.proto), options.max_samples):
@@ -205,7 +205,7 @@ def _shapes(shapes: Mapping[str, tuple[int, ...]]) -> str:
     return ",".join(f"{name}:{'x'.join(map(str, shape))}" for name, shape in shapes.items())
 
 
-def _fold_transposed_weights(work: weights.Model) -> None:
+def _fold_transposed_weights(work: Model) -> None:
     """Store Gemm weights as [K, N]: ModelOpt puts the scales of transposed ones on a wrong axis."""
     tensors = {tensor.name: tensor for tensor in work.graph.initializer}
     for node in work.graph.node:

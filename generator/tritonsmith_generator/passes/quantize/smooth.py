@@ -15,12 +15,12 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from tritonsmith_generator.onnx_model import onnx_file as onnxfile
+from tritonsmith_generator.onnx_model import onnx_file
 from tritonsmith_generator.onnx_model.onnx_file import signature_of
 from tritonsmith_generator.passes import conditions
-from tritonsmith_generator.passes import model as weights
 from tritonsmith_generator.passes.activations import tensors_of
 from tritonsmith_generator.passes.base import Array, Condition, PassResult
+from tritonsmith_generator.passes.model import Model, read_model
 from tritonsmith_generator.passes.node_selection import ASKED_FOR, matches
 from tritonsmith_generator.passes.report import Stopwatch
 from tritonsmith_generator.passes.samples import Samples
@@ -49,7 +49,7 @@ class Smooth:
 
     def apply(self, model: Path, workdir: Path) -> PassResult:
         watch = Stopwatch(self.name, model)
-        work = weights.read(model)
+        work = read_model(model)
         kept = {n.name: ASKED_FOR for n in work.graph.node if matches(n, self.keep)}
         readers = _readers(work, kept)
         if not readers:
@@ -66,7 +66,7 @@ class Smooth:
     def _largest(self, model: Path, names: Sequence[str], workdir: Path) -> dict[str, Array]:
         """The largest absolute value of each channel (the last axis)."""
         found: dict[str, Array] = {}
-        signature = signature_of(onnxfile.read(model).proto)
+        signature = signature_of(onnx_file.read(model).proto)
         with tensors_of(model, names, workdir) as ask:
             for batch in self.samples.read(signature, self.most):
                 for name, values in ask(batch).items():
@@ -75,7 +75,7 @@ class Smooth:
         return found
 
 
-def _readers(work: weights.Model, kept: Collection[str]) -> dict[str, list[onnx.NodeProto]]:
+def _readers(work: Model, kept: Collection[str]) -> dict[str, list[onnx.NodeProto]]:
     """The layers with a constant weight of two axes, by what they read."""
     stored = {t.name: t for t in work.graph.initializer if t.data_type == TensorProto.FLOAT}
     readers: dict[str, list[onnx.NodeProto]] = {}
@@ -91,7 +91,7 @@ def _flag(node: onnx.NodeProto, name: str) -> bool:
     return any(attribute.name == name and attribute.i for attribute in node.attribute)
 
 
-def _rows(work: weights.Model, node: onnx.NodeProto) -> Array:
+def _rows(work: Model, node: onnx.NodeProto) -> Array:
     """The largest absolute weight for each channel that is read."""
     tensor = next(t for t in work.graph.initializer if t.name == node.input[1])
     largest: Array = np.abs(work.value(tensor)).max(axis=1 if not _flag(node, "transB") else 0)
@@ -105,9 +105,7 @@ def _factor(activations: Array, rows: Array, strength: float) -> Array:
     return np.asarray(np.clip(factor, _SMALLEST, _LARGEST), np.float32)
 
 
-def _divide(
-    work: weights.Model, name: str, layers: Sequence[onnx.NodeProto], factor: Array
-) -> None:
+def _divide(work: Model, name: str, layers: Sequence[onnx.NodeProto], factor: Array) -> None:
     """Put a division before the layers (a Mul, which is fused), and multiply their weights."""
     divisor, smoothed = f"{name}_smoothing", f"{name}_smoothed"
     inverse = (1 / factor).astype(np.float32)

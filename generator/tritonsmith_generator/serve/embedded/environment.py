@@ -22,8 +22,13 @@ from tritonsmith_generator.errors import HostError
 from tritonsmith_generator.events import Progress
 from tritonsmith_generator.host import pip
 from tritonsmith_generator.host.cache_dir import cache_folder, make_once
-from tritonsmith_generator.serve.embedded import interpreter as host
-from tritonsmith_generator.serve.embedded.interpreter import Interpreter
+from tritonsmith_generator.serve.embedded.interpreter import (
+    PYTHON_VERSIONS,
+    Interpreter,
+    check_platform,
+    find_interpreter,
+    probe,
+)
 
 __all__ = ["Environment", "PACKAGES", "WHEEL", "modules", "prepare"]
 
@@ -71,10 +76,10 @@ def prepare(
     the environment that runs us, since a plan needs the very version that built it.
     Raises HostError where this machine can't run the server or the files can't be fetched.
     """
-    host.check_platform()
+    check_platform()
     report = on_progress or (lambda text, done: None)
     if server_env is None:
-        interpreter = host.find_interpreter()
+        interpreter = find_interpreter()
         borrowed = _borrowed(runtimes, interpreter)
         extra = (_CUDA,) if borrowed and not _where("cuda.bindings") else ()
         packages = (str(_packages(interpreter, extra, report)), *borrowed)
@@ -114,9 +119,9 @@ def _from_user(folder: Path) -> Interpreter:
     """The interpreter of a virtual environment, or ours with a folder of packages in front."""
     python = folder / "bin" / "python"
     if python.exists():
-        interpreter = host.probe(python)
+        interpreter = probe(python)
     elif folder.is_dir():
-        interpreter = replace(host.find_interpreter(), path=(str(folder.absolute()),))
+        interpreter = replace(find_interpreter(), path=(str(folder.absolute()),))
     else:
         raise HostError(f"--server-env {folder}: no such folder")
     environment = Environment(folder, folder, folder, interpreter, interpreter.path)
@@ -188,7 +193,7 @@ def _unpack(wheel: Path, to: Path) -> None:
             if wanted and not name.endswith("/"):
                 archive.extract(name, to)
     home = to / _SERVER_FILES
-    for version in host.PYTHON_VERSIONS:
+    for version in PYTHON_VERSIONS:
         backend = home / "backends" / version
         shutil.copytree(home / "backends" / "python", backend)
         shutil.copy(home / "python_backend_stubs" / version / "triton_python_backend_stub", backend)

@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 
-from tritonsmith_generator.serve.embedded import reaper as guard
+from tritonsmith_generator.serve.embedded import reaper
 
 __all__ = ["ServerProcess"]
 
@@ -39,7 +39,7 @@ class ServerProcess:
         self._shm_prefix, self._folder = shm_prefix, folder
         self._reaping = threading.Lock()
         self._guard = subprocess.Popen(
-            [sys.executable, "-I", "-S", guard.__file__, shm_prefix, folder],
+            [sys.executable, "-I", "-S", reaper.__file__, shm_prefix, folder],
             stdin=subprocess.PIPE,
             text=True,
             start_new_session=True,
@@ -81,7 +81,7 @@ class ServerProcess:
             if self._server.returncode is None:
                 os.kill(self._server.pid, signal.SIGTERM)
         if not self.ended.wait(grace):
-            guard.kill_group(self._server.pid)
+            reaper.kill_group(self._server.pid)
         self.ended.wait()
 
     def _read(self) -> None:
@@ -93,10 +93,10 @@ class ServerProcess:
     def _watch(self) -> None:
         os.waitid(os.P_PID, self._server.pid, os.WEXITED | os.WNOWAIT)
         # Until the server is waited for, its number is not given to another process.
-        guard.kill_group(self._server.pid)
+        reaper.kill_group(self._server.pid)
         with self._reaping:
             self._server.wait()
-        guard.clean(self._shm_prefix, self._folder)
+        reaper.clean(self._shm_prefix, self._folder)
         self._reader.join(_LAST_WORDS)
         self._tell_guard(None)
         self.ended.set()

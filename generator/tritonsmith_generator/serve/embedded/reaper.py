@@ -1,6 +1,6 @@
 """Runs beside a server, as a program of its own, and cleans up if the process that owns it dies.
 
-    python guard.py SHM_PREFIX FOLDER
+    python reaper.py SHM_PREFIX FOLDER
 
 The owner writes the server's process group to this program's standard input, and "done" once
 it has cleaned up itself. If the input ends without that, the owner was killed: the group is

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tritonsmith_generator.errors import HostError
 from tritonsmith_generator.events import Progress
-from tritonsmith_generator.host import gpus as devices
+from tritonsmith_generator.host.gpus import visible_gpus
 from tritonsmith_generator.serve.embedded import environment
 from tritonsmith_generator.serve.embedded.environment import Environment
 from tritonsmith_generator.serve.embedded.process import ServerProcess
@@ -84,7 +84,7 @@ class Server(ServerBase):
     def _prepare(self) -> None:
         models = read_models(self._repository, self._models)
         plans = {model.backend for model in models.values() if model.backend in PLAN_BACKENDS}
-        gpus = devices.gpus()
+        gpus = visible_gpus()
         runtimes = sorted(name for name in plans if name) if gpus else []
         prepared = environment.prepare(self._server_env, self._on_progress, runtimes)
         ours = self._server_env is None and not runtimes
