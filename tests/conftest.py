@@ -122,6 +122,13 @@ def wait_until_gone(leftovers: Leftovers) -> Callable[[], None]:
     return lambda: leftovers.wait_until_gone(before)
 
 
+@pytest.fixture
+def nothing_left(wait_until_gone: Callable[[], None]) -> Iterator[None]:
+    """Fails the test whose server leaves anything behind."""
+    yield
+    wait_until_gone()
+
+
 @pytest.fixture(scope="session")
 def start_server() -> Iterator[StartServer]:
     """``start_server(repository, **options)``: a ready ``Server`` that ends with the test run."""

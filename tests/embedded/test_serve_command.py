@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,7 @@ from tritonsmith_client import Client
 GenRepo = Callable[..., "subprocess.Popen[str]"]
 
 
-@pytest.fixture(autouse=True)
-def nothing_left(wait_until_gone: Callable[[], None]) -> Iterator[None]:
-    yield
-    wait_until_gone()
+pytestmark = pytest.mark.usefixtures("nothing_left")
 
 
 def _ready(process: subprocess.Popen[str], ready_file: Path) -> dict[str, Any]:

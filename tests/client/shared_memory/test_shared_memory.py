@@ -5,17 +5,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import json
-import os
-import signal
 import subprocess
 import sys
-import threading
 import time
-import urllib.request
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,9 +16,7 @@ import pytest
 from support.harness.paths import CLIENT_MODELS as MODELS
 from support.onnx.samples import sample
 from support.programs.servers import BriefServer
-from support.wire.http_replies import http, infer_reply, silent, then
-from support.wire.regions import own_regions
-from support.wire.scripted import ScriptedServer
+from support.wire.regions import BIG, own_regions, regions
 
 from tritonsmith_client import (
     AsyncClient,
@@ -33,26 +24,9 @@ from tritonsmith_client import (
     DeadlineExceededError,
     InputError,
     InternalError,
-    PermissionDeniedError,
-    UnavailableError,
 )
-from tritonsmith_client._shared_memory.region_names import is_abandoned, region_name
 from tritonsmith_client.dtypes import DATA_TYPES, DataType
 from tritonsmith_generator.serve import Server
-
-BIG = (300, 400)
-
-
-@pytest.fixture
-def shared(url: str) -> Iterator[Client]:
-    with Client(url, timeout=20.0) as client:  # found by itself
-        yield client
-
-
-def regions(server: Server) -> set[str]:
-    """The regions that the server has mapped."""
-    with urllib.request.urlopen(f"{server.http_url}/v2/systemsharedmemory/status") as reply:
-        return {region["name"] for region in json.load(reply)}
 
 
 @pytest.mark.parametrize("dtype", DATA_TYPES, ids=str)
@@ -188,96 +162,6 @@ assert not list(blocks.FOLDER.iterdir())
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
-def test_a_killed_client_leaves_no_name(server: Server) -> None:
-    code = f"""
-import os, numpy as np
-from tritonsmith_client import Client
-client = Client({server.http_url!r}, shared_memory="auto")
-model = client.model("identity")
-for n in range(3):
-    model(IN_FP32=np.zeros((300, 400), np.float32))
-print(os.getpid(), flush=True)
-os.kill(os.getpid(), 9)
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert done.returncode == -9
-    assert not list(Path("/dev/shm").glob(f"tritonsmith_client_{done.stdout.strip()}_*"))
-
-
-USE = """
-import asyncio, os, sys, numpy as np
-from tritonsmith_client import AsyncClient, Client
-url, how = sys.argv[1:]
-array = np.zeros((300, 400), np.float32)
-async def main():
-    model = await AsyncClient(url).model("identity")
-    for _ in range(3):
-        await model(IN_FP32=array)
-if how == "asyncio":
-    asyncio.run(main())
-else:
-    client = Client(url)
-    model = client.model("identity")
-    for _ in range(3):
-        kept = model(IN_FP32=array)
-print(os.getpid(), flush=True)
-if how == "killed":
-    os.kill(os.getpid(), 9)
-if how == "thrown away":
-    del client, model
-    second = Client(url)
-    model = second.model("identity")
-    for _ in range(2):
-        model(IN_FP32=array)
-    names = {s.name for s in second.memory_status()}
-    assert len([n for n in names if n.startswith(f"tritonsmith_client_{os.getpid()}_")]) == 1, names
-"""
-
-
-def use(url: str, how: str) -> str:
-    """Runs a program that never closes its client; the start of its regions' names."""
-    command = [sys.executable, "-c", USE, url, how]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert done.returncode == (-9 if how == "killed" else 0), done.stderr
-    return f"tritonsmith_client_{done.stdout.strip()}_"
-
-
-@pytest.mark.parametrize("how", ["ended", "asyncio", "thrown away"])
-def test_a_client_that_nobody_closed(url: str, server: Server, how: str) -> None:
-    before = regions(server)
-    owner = use(url, how)
-    assert not [name for name in regions(server) - before if name.startswith(owner)]
-
-
-def test_the_next_client_clears_up_after_a_killed_one(
-    url: str, server: Server, shared: Client
-) -> None:
-    owner = use(url, "killed")
-    assert [name for name in regions(server) if name.startswith(owner)], "it left a region"
-    file = Path("/dev/shm", region_name().replace(f"_{os.getpid()}_", f"_{owner.split('_')[2]}_"))
-    file.touch()  # as if it had been killed a moment earlier
-    model = shared.model("identity")
-    for number in range(2):
-        array = np.full(BIG, number, np.float32)
-        assert np.array_equal(model(IN_FP32=array)["OUT_FP32"], array)
-    assert not [name for name in regions(server) if name.startswith(owner)]
-    assert not file.exists()
-
-
-def test_whose_a_region_is() -> None:
-    mine = region_name()
-    prefix, pid, started, namespace, secret = mine.rsplit("_", 4)
-    assert not is_abandoned(mine)
-    for other, abandoned in (
-        ((pid, str(int(started) - 1), namespace), True),  # the number belongs to another one now
-        (("4194305", started, namespace), True),  # above the largest number of a process
-        (("4194305", started, "1"), False),  # in another container, as far as we know
-        ((pid, started, "1"), False),
-    ):
-        assert is_abandoned("_".join((prefix, *other, secret))) is abandoned
-    assert not is_abandoned("somebody_elses") and not is_abandoned("tritonsmith_client_1_2_3")
-
-
 def test_a_model_that_fails_is_not_called_twice(shared: Client) -> None:
     model = shared.model("counted")
     array = np.ones(20000, np.float32)
@@ -331,80 +215,6 @@ def test_there_is_always_some_left_for_others(
     for _ in range(2):
         model(IN_FP32=array[:100])
     assert len(regions(server) - before) == 1
-
-
-@pytest.fixture(scope="module")
-def forbidding(start_server: Callable[..., Server]) -> Server:
-    """A server that lets nobody register memory, as all do by default since release 26.04."""
-    key = "shared-memory:k=secret"
-    flags = [f"--grpc-restricted-protocol={key}", f"--http-restricted-api={key}"]
-    return start_server(MODELS, models=["identity"], extra_args=flags)
-
-
-def test_a_server_that_does_not_allow_it(forbidding: Server, url: str) -> None:
-    address = forbidding.grpc_url if url.startswith("grpc") else forbidding.http_url
-    with Client(address) as client:
-        with pytest.raises((PermissionDeniedError, UnavailableError)):
-            client.memory_status()
-        model = client.model("identity")
-        for number in range(5):
-            array = np.full(BIG, number, np.float32)
-            assert np.array_equal(model(IN_FP32=array)["OUT_FP32"], array)
-        assert client._core.sharing is not None and client._core.sharing.off, "asked once"
-    assert not own_regions()
-
-
-def test_only_a_server_on_this_host_is_asked() -> None:
-    local = ["localhost", "http://127.0.0.1:8000", "[::1]:8001", "grpc+unix:///tmp/t.sock"]
-    elsewhere = ["triton:8001", "http://10.0.0.7:8000", ["localhost:1", "localhost:2"]]
-    for urls, expected in ((local, True), (elsewhere, False)):
-        for url in urls:
-            with Client(url) as client:
-                assert (client._core.sharing is not None) is expected, url
-    for options in ({"shared_memory": "off"}, {"resolve": True}):
-        with Client("localhost", **options) as client:
-            assert client._core.sharing is None
-
-
-BIG_X = np.zeros(50_000, np.float32)
-
-
-def refusing_to_say() -> ScriptedServer:
-    """A server that never answers when a region is registered."""
-    reply = infer_reply([BIG_X.size], BIG_X.nbytes, BIG_X)
-    return ScriptedServer(
-        then(reply, http(b'{"name":"triton","version":"2"}'), http(b"[]"), silent)
-    )
-
-
-def test_an_interrupt_while_a_region_is_registered() -> None:
-    """As in a notebook, which keeps the traceback."""
-    with refusing_to_say() as server, Client(f"http://{server.address}", timeout=30.0) as client:
-        model = client.model("m")
-        model(BIG_X)
-        here = threading.main_thread().ident
-        timer = threading.Timer(0.5, signal.pthread_kill, [here, signal.SIGINT])
-        timer.start()
-        with pytest.raises(KeyboardInterrupt) as held:
-            model(BIG_X)
-        assert held.tb and not own_regions(), "the name is still there"
-
-
-def test_a_task_cancelled_while_a_region_is_registered() -> None:
-    async def main() -> None:
-        with refusing_to_say() as server:
-            async with AsyncClient(f"http://{server.address}", timeout=30.0) as client:
-                model = await client.model("m")
-                await model(BIG_X)
-                task = asyncio.ensure_future(model(BIG_X))
-                while not own_regions():
-                    await asyncio.sleep(0.01)
-                task.cancel()
-                with pytest.raises(asyncio.CancelledError) as held:
-                    await task
-                assert held.tb and not own_regions(), "the name is still there"
-
-    asyncio.run(main())
 
 
 def test_asyncio(url: str) -> None:

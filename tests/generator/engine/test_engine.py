@@ -11,47 +11,28 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from onnx import TensorProto, helper
 from support.harness.needs import needs_rtx
 from support.onnx import bad_models
 from support.onnx import engine_models as models
-from support.trt.engine_builds import build_engine, unsupported_nodes
+from support.trt.engine_builds import (
+    assert_refused,
+    batches,
+    both,
+    build_engine,
+    request,
+    unsupported_nodes,
+)
 
 from tritonsmith_client.dtypes import from_wire
 from tritonsmith_generator.errors import HostError, InputError
-from tritonsmith_generator.host.gpus import visible_gpus
 from tritonsmith_generator.onnx_model.profiles import Profile, ShapeRange, check_profiles
 from tritonsmith_generator.onnx_model.signature import Signature, Tensor
-from tritonsmith_generator.trt.request import EngineOptions, EngineRequest, Progress
+from tritonsmith_generator.trt.request import Progress
 
 pytestmark = needs_rtx
-
-
-def request(onnx: Path, tmp_path: Path, *profiles: Profile, **options: Any) -> EngineRequest:
-    plan = tmp_path / "model.plan"
-    return EngineRequest("tensorrt_rtx", onnx, plan, profiles, EngineOptions(**options))
-
-
-def both(low: tuple[int, ...], best: tuple[int, ...], high: tuple[int, ...]) -> Profile:
-    shapes = ShapeRange(low, best, high)
-    return {"ids": shapes, "mask": shapes}
-
-
-def batches(low: int, best: int, high: int) -> Profile:
-    return {"x": ShapeRange((low, 256), (best, 256), (high, 256))}
-
-
-def assert_refused(build: EngineRequest, kind: type[Exception], *texts: str) -> None:
-    """The build fails with every text in its message and leaves no file."""
-    with pytest.raises(kind) as caught:
-        build_engine(build)
-    for text in texts:
-        assert text in str(caught.value)
-    assert not list(build.plan.parent.glob("*.plan*"))
-    assert not list(build.plan.parent.glob(".*"))
 
 
 def test_a_static_model_with_progress(tmp_path: Path) -> None:
@@ -143,15 +124,6 @@ def test_an_operator_that_tensorrt_says_it_has_and_cannot_read(tmp_path: Path) -
     assert_refused(request(onnx, tmp_path), InputError, "m.onnx", "node 0 'where' (NonZero)")
 
 
-def test_the_lean_runtime_that_rtx_has_not(tmp_path: Path) -> None:
-    build = request(
-        models.two_layers(tmp_path / "m.onnx"), tmp_path, batches(1, 4, 8), version_compatible=True
-    )
-    assert_refused(build, HostError, "'version_compatible'", "add exclude_lean_runtime: true")
-    options = replace(build.options, exclude_lean_runtime=True)
-    assert build_engine(replace(build, options=options)).plan_bytes > 1_000_000
-
-
 def test_the_second_build_of_a_process_has_its_own_messages(tmp_path: Path) -> None:
     """TensorRT keeps the first logger of a process, whatever it is given later."""
     onnx = models.two_layers(tmp_path / "m.onnx")
@@ -177,105 +149,6 @@ for options in ({"memory_pools": {"workspace": 0}}, {"compute_capabilities": ("7
     first, second = done.stdout.splitlines()
     assert "workspace 0 bytes" in first and "SM75" not in first
     assert "SM75" in second and "workspace" not in second.lower()
-
-
-def test_too_small_a_workspace_says_so(tmp_path: Path) -> None:
-    onnx = models.LIGHT / "light_squeezenet.onnx"
-    build = request(onnx, tmp_path, memory_pools={"workspace": 1 << 20})
-    assert_refused(build, InputError, "workspace 1048576 bytes", "raise the limit")
-
-
-def test_an_option_of_other_releases_names_them(tmp_path: Path) -> None:
-    onnx = models.two_layers(tmp_path / "m.onnx")
-    build = request(onnx, tmp_path, batches(1, 4, 8), hardware_compatibility="ampere_plus")
-    assert_refused(
-        build,
-        InputError,
-        "option 'hardware_compatibility' is not in TensorRT for RTX 1.",
-        "It needs TensorRT 8.6 and newer",
-    )
-
-
-@pytest.mark.parametrize(
-    ("options", "texts"),
-    [
-        ({"memory_pools": {"scratch": 1}}, ["'memory_pools' is 'scratch'", "workspace"]),
-        ({"compute_capabilities": ("9.0",)}, ["'9.0'", "8.6", "8.9", "12.0"]),
-        ({"compute_capabilities": ("current",)}, ["'current'", "builds for: 7.5, 8.0"]),
-        ({"runtime_platform": "windows_amd64"}, ["'runtime_platform'", "needs TensorRT 10.2"]),
-        ({"tactic_sources": ("cublas",)}, ["'cublas'", "edge_mask_convolutions"]),
-        ({"tiling_optimization_level": "utmost"}, ["'utmost'", "moderate"]),
-        ({"dla_core": 0}, ["'dla_core'", "TensorRT 8.6"]),
-    ],
-)
-def test_a_wrong_value_names_the_right_ones(
-    tmp_path: Path, options: dict[str, Any], texts: list[str]
-) -> None:
-    onnx = models.two_layers(tmp_path / "m.onnx")
-    assert_refused(request(onnx, tmp_path, batches(1, 4, 8), **options), InputError, *texts)
-
-
-def test_many_options_at_once(tmp_path: Path) -> None:
-    build = request(
-        models.two_layers(tmp_path / "m.onnx"),
-        tmp_path,
-        batches(1, 4, 8),
-        precision="tf32",
-        memory_pools={"workspace": 1 << 30, "tactic_shared_memory": 48 << 10},
-        optimization_level=2,
-        max_num_tactics=4,
-        max_aux_streams=1,
-        avg_timing_iterations=2,
-        tiling_optimization_level="fast",
-        l2_limit_for_tiling=1 << 20,
-        sparse_weights=True,
-        strict_nans=True,
-        weight_streaming=True,
-        refit_individual=False,
-        compute_capabilities=("8.6", "8.9"),
-    )
-    assert build_engine(build).plan_bytes > 500_000
-
-
-@pytest.mark.parametrize(
-    ("options", "text"),
-    [
-        ({"optimization_level": 9}, "'optimization_level' is 9; it must be 0 to 5"),
-        ({"max_num_tactics": 0}, "'max_num_tactics' is 0; it must be 1 or more"),
-        ({"memory_pools": {"workspace": -1}}, "workspace -1 bytes"),
-    ],
-)
-def test_a_number_that_tensorrt_would_ignore(
-    tmp_path: Path, options: dict[str, Any], text: str
-) -> None:
-    onnx = models.two_layers(tmp_path / "m.onnx")
-    assert_refused(request(onnx, tmp_path, batches(1, 4, 8), **options), InputError, text)
-
-
-@pytest.mark.skipif(bool(visible_gpus()), reason="this machine has a GPU")
-@pytest.mark.parametrize("option", ["refit", "refit_identical", "strip_plan"])
-def test_an_option_that_needs_a_gpu_to_build(tmp_path: Path, option: str) -> None:
-    onnx = models.two_layers(tmp_path / "m.onnx")
-    build = request(onnx, tmp_path, batches(1, 4, 8), **{option: True})
-    assert_refused(build, HostError, f"option '{option}' needs a GPU during the build")
-
-
-def test_a_compute_capability_reaches_tensorrt(tmp_path: Path) -> None:
-    onnx = models.two_layers(tmp_path / "m.onnx")
-    turing = request(onnx, tmp_path, batches(1, 4, 8), compute_capabilities=("7.5",))
-    # It has no FP32 matrix product in RTX.
-    assert_refused(turing, InputError, "SM75", "compute capability 7.5", "another precision")
-    newer = request(onnx, tmp_path, batches(1, 4, 8), compute_capabilities=("8.6", "12.0"))
-    assert build_engine(newer).plan_bytes > 1_000_000
-
-
-def test_plugin_that_is_missing_or_no_library(tmp_path: Path) -> None:
-    build = request(models.two_layers(tmp_path / "m.onnx"), tmp_path, batches(1, 4, 8))
-    plugin = tmp_path / "libmine.so"
-    with_plugin = replace(build, options=EngineOptions(plugins=(plugin,)))
-    assert_refused(with_plugin, InputError, f"there is no plugin library {plugin}")
-    plugin.write_text("not a library")
-    assert_refused(with_plugin, InputError, f"plugin library {plugin} does not load")
 
 
 def test_a_dynamic_model_without_a_profile_names_the_inputs(tmp_path: Path) -> None:
