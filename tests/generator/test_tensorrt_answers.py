@@ -24,7 +24,7 @@ from tritonsmith_generator.engine.toolchain import LOCAL
 from tritonsmith_generator.errors import HostError
 from tritonsmith_generator.onnx_model.reference import run
 from tritonsmith_generator.spec.builder_options import Library
-from tritonsmith_generator.trt.plan_run import PlanAnswers, PlanQuestion
+from tritonsmith_generator.trt.request import PlanAnswers, PlanQuestion
 from tritonsmith_generator.trt.run_plan import answers
 
 SIMPLENET = Path(__file__).parents[2] / "model_repository/simplenet.onnx"
