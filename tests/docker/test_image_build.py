@@ -37,8 +37,7 @@ from tritonsmith_generator.containers.engine import connect
 from tritonsmith_generator.engine_image.toolchain import ImageToolchain, image_toolchain
 from tritonsmith_generator.layout import LOCK_NAME
 from tritonsmith_generator.onnx_model.profiles import ShapeRange
-from tritonsmith_generator.trt.plan_run import Arrays, PlanQuestion
-from tritonsmith_generator.trt.request import EngineRequest, Progress
+from tritonsmith_generator.trt.request import Arrays, EngineRequest, PlanQuestion, Progress
 
 pytestmark = pytest.mark.docker
 
@@ -252,7 +251,7 @@ _ANSWERING = """
 import sys, types
 def ask(question, emit):
     from tritonsmith_generator.engine.isolated import Progress
-    from tritonsmith_generator.trt.plan_run import PlanAnswers
+    from tritonsmith_generator.trt.request import PlanAnswers
     assert question.plan.stat().st_size > 1000 and question.plan.name == "m.plan"
     emit(Progress("doubling", None, 1, 2, "step"))
     double = lambda row: {f"{name} twice": array + array for name, array in row.items()}

@@ -15,6 +15,7 @@ from tritonsmith_client._exchange.transport import Reply, Request
 from tritonsmith_client._net.connection_config import Link
 from tritonsmith_client._net.connection_errors import closed, lost, no_connection
 from tritonsmith_client._net.deadline import Deadline
+from tritonsmith_client._net.log import debug
 from tritonsmith_client.errors import DeadlineExceededError
 
 __all__ = ["AsyncPoolTransport"]
@@ -117,13 +118,15 @@ class AsyncPoolTransport(ABC, Generic[Request, Reply]):
         """What that opens before the deadline. Raises TritonError."""
         try:
             left = deadline.left()  # before there is a coroutine that nobody would await
-            return await asyncio.wait_for(opening(), left)
+            opened = await asyncio.wait_for(opening(), left)
         except (TimeoutError, asyncio.TimeoutError) as exc:
             raise DeadlineExceededError(
                 f"{what} failed: no connection to {self._link.address} within the {deadline}"
             ) from exc
         except OSError as exc:
             raise no_connection(what, self._link.address, exc) from exc
+        debug("connected to %s", self._link.address)
+        return opened
 
 
 def _owner() -> object:

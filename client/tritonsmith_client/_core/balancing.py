@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from tritonsmith_client._net.address import Address
+from tritonsmith_client._net.log import debug
 from tritonsmith_client.errors import ResponseError, UnavailableError
 
 __all__ = ["Balancer", "addresses_of", "is_server_fault"]
@@ -113,6 +114,7 @@ class Balancer:
                 rest = min(_LONGEST_REST, _FIRST_REST * 2**state.failures)
                 state.failures += 1
                 state.until = self._clock() + rest
+                debug("%s rests for %g s: it has failed %d times", address, rest, state.failures)
 
 
 def is_server_fault(error: Exception) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from tritonsmith_client._exchange.exchange import Exchange, Flow, Hedge, Repeat, Sleep, T
 from tritonsmith_client._net.deadline import Deadline
+from tritonsmith_client._net.log import debug
 from tritonsmith_client._values.argument import Argument
 from tritonsmith_client._values.validators import UINT32, seconds, whole
 from tritonsmith_client.errors import (
@@ -95,4 +96,6 @@ def attempts(
             left = deadline.remaining()
             if left is not None and wait >= left:
                 raise
+            failure = error.message  # the error itself holds the call, by its traceback
+        debug("%s; attempt %d of %d in %.3f s", failure, attempt + 1, policy.attempts, wait)
         yield Sleep(wait)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from tritonsmith_client._exchange.exchange import Flow
 from tritonsmith_client._net.address import Address
+from tritonsmith_client._net.log import debug
 from tritonsmith_client._protocol.protocol import WireProtocol
 from tritonsmith_client._shared_memory.placement import Placement
 from tritonsmith_client._values.result import Result
@@ -135,12 +136,14 @@ class Sharing:
             yield self._protocol.register_memory(region.name, region.key, region.size)
         except StatusError as error:
             pool.disown(region)
+            debug("%s has not mapped a region: %s", self._server, error.message)
             if not isinstance(error, (ConnectError, ConnectionLostError)):
                 with self._lock:  # not on this host, or not allowed
                     self._failures = self._failures + 1 if self._failures else _MOST_FAILURES
             return None
         finally:
             region.unlink()  # the server has mapped it: nothing can be left behind
+        debug("%s has mapped the region %s of %d bytes", self._server, region.name, region.size)
         return lease
 
     def _clear(self, names: Iterable[str]) -> Flow[None]:

@@ -14,6 +14,7 @@ from tritonsmith_client._exchange.transport import Reply, Request
 from tritonsmith_client._net.connection_config import Link
 from tritonsmith_client._net.connection_errors import closed, lost, no_connection
 from tritonsmith_client._net.deadline import CancellableDeadline, Deadline
+from tritonsmith_client._net.log import debug
 from tritonsmith_client._sync.connection import Connection
 from tritonsmith_client.errors import DeadlineExceededError
 
@@ -114,10 +115,12 @@ class PoolTransport(ABC, Generic[Request, Reply]):
     def _connect(self, opening: Callable[[Deadline], T], what: str, deadline: Deadline) -> T:
         """What that opens before the deadline. Raises TritonError."""
         try:
-            return opening(deadline)
+            opened = opening(deadline)
         except TimeoutError as exc:
             raise DeadlineExceededError(
                 f"{what} failed: no connection to {self._link.address} within the {deadline}"
             ) from exc
         except OSError as exc:
             raise no_connection(what, self._link.address, exc) from exc
+        debug("connected to %s", self._link.address)
+        return opened

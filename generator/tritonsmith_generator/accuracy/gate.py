@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 
 from tritonsmith_generator.accuracy.metrics import Answers, Array, Metrics, measure
-from tritonsmith_generator.accuracy.report import _AT_LEAST, Failure, GateReport
+from tritonsmith_generator.accuracy.report import AT_LEAST, Failure, GateReport
 from tritonsmith_generator.errors import InputError
 from tritonsmith_generator.spec.limits import LIMITS, Limits, limits_for
 
@@ -70,7 +70,7 @@ def _failures(name: str, metrics: Metrics, limits: Limits) -> list[Failure]:
         limit, value = getattr(limits, field.name), getattr(metrics, field.name)
         if limit is None:
             continue
-        good = value >= limit if field.name in _AT_LEAST else value <= limit
+        good = value >= limit if field.name in AT_LEAST else value <= limit
         if not good:  # written so that NaN is not good
             failures.append(Failure(name, field.name, value, limit))
     return failures

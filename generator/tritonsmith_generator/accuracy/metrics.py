@@ -12,10 +12,7 @@ from tritonsmith_generator.errors import InputError
 
 __all__ = ["Metrics", "measure"]
 
-
 Array = np.ndarray[Any, Any]
-
-
 Answers = Mapping[str, Array]
 
 

@@ -10,8 +10,7 @@ from tritonsmith_generator.accuracy.metrics import Metrics
 from tritonsmith_generator.errors import InputError
 from tritonsmith_generator.spec.limits import LIMITS, Limits
 
-__all__ = ["Failure", "GateReport"]
-
+__all__ = ["AT_LEAST", "Failure", "GateReport"]
 
 # What to try when a precision isn't accurate enough: (finite outputs, NaN or infinity in them).
 _NEXT: Mapping[str, tuple[str, str]] = {
@@ -23,15 +22,14 @@ _NEXT: Mapping[str, tuple[str, str]] = {
     "tf32": ("fp32", "fp32"),
 }
 
-
 # What may help without another precision.
 _OPTIONS: Mapping[str, tuple[str, ...]] = {
     "int8": ("quantization.smooth: 0.7 (for transformers) or another quantization.method",),
     "int4": ("a smaller quantization.block_size",),
 }
 
-
-_AT_LEAST = frozenset({"cosine", "top1"})
+# These measure likeness, not distance.
+AT_LEAST = frozenset({"cosine", "top1"})
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ class Failure:
         where = f"output '{self.output}'"
         if self.metric == "non_finite":
             return f"{where}: {self.value:.0f} elements are NaN or infinite on one side only"
-        beyond = "below" if self.metric in _AT_LEAST else "above"
+        beyond = "below" if self.metric in AT_LEAST else "above"
         return f"{where}: {self.metric} is {self.value:.3g}, {beyond} the limit {self.limit:g}"
 
 
@@ -148,7 +146,7 @@ class GateReport:
         if [*failed] == ["relative_l2"]:
             return "raise accuracy.limit"
         return " and ".join(
-            f"{'lower' if metric in _AT_LEAST else 'raise'} accuracy.limit.{metric}"
+            f"{'lower' if metric in AT_LEAST else 'raise'} accuracy.limit.{metric}"
             for metric in failed
         )
 
@@ -164,7 +162,7 @@ _SHOWN: Mapping[str, tuple[str, str]] = {
 
 def _allowed(metric: str, limits: Limits) -> str:
     limit = getattr(limits, metric)
-    end = "at least" if metric in _AT_LEAST else "at most"
+    end = "at least" if metric in AT_LEAST else "at most"
     return "" if limit is None else f" ({end} {limit:g})"
 
 

@@ -14,8 +14,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from tritonsmith_generator.check.advisories import advice_on
 from tritonsmith_generator.check.finding import Finding
-from tritonsmith_generator.repository.images import NVIDIA_IMAGE
-from tritonsmith_generator.repository.release import made_for
+from tritonsmith_generator.repository.release import NVIDIA_IMAGE, made_for
 from tritonsmith_generator.triton_config.plan_parameters import plugin_names
 
 __all__ = ["model_dangers", "repository_dangers"]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from tritonsmith_generator.engine.toolchain import LOCAL, Toolchain
 from tritonsmith_generator.errors import HostError, UsageError
 from tritonsmith_generator.events import Event
-from tritonsmith_generator.repository.images import NVIDIA_IMAGE
+from tritonsmith_generator.repository.release import NVIDIA_IMAGE
 
 __all__ = ["choose_toolchain"]
 

@@ -10,10 +10,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tritonsmith_generator.spec.builder_options import Library
-    from tritonsmith_generator.trt.plan_run import PlanAnswers, PlanQuestion
     from tritonsmith_generator.trt.request import (
         EngineReport,
         EngineRequest,
+        PlanAnswers,
+        PlanQuestion,
         Progress,
         UnsupportedNode,
     )

@@ -24,10 +24,11 @@ if TYPE_CHECKING:  # whatever takes time to import can be imported while the pro
     from pathlib import Path
 
     from tritonsmith_generator.spec.builder_options import Library
-    from tritonsmith_generator.trt.plan_run import PlanAnswers, PlanQuestion
     from tritonsmith_generator.trt.request import (
         EngineReport,
         EngineRequest,
+        PlanAnswers,
+        PlanQuestion,
         Progress,
         UnsupportedNode,
     )

@@ -16,8 +16,12 @@ from tritonsmith_generator.engine_image.npz import read_arrays
 from tritonsmith_generator.onnx_model.profiles import Profile, ShapeRange
 from tritonsmith_generator.onnx_model.signature import Signature, Tensor
 from tritonsmith_generator.trt.layers import EngineLayers
-from tritonsmith_generator.trt.plan_run import PlanQuestion
-from tritonsmith_generator.trt.request import EngineOptions, EngineReport, EngineRequest
+from tritonsmith_generator.trt.request import (
+    EngineOptions,
+    EngineReport,
+    EngineRequest,
+    PlanQuestion,
+)
 
 __all__ = [
     "decode_question",

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tritonsmith_client.dtypes import from_numpy, from_wire
-from tritonsmith_generator.trt.plan_run import Arrays
+from tritonsmith_generator.trt.request import Arrays
 
 __all__ = ["read_arrays", "write_arrays"]
 

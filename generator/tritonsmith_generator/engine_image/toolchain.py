@@ -32,10 +32,11 @@ from tritonsmith_generator.host.gpus import visible_gpus
 from tritonsmith_generator.host.work_dir import work_folder
 from tritonsmith_generator.spec.builder_options import LIBRARY_NAMES, Library
 from tritonsmith_generator.trt.availability import Release
-from tritonsmith_generator.trt.plan_run import PlanAnswers, PlanQuestion
 from tritonsmith_generator.trt.request import (
     EngineReport,
     EngineRequest,
+    PlanAnswers,
+    PlanQuestion,
     Progress,
     UnsupportedNode,
     check_request,
@@ -48,7 +49,6 @@ _OURS = "/tritonsmith"
 _WORK = Path(f"{_OURS}/work")
 _SHOWN_LINES = 16
 _ASKED, _ANSWERED = "asked.npz", "answered.npz"
-
 Emit = Callable[[Progress], None]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,19 @@ from tritonsmith_client import dtypes
 from tritonsmith_generator.errors import InputError
 from tritonsmith_generator.onnx_model.signature import Dim, Signature, Tensor
 
-__all__ = ["OnnxFile", "graphs", "read", "signature_of", "tensors"]
+__all__ = [
+    "OnnxFile",
+    "external",
+    "external_entry",
+    "graphs",
+    "location",
+    "read",
+    "repeated_node_names",
+    "signature_of",
+    "tensors",
+    "unsorted",
+    "values",
+]
 
 
 @dataclass(frozen=True)
@@ -152,3 +165,28 @@ def location(tensor: TensorProto) -> str:
 def external_entry(tensor: TensorProto, key: str, default: str) -> str:
     """One entry of the tensor's external_data: location, offset or length."""
     return next((e.value for e in tensor.external_data if e.key == key), default)
+
+
+def values(file: OnnxFile) -> Iterator[tuple[str, onnx.ValueInfoProto]]:
+    """List the graph's inputs (without those that are weights) and outputs, each with its kind."""
+    graph = file.proto.graph
+    weights = {initializer.name for initializer in graph.initializer}
+    yield from (("input", v) for v in graph.input if v.name not in weights)
+    yield from (("output", v) for v in graph.output)
+
+
+def unsorted(file: OnnxFile) -> bool:
+    """Tell whether a node reads what a later one makes."""
+    graph = file.proto.graph
+    made_later = {name for node in graph.node for name in node.output if name}
+    for node in graph.node:
+        if any(name in made_later for name in node.input):
+            return True
+        made_later.difference_update(node.output)
+    return False
+
+
+def repeated_node_names(file: OnnxFile) -> tuple[str, ...]:
+    """Find the names that several nodes have."""
+    names = Counter(node.name for node in file.proto.graph.node if node.name)
+    return tuple(name for name, count in names.items() if count > 1)

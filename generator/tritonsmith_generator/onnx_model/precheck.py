@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -25,27 +25,22 @@ from tritonsmith_generator.onnx_model.onnx_file import (
     graphs,
     location,
     read,
+    repeated_node_names,
     signature_of,
     tensors,
+    unsorted,
+    values,
 )
-from tritonsmith_generator.onnx_model.precheck_helpers import (
-    _DOUBLE,
-    _TYPE_NUMBERS,
-    NEWEST_OPSET,
-    Check,
-    _called,
-    _one_line,
-    _repeated_node_names,
-    _unsorted,
-    _values,
-)
-from tritonsmith_generator.onnx_model.precheck_warnings import _WARNINGS
+from tritonsmith_generator.onnx_model.precheck_warnings import warnings_of
 from tritonsmith_generator.onnx_model.signature import Signature
 
 __all__ = ["Checked", "precheck"]
 
-
+# The newest that TensorRT 11's parser reads (NVIDIA's documentation of ONNX support).
+_NEWEST_OPSET = 25
 _SMALL = 1024  # elements
+_TYPE_NUMBERS = frozenset(TensorProto.DataType.values())
+_Check = Callable[[OnnxFile, str], Iterator[str]]
 
 
 @dataclass(frozen=True)
@@ -72,8 +67,8 @@ def precheck(path: Path, target: str) -> Checked:
     return Checked(
         file,
         signature_of(file.proto),
-        warnings=tuple(w for check in _WARNINGS for w in check(file, target)),
-        untidy=_unsorted(file) or bool(_repeated_node_names(file)),
+        warnings=tuple(warnings_of(file, target)),
+        untidy=unsorted(file) or bool(repeated_node_names(file)),
     )
 
 
@@ -88,9 +83,9 @@ def _versions(file: OnnxFile, target: str) -> Iterator[str]:
         )
     if not file.opset and _needs_opset(file):
         yield "the model declares no opset of the standard operators (ai.onnx): export it again"
-    elif file.opset > NEWEST_OPSET:
+    elif file.opset > _NEWEST_OPSET:
         yield (
-            f"opset {file.opset} is newer than {NEWEST_OPSET}, the newest that TensorRT and "
+            f"opset {file.opset} is newer than {_NEWEST_OPSET}, the newest that TensorRT and "
             "ONNX Runtime take: export again with a lower opset_version"
         )
 
@@ -127,7 +122,7 @@ def _names(file: OnnxFile, target: str) -> Iterator[str]:
 
 
 def _acyclic(file: OnnxFile, target: str) -> Iterator[str]:
-    if not _unsorted(file):
+    if not unsorted(file):
         return
     nodes = file.proto.graph.node
     maker = {name: index for index, node in enumerate(nodes) for name in node.output if name}
@@ -139,7 +134,7 @@ def _acyclic(file: OnnxFile, target: str) -> Iterator[str]:
 
 
 def _tensor_types(file: OnnxFile, target: str) -> Iterator[str]:
-    for what, value in _values(file):
+    for what, value in values(file):
         if not value.type.HasField("tensor_type"):
             kind = (value.type.WhichOneof("value") or "untyped value").removesuffix("_type")
             yield f"{what} '{value.name}' is a {kind}: only tensors can be served"
@@ -151,7 +146,9 @@ def _tensor_types(file: OnnxFile, target: str) -> Iterator[str]:
         except KeyError:
             yield f"{what} '{value.name}' has type {name}, which Triton has not"
             continue
-        if target != "onnxruntime" and dtype.tensorrt is None and number != _DOUBLE:
+        # TensorRT takes DOUBLE in and makes FLOAT of it, without saying so.
+        served = dtype.tensorrt is not None or number == TensorProto.DOUBLE
+        if target != "onnxruntime" and not served:
             yield (
                 f"{what} '{value.name}' has type {name}, which TensorRT has not: use target "
                 "onnxruntime, or do this step in a model before or after it"
@@ -159,7 +156,7 @@ def _tensor_types(file: OnnxFile, target: str) -> Iterator[str]:
 
 
 def _input_shapes(file: OnnxFile, target: str) -> Iterator[str]:
-    for what, value in _values(file):
+    for what, value in values(file):
         kind = value.type.tensor_type
         if not kind.HasField("shape") and what == "input":
             yield f"input '{value.name}' has no shape, so its rank is unknown: export it again"
@@ -216,7 +213,7 @@ _CUSTOM = (
 
 
 def _checker(file: OnnxFile, target: str) -> Iterator[str]:
-    if _unsorted(file) or any(n.domain not in ("", "ai.onnx") for n in file.proto.graph.node):
+    if unsorted(file) or any(n.domain not in ("", "ai.onnx") for n in file.proto.graph.node):
         return  # the checker refuses both; the first is mended later, the second is known by now
     try:
         onnx.checker.check_model(str(file.path))
@@ -225,7 +222,7 @@ def _checker(file: OnnxFile, target: str) -> Iterator[str]:
 
 
 def _shapes_agree(file: OnnxFile, target: str) -> Iterator[str]:
-    if any(n.domain not in ("", "ai.onnx") for n in file.proto.graph.node) or _unsorted(file):
+    if any(n.domain not in ("", "ai.onnx") for n in file.proto.graph.node) or unsorted(file):
         return
     try:
         light = _without_large_weights(file.proto)
@@ -253,7 +250,7 @@ def _without_large_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
     return light
 
 
-_GROUPS: tuple[tuple[Check, ...], ...] = (
+_GROUPS: tuple[tuple[_Check, ...], ...] = (
     (_versions, _has_outputs),
     (_names, _tensor_types),
     (_acyclic, _input_shapes, _weight_files),
@@ -267,3 +264,13 @@ _GROUPS: tuple[tuple[Check, ...], ...] = (
 
 
 # --- shared --------------------------------------------------------------------------------
+
+
+def _called(node: onnx.NodeProto) -> str:
+    name = f"'{node.name}'" if node.name else f"(unnamed, making '{', '.join(node.output)}')"
+    return f"node {name} ({node.op_type})"
+
+
+def _one_line(exc: Exception) -> str:
+    text = " ".join(str(exc).split())
+    return text if len(text) <= 300 else text[:297] + "..."

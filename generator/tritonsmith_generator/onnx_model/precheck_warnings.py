@@ -10,27 +10,33 @@ from onnx import TensorProto
 from tritonsmith_generator.onnx_model.onnx_file import (
     OnnxFile,
     graphs,
+    repeated_node_names,
     signature_of,
     tensors,
+    unsorted,
+    values,
 )
-from tritonsmith_generator.onnx_model.precheck_helpers import (
-    _DOUBLE,
-    OLDEST_OPSET,
-    Check,
-    _repeated_node_names,
-    _unsorted,
-    _values,
-)
+
+__all__ = ["warnings_of"]
+
+# The oldest that TensorRT 11's parser reads (NVIDIA's documentation of ONNX support).
+_OLDEST_OPSET = 9
+
+
+def warnings_of(file: OnnxFile, target: str) -> Iterator[str]:
+    """Say in words what is worth knowing of a model without problems."""
+    for check in _WARNINGS:
+        yield from check(file, target)
 
 
 def _old_opset(file: OnnxFile, target: str) -> Iterator[str]:
-    if file.opset < OLDEST_OPSET and target != "onnxruntime":
-        yield f"opset {file.opset} is older than {OLDEST_OPSET}: TensorRT may refuse it"
+    if file.opset < _OLDEST_OPSET and target != "onnxruntime":
+        yield f"opset {file.opset} is older than {_OLDEST_OPSET}: TensorRT may refuse it"
 
 
 def _double(file: OnnxFile, target: str) -> Iterator[str]:
-    for what, value in _values(file):
-        if target != "onnxruntime" and value.type.tensor_type.elem_type == _DOUBLE:
+    for what, value in values(file):
+        if target != "onnxruntime" and value.type.tensor_type.elem_type == TensorProto.DOUBLE:
             yield f"{what} '{value.name}' is DOUBLE: TensorRT serves it as FP32"
 
 
@@ -52,9 +58,9 @@ def _unused_inputs(file: OnnxFile, target: str) -> Iterator[str]:
 
 
 def _untidy_nodes(file: OnnxFile, target: str) -> Iterator[str]:
-    if _unsorted(file):
+    if unsorted(file):
         yield "the nodes are not in topological order: they are sorted in the copy that is built"
-    if repeated := _repeated_node_names(file):
+    if repeated := repeated_node_names(file):
         yield f"several nodes are named '{repeated[0]}': they are renamed in the copy that is built"
 
 
@@ -80,7 +86,7 @@ def _saturating_weights(file: OnnxFile, target: str) -> Iterator[str]:
             return  # the others are like it
 
 
-_WARNINGS: tuple[Check, ...] = (
+_WARNINGS = (
     _old_opset,
     _double,
     _dynamic_without_batch,

@@ -17,7 +17,7 @@ from tritonsmith_generator.onnx_model.signature import Signature, Tensor
 if TYPE_CHECKING:  # the process that builds an engine needs no pydantic
     pass
 
-__all__ = ["Profile", "ShapeRange", "Shaping", "check_profiles"]
+__all__ = ["Profile", "Shape", "ShapeRange", "Shaping", "check_profiles", "check_range"]
 
 Shape = tuple[int, ...]
 
@@ -68,12 +68,12 @@ def check_profiles(signature: Signature, profiles: tuple[Profile, ...]) -> None:
                 )
         for tensor in signature.inputs:
             if tensor.name in profile:
-                _check_range(f"profile {number}, {tensor}", tensor, profile[tensor.name])
+                check_range(f"profile {number}, {tensor}", tensor, profile[tensor.name])
             elif tensor.dynamic_axes:
                 raise InputError(f"profile {number} has no shapes for the dynamic input {tensor}")
 
 
-def _check_range(where: str, tensor: Tensor, shapes: ShapeRange) -> None:
+def check_range(where: str, tensor: Tensor, shapes: ShapeRange) -> None:
     ends: Mapping[str, tuple[int, ...]] = {
         "min": shapes.min,
         "opt": shapes.opt,

@@ -13,7 +13,6 @@ from tritonsmith_generator.onnx_model import onnx_file
 
 __all__ = ["ASKED_FOR", "check_patterns", "matches"]
 
-
 ASKED_FOR = "asked for"
 
 

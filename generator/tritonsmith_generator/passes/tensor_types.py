@@ -10,11 +10,8 @@ from tritonsmith_generator.passes.schema import operator
 
 __all__ = ["Types", "tensor_types"]
 
-
 # Type numbers by tensor name in one graph and those around it; 0 where the type is unknown.
 Types = Mapping[str, int]
-
-
 NO_TENSOR = -1
 
 

@@ -17,7 +17,7 @@ from tritonsmith_generator.pipeline.incremental import ModelResult, Update, upda
 from tritonsmith_generator.pipeline.memory_estimate import peak_memory
 from tritonsmith_generator.repository.lock import LockedModel
 from tritonsmith_generator.spec.schema import ModelSpec
-from tritonsmith_generator.stages.cache_limit import cache_limit, prune_stages
+from tritonsmith_generator.stages.stage import cache_limit, prune_stages
 from tritonsmith_generator.workers.pool import Ended, Limits, run_side_by_side
 from tritonsmith_generator.workers.scheduler import Task, same_gpus
 

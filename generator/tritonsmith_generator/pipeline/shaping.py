@@ -16,16 +16,13 @@ from tritonsmith_generator.onnx_model.profiles import (
     Shape,
     ShapeRange,
     Shaping,
-    _check_range,
+    check_range,
 )
 
 __all__ = ["derive_shaping"]
 
-
 # What a dynamic axis is taken to be where the spec doesn't say: (min, opt, max).
 DEFAULT_BATCH = (1, 8, 32)
-
-
 DEFAULT_AXIS = (1, 128, 512)
 
 
@@ -109,7 +106,7 @@ def _given(tensor: Tensor, shapes: Shapes | None) -> ShapeRange | None:
     if shapes is None or shapes.min is None or shapes.opt is None or shapes.max is None:
         return None
     given = ShapeRange(shapes.min, shapes.opt, shapes.max)
-    _check_range(f"shapes.{tensor.name}, {tensor}", tensor, given)
+    check_range(f"shapes.{tensor.name}, {tensor}", tensor, given)
     return given
 
 

@@ -12,11 +12,8 @@ from tritonsmith_generator.repository.lock import FileRecord
 
 __all__ = ["Change", "Content", "compare", "refuse_conflicts"]
 
-
 # What a file shall hold: these bytes, or those of this file.
 Content = bytes | Path
-
-
 Action = Literal["create", "identical", "replace", "conflict"]
 
 

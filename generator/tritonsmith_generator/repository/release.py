@@ -1,4 +1,4 @@
-"""Which of NVIDIA's releases a repository was made for."""
+"""Which of NVIDIA's releases a repository was made for, and the image that serves it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import yaml
 
 from tritonsmith_generator.errors import UsageError
 from tritonsmith_generator.layout import LOCK_NAME
-from tritonsmith_generator.repository.images import NVIDIA_IMAGE
 from tritonsmith_generator.repository.lock import read_lock
 
-__all__ = ["ChosenImage", "choose_image", "made_for"]
+__all__ = ["NVIDIA_IMAGE", "ChosenImage", "choose_image", "made_for"]
 
+NVIDIA_IMAGE = "nvcr.io/nvidia/tritonserver:{release}-py3"
 _SPEC = "models.yaml"
 
 

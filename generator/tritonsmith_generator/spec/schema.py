@@ -48,8 +48,6 @@ def _one_number_needs_no_list(values: Any) -> Any:
 
 
 Integers = Annotated[tuple[int, ...], BeforeValidator(_one_number_needs_no_list)]
-
-
 _UNITS = {"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _SIZE = re.compile(rf"(\d+) *({'|'.join(_UNITS)})")
 

@@ -13,7 +13,6 @@ from tritonsmith_generator.stages.stage import Kept
 
 __all__ = ["Graph", "Tell", "converted_graph", "source_graph"]
 
-
 Tell = Callable[[str, str, float | None], None]
 
 

@@ -21,7 +21,7 @@ from tritonsmith_generator.onnx_model.case_file import Case
 from tritonsmith_generator.passes.recipe import precisions_of
 from tritonsmith_generator.stages.graph import Tell
 from tritonsmith_generator.stages.job import Job
-from tritonsmith_generator.trt.plan_run import PlanAnswers, PlanQuestion
+from tritonsmith_generator.trt.request import PlanAnswers, PlanQuestion
 
 __all__ = ["judge_plan", "measure_plan", "nearer", "not_compared", "refuse", "told", "why_not"]
 

@@ -13,25 +13,27 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tritonsmith_generator.errors import HostError
-from tritonsmith_generator.host.cache_dir import cache_folder, make_once, used
+from tritonsmith_generator.host.cache_dir import cache_folder, make_once, prune, used
 from tritonsmith_generator.host.digest import sha256
 from tritonsmith_generator.host.os_errors import file_trouble_in_words
 
-__all__ = ["Inputs", "Kept", "Make", "Stage"]
+__all__ = ["Inputs", "Kept", "Make", "Stage", "cache_limit", "prune_stages"]
 
 # By name: a value as the user knows it, a version, or "sha256:..." for the bytes of a file.
 Inputs = Mapping[str, str]
 
 # Fills an empty folder and returns what else there is to say, as JSON knows it.
 Make = Callable[[Path], Mapping[str, Any]]
-
 _RECORD = "kept.json"
+_LIMIT_GB = 10.0
+_LIMIT_NAME = "TRITONSMITH_CACHE_GB"
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,26 @@ class Stage:
         if kept is None:
             raise HostError(f"{self.folder} was changed while it was made: build again")
         return kept
+
+
+def cache_limit() -> int:
+    """The bytes that all results may take. Raises HostError for a limit that is no number."""
+    given = os.environ.get(_LIMIT_NAME, "")
+    try:
+        limit = float(given) if given else _LIMIT_GB
+    except ValueError:
+        limit = -1.0
+    if not limit >= 0:  # NaN is no limit either
+        raise HostError(f"{_LIMIT_NAME} is '{given}': set it to a number of gigabytes, or unset it")
+    return int(min(limit, 1e9) * 1e9)
+
+
+def prune_stages(limit: int) -> None:
+    """Remove what was not used for the longest time, until the rest takes ``limit`` bytes.
+
+    It looks at all that is kept, so once for all models of a run is enough.
+    """
+    prune(cache_folder("stages"), limit)
 
 
 def _verified(folder: Path) -> Kept | None:

@@ -24,7 +24,6 @@ from tritonsmith_generator.torch_export.values import Dynamic, Export, Exported
 
 __all__ = ["export"]
 
-
 # 18 is what the exporter writes itself; 17 is the newest that TensorRT 8.6 reads.
 _OPSET = {"dynamo": 18, "legacy": 17}
 # Weights of more than this lie in a file of their own: protobuf ends at 2 GiB, and passes add.

@@ -9,11 +9,8 @@ from typing import Any
 
 __all__ = ["Check", "Export", "Exported"]
 
-
 # Axis number to the axis's name, per input. Axes of the same name have the same size.
 Dynamic = Mapping[str, Mapping[int, str]]
-
-
 Sizes = dict[str, int]
 
 

@@ -34,7 +34,6 @@ NOTE = (
     "as --backend-config=tensorrt,NAME=VALUE"
 )
 
-
 STRIPPED = (
     "strip_plan leaves the weights out of the plan, and no Triton backend puts them back: refit "
     "the plan in a program of yours (tensorrt.OnnxParserRefitter) and serve what that writes, or "

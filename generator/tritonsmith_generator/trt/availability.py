@@ -20,8 +20,8 @@ from tritonsmith_generator.spec.builder_options import (
 
 __all__ = [
     "AVAILABLE",
-    "Availability",
     "OPTIONS",
+    "Availability",
     "Option",
     "Release",
     "check_options",
@@ -124,7 +124,6 @@ OPTIONS: Mapping[str, Option] = {
     ),
 }
 
-
 # The smallest and the largest value; TensorRT ignores or mistakes what lies outside.
 _RANGES: Mapping[str, tuple[int, int | None]] = {
     "optimization_level": (0, 5),
@@ -135,10 +134,8 @@ _RANGES: Mapping[str, tuple[int, int | None]] = {
     "dla_core": (0, None),
 }
 
-
 # TensorRT for RTX compiles for these on the device itself while it builds.
 _RTX_NEEDS_GPU = ("refit", "refit_identical", "strip_plan")
-
 
 # Every name that not all supported releases have, and those that one of them has but ignores
 # (TensorRT for RTX: timing cache, hardware compatibility, runtime platform, DLA).
@@ -177,7 +174,6 @@ AVAILABLE: Mapping[str, Availability] = {
     "ComputeCapability": Availability(rtx=(1, 4)),
     "ComputeCapability.SM121": Availability(rtx=(1, 5)),
 }
-
 
 _WEAK_PRECISIONS: Mapping[str, tuple[str, ...]] = {
     "fp32": (),

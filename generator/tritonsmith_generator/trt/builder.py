@@ -24,11 +24,12 @@ from tritonsmith_generator.trt.availability import Release, has
 from tritonsmith_generator.trt.callbacks import ROOT_PHASE, error_recorder, progress_monitor
 from tritonsmith_generator.trt.config import builder_config
 from tritonsmith_generator.trt.layers import EngineLayers, engine_layers
-from tritonsmith_generator.trt.plan_run import PlanAnswers, PlanQuestion
 from tritonsmith_generator.trt.plugins import load_plugins
 from tritonsmith_generator.trt.request import (
     EngineReport,
     EngineRequest,
+    PlanAnswers,
+    PlanQuestion,
     Progress,
     UnsupportedNode,
     refusal,

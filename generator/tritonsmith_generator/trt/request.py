@@ -1,11 +1,11 @@
-"""An engine build as values: what is asked for, what was built, what could not be."""
+"""What TensorRT is asked, to build a plan or to run one, and what it answers: values."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from tritonsmith_generator.errors import InputError
 from tritonsmith_generator.onnx_model.profiles import Profile
@@ -14,15 +14,23 @@ from tritonsmith_generator.spec.builder_options import BuilderOptions, Library, 
 from tritonsmith_generator.trt.availability import check_values
 from tritonsmith_generator.trt.layers import EngineLayers
 
+if TYPE_CHECKING:  # numpy is loaded where there are arrays
+    import numpy as np
+
 __all__ = [
+    "Arrays",
     "EngineOptions",
     "EngineReport",
     "EngineRequest",
+    "PlanAnswers",
+    "PlanQuestion",
     "Progress",
     "UnsupportedNode",
     "check_request",
     "refusal",
 ]
+
+Arrays = Mapping[str, "np.ndarray[Any, Any]"]
 
 
 @dataclass(frozen=True)
@@ -131,6 +139,31 @@ class UnsupportedNode:
 
     def __str__(self) -> str:
         return f"node {self.index} '{self.name}' ({self.operator}): {self.reason}"
+
+
+@dataclass(frozen=True)
+class PlanQuestion:
+    """Inputs for a plan: full arrays by name, in the data types that the plan has.
+
+    ``plugins`` are the libraries that it needs.
+    """
+
+    library: Library
+    plan: Path
+    inputs: tuple[Arrays, ...]
+    plugins: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class PlanAnswers:
+    """The outputs by name for each of the inputs.
+
+    None stands for inputs whose shapes no profile allows. ``skipped`` says why the plan could not
+    be asked at all, and is empty where it could.
+    """
+
+    outputs: tuple[Arrays | None, ...] = ()
+    skipped: str = ""
 
 
 # More say nothing new; a model that uses an unknown operator has it in every layer.

@@ -13,7 +13,7 @@ from tritonsmith_client.errors import CudaError
 from tritonsmith_generator.errors import HostError
 from tritonsmith_generator.host.gpu_lock import gpu_turn
 from tritonsmith_generator.trt.backend_code import server_code
-from tritonsmith_generator.trt.plan_run import Arrays, PlanAnswers, PlanQuestion
+from tritonsmith_generator.trt.request import Arrays, PlanAnswers, PlanQuestion
 from tritonsmith_generator.trt.runtime import logger
 
 __all__ = ["answers"]

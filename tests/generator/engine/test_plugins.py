@@ -190,7 +190,7 @@ _ASK = """
 from pathlib import Path
 import tensorrt_rtx
 from tritonsmith_generator.trt import builder
-from tritonsmith_generator.trt.plan_run import PlanQuestion
+from tritonsmith_generator.trt.request import PlanQuestion
 plan, library = Path("repository/m/1/model.plan"), Path("libmine.so")
 builder.ask(PlanQuestion("tensorrt_rtx", plan, (), (library,)), print)
 print([creator.name for creator in tensorrt_rtx.get_plugin_registry().all_creators])

@@ -9,7 +9,7 @@ import pytest
 
 from tritonsmith_client.dtypes import DATA_TYPES
 from tritonsmith_generator.engine_image.npz import read_arrays, write_arrays
-from tritonsmith_generator.trt.plan_run import Arrays
+from tritonsmith_generator.trt.request import Arrays
 
 NUMBERS = [dtype for dtype in DATA_TYPES if dtype.wire != "BYTES"]
 

@@ -25,7 +25,7 @@ from tritonsmith_generator.engine.toolchain import LOCAL
 from tritonsmith_generator.errors import HostError
 from tritonsmith_generator.onnx_model.reference import run
 from tritonsmith_generator.spec.builder_options import Library
-from tritonsmith_generator.trt.plan_run import PlanAnswers, PlanQuestion
+from tritonsmith_generator.trt.request import PlanAnswers, PlanQuestion
 from tritonsmith_generator.trt.run_plan import answers
 
 SMALL = {"input": [[1, 784], [2, 784], [4, 784]]}

@@ -20,8 +20,15 @@ from tritonsmith_generator.precision.emulate import emulate
 from tritonsmith_generator.spec.builder_options import Library
 from tritonsmith_generator.trt.availability import Release
 from tritonsmith_generator.trt.layers import EngineLayers
-from tritonsmith_generator.trt.plan_run import Arrays, PlanAnswers, PlanQuestion
-from tritonsmith_generator.trt.request import EngineReport, EngineRequest, Progress, UnsupportedNode
+from tritonsmith_generator.trt.request import (
+    Arrays,
+    EngineReport,
+    EngineRequest,
+    PlanAnswers,
+    PlanQuestion,
+    Progress,
+    UnsupportedNode,
+)
 
 __all__ = ["AnsweringToolchain"]
 

@@ -14,11 +14,8 @@ from tritonsmith_generator.passes.tensor_types import NO_TENSOR, Types
 
 __all__ = ["HalfType", "exact_nodes", "reason_to_keep"]
 
-
 # TensorRT computes these in FP32 only, or half makes them useless (sums over long axes).
 _FP32_OPERATORS = frozenset({"CumSum", "DFT", "MelWeightMatrix", "Range", "RoiAlign", "STFT"})
-
-
 _TYPED_BY_ATTRIBUTE = frozenset({"Cast", "CastLike", "ConstantOfShape"})
 
 
@@ -83,10 +80,7 @@ _EXACT_OPERATORS = frozenset(
     }
 )
 
-
 _PERIODIC = frozenset({"Sin", "Cos"})
-
-
 _INTEGERS = frozenset({TensorProto.INT32, TensorProto.INT64})
 
 

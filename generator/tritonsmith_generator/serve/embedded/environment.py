@@ -30,8 +30,7 @@ from tritonsmith_generator.serve.embedded.interpreter import (
     probe,
 )
 
-__all__ = ["Environment", "PACKAGES", "WHEEL", "modules", "prepare"]
-
+__all__ = ["PACKAGES", "WHEEL", "Environment", "modules", "prepare"]
 
 WHEEL = "nvidia-pytriton==0.7.0"  # carries tritonserver 2.51
 _SERVER_FILES = "pytriton/tritonserver/"
