@@ -250,8 +250,7 @@ def test_a_container_that_is_killed(
 _ANSWERING = """
 import sys, types
 def ask(question, emit):
-    from tritonsmith_generator.engine.isolated import Progress
-    from tritonsmith_generator.trt.request import PlanAnswers
+    from tritonsmith_generator.trt.request import PlanAnswers, Progress
     assert question.plan.stat().st_size > 1000 and question.plan.name == "m.plan"
     emit(Progress("doubling", None, 1, 2, "step"))
     double = lambda row: {f"{name} twice": array + array for name, array in row.items()}

@@ -12,6 +12,7 @@ from tritonsmith_client._core.balancing import Balancer, addresses_of, is_server
 from tritonsmith_client._exchange.exchange import Exchange
 from tritonsmith_client._exchange.transport import AsyncTransport
 from tritonsmith_client._net.address import Address
+from tritonsmith_client._net.connection_errors import closed
 from tritonsmith_client._net.deadline import Deadline
 from tritonsmith_client.errors import TritonError
 
@@ -27,6 +28,7 @@ class AsyncBalancedTransport:
         self._balancer = balancer
         self._connect = connect
         self._transports: dict[Address, AsyncTransport] = {}
+        self._closed = False
 
     async def send(self, exchange: Exchange[T], deadline: Deadline) -> T:
         """Sends a request to the server whose turn it is. Raises TritonError."""
@@ -45,16 +47,20 @@ class AsyncBalancedTransport:
         """The replies to one request, from the server whose turn it is. Raises TritonError."""
         await self._refresh()
         address = self._balancer.pick(exchange.affinity)
+        parts = self._transport(address).stream(exchange, timeout)
         try:
-            async for reply in self._transport(address).stream(exchange, timeout):
+            async for reply in parts:
                 yield reply
         except TritonError as error:
             if is_server_fault(error):
                 self._balancer.failed(address)
             raise
+        finally:
+            await parts.aclose()  # type: ignore[attr-defined]  # an async generator
         self._balancer.worked(address)
 
     async def close(self) -> None:
+        self._closed = True
         for transport in list(self._transports.values()):
             await transport.close()
 
@@ -75,6 +81,8 @@ class AsyncBalancedTransport:
         return found
 
     def _transport(self, address: Address) -> AsyncTransport:
+        if self._closed:
+            raise closed("AsyncClient")
         transport = self._transports.get(address)
         if transport is None:
             transport = self._transports[address] = self._connect(address)

@@ -11,11 +11,12 @@ import grpc.aio
 
 from tritonsmith_client._exchange.exchange import Exchange
 from tritonsmith_client._net.connection_config import Link
+from tritonsmith_client._net.connection_errors import closed, closed_meanwhile
 from tritonsmith_client._net.deadline import Deadline
 from tritonsmith_client._net.grpc_channel import channel_options, credentials
 from tritonsmith_client._net.headers import Headers
 from tritonsmith_client._protocol.grpc.status import mapped
-from tritonsmith_client.errors import ClosedError, DeadlineExceededError
+from tritonsmith_client.errors import DeadlineExceededError
 
 __all__ = ["AsyncGrpcTransport"]
 
@@ -50,7 +51,7 @@ class AsyncGrpcTransport:
             raise mapped(exc, exchange.what, deadline) from exc
         except asyncio.CancelledError as exc:
             if self._closed and not _is_cancelled():
-                raise ClosedError("the client was closed while it was used") from exc
+                raise closed_meanwhile() from exc
             raise
         return exchange.parse(reply)
 
@@ -70,6 +71,10 @@ class AsyncGrpcTransport:
             ) from exc
         except grpc.RpcError as exc:
             raise mapped(exc, exchange.what) from exc
+        except asyncio.CancelledError as exc:
+            if self._closed and not _is_cancelled():
+                raise closed_meanwhile() from exc
+            raise
         finally:
             call.cancel()
 
@@ -82,7 +87,7 @@ class AsyncGrpcTransport:
     def _open(self) -> Any:
         """The channel. grpc-stubs ask for serializers; without them, bytes pass through."""
         if self._closed:
-            raise ClosedError("the client was used after close(): make a new AsyncClient")
+            raise closed("AsyncClient")
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             self._loop, self._channel, self._calls = loop, self._connect(), {}

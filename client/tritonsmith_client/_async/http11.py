@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any, TypeVar
 
 from tritonsmith_client._async.connection import PIECE, AsyncConnection
@@ -33,7 +33,7 @@ class _Connection(AsyncConnection[Request, Reply]):
         super().__init__()
         self._reader = HttpResponseReader()
         self._foreseen: Foreseen | None = None
-        self._rest: Iterator[Buffer] = iter(())
+        self._rest: list[Buffer] = []  # from the last piece to the next one
         self._spare = bytearray(1)
 
     @property
@@ -78,9 +78,10 @@ class _Connection(AsyncConnection[Request, Reply]):
         self._rest = _pieces(buffers)
 
     def _more(self) -> Buffer:
-        piece = next(self._rest, b"")
-        self.sent = not piece
-        return piece
+        if self._rest:
+            return self._rest.pop()
+        self.sent = True
+        return b""
 
 
 class AsyncHttpTransport(AsyncPoolTransport[Request, Reply]):
@@ -115,12 +116,12 @@ class AsyncHttpTransport(AsyncPoolTransport[Request, Reply]):
         return await open_stream(self._link, self._tls)
 
 
-def _pieces(buffers: Sequence[Buffer]) -> Iterator[Buffer]:
-    """All of it, in what is to be written at once."""
+def _pieces(buffers: Sequence[Buffer]) -> list[Buffer]:
+    """What is to be written at once, the last one first."""
     if sum(map(len, buffers)) <= PIECE:
-        yield b"".join(buffers)
-        return
-    for buffer in buffers:
-        view = memoryview(buffer)
-        for start in range(0, len(view), PIECE):
-            yield view[start : start + PIECE]
+        return [b"".join(buffers)]
+    views = [memoryview(buffer) for buffer in buffers]
+    cut: list[Buffer] = [
+        view[at : at + PIECE] for view in views for at in range(0, len(view), PIECE)
+    ]
+    return cut[::-1]

@@ -100,7 +100,8 @@ class AsyncPoolTransport(ABC, Generic[Request, Reply]):
             raise closed("AsyncClient")
 
     async def _take_idle(self) -> AsyncConnection[Request, Reply] | None:
-        self._check_open()
+        if self._idle.closed:
+            self._check_open()
         owner = _owner()
         while (connection := self._idle.take(owner)) is not None:
             try:

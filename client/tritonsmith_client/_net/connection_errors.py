@@ -11,12 +11,16 @@ from tritonsmith_client.errors import (
     TritonError,
 )
 
-__all__ = ["closed", "lost", "no_connection"]
+__all__ = ["closed", "closed_meanwhile", "lost", "no_connection"]
 
 
 def closed(client: str) -> TritonError:
     """Args: client: the kind of it, ``"Client"`` or ``"AsyncClient"``."""
     return ClosedError(f"the client was used after close(): make a new {client}")
+
+
+def closed_meanwhile() -> TritonError:
+    return ClosedError("the client was closed while it was used")
 
 
 def _silent(what: str, timeout: float | None) -> TritonError:

@@ -78,6 +78,5 @@ class CancellableDeadline(Deadline):
     def cancel(self) -> None:
         with self._lock:
             self.cancelled = True
-            abort = self._abort
-        if abort is not None:
-            abort()
+            if self._abort is not None:  # held back while it runs: nobody else's I/O is ended
+                self._abort()

@@ -12,6 +12,7 @@ from tritonsmith_client._core.balancing import Balancer, addresses_of, is_server
 from tritonsmith_client._exchange.exchange import Exchange
 from tritonsmith_client._exchange.transport import Transport
 from tritonsmith_client._net.address import Address
+from tritonsmith_client._net.connection_errors import closed
 from tritonsmith_client._net.deadline import Deadline
 from tritonsmith_client.errors import TritonError
 
@@ -28,6 +29,7 @@ class BalancedTransport:
         self._connect = connect
         self._transports: dict[Address, Transport] = {}
         self._lock = threading.Lock()
+        self._closed = False
 
     def send(self, exchange: Exchange[T], deadline: Deadline) -> T:
         """Sends a request to the server whose turn it is. Raises TritonError."""
@@ -48,7 +50,6 @@ class BalancedTransport:
         address = self._balancer.pick(exchange.affinity)
         try:
             yield from self._transport(address).stream(exchange, timeout)
-
         except TritonError as error:
             if is_server_fault(error):
                 self._balancer.failed(address)
@@ -56,6 +57,8 @@ class BalancedTransport:
         self._balancer.worked(address)
 
     def close(self) -> None:
+        with self._lock:
+            self._closed = True
         for transport in list(self._transports.values()):
             transport.close()
 
@@ -76,6 +79,8 @@ class BalancedTransport:
 
     def _transport(self, address: Address) -> Transport:
         with self._lock:
+            if self._closed:
+                raise closed("Client")
             transport = self._transports.get(address)
             if transport is None:
                 transport = self._transports[address] = self._connect(address)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from tritonsmith_client._exchange.exchange import Action, Exchange, Flow, Gather, Hedge, Sleep, T
 from tritonsmith_client._exchange.transport import Transport
+from tritonsmith_client._net.connection_errors import closed
 from tritonsmith_client._net.deadline import CancellableDeadline, Deadline
-from tritonsmith_client.errors import ClosedError, RequestCancelledError, TritonError
+from tritonsmith_client.errors import RequestCancelledError, TritonError
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -112,7 +113,7 @@ class Runner:
 
         with self._lock:
             if self._closed:
-                raise ClosedError("the client was used after close(): make a new Client")
+                raise closed("Client")
             return self._pools.setdefault(name, Workers(size or self._workers))
 
     def _do(self, action: Action, deadline: Deadline) -> Any:

@@ -12,14 +12,12 @@ import grpc
 from tritonsmith_client._exchange.exchange import Exchange
 from tritonsmith_client._exchange.status import from_grpc_status
 from tritonsmith_client._net.connection_config import Link
+from tritonsmith_client._net.connection_errors import closed, closed_meanwhile
 from tritonsmith_client._net.deadline import CancellableDeadline, Deadline
 from tritonsmith_client._net.grpc_channel import channel_options, credentials
 from tritonsmith_client._net.headers import Headers
 from tritonsmith_client._protocol.grpc.status import mapped
-from tritonsmith_client.errors import (
-    ClosedError,
-    DeadlineExceededError,
-)
+from tritonsmith_client.errors import DeadlineExceededError
 
 __all__ = ["GrpcTransport"]
 
@@ -66,10 +64,12 @@ class GrpcTransport:
         except grpc.FutureCancelledError as exc:
             raise from_grpc_status("CANCELLED", "the call was cancelled", exchange.what) from exc
         except grpc.RpcError as exc:
+            if self._is_end(exc):
+                raise closed_meanwhile() from exc
             raise mapped(exc, exchange.what, deadline) from exc
         except ValueError as exc:
             if self._closed:
-                raise ClosedError("the client was closed while it was used") from exc
+                raise closed_meanwhile() from exc
             raise
         return exchange.parse(reply)
 
@@ -102,6 +102,8 @@ class GrpcTransport:
                 raise DeadlineExceededError(
                     f"{exchange.what} failed: no response within {timeout:g} s"
                 ) from exc
+            if self._is_end(exc):
+                raise closed_meanwhile() from exc
             raise mapped(exc, exchange.what) from exc
         finally:
             call.cancel()
@@ -123,12 +125,16 @@ class GrpcTransport:
     def _open(self) -> Any:
         """The channel. grpc-stubs ask for serializers; without them, bytes pass through."""
         if self._closed:
-            raise ClosedError("the client was used after close(): make a new Client")
+            raise closed("Client")
         if self._channel is None or self._pid != os.getpid():
             self._channel = self._connect()
             self._calls = {}
             self._pid = os.getpid()
         return self._channel
+
+    def _is_end(self, exc: Any) -> bool:
+        """Whether a call failed because the client was closed."""
+        return self._closed and exc.code() is grpc.StatusCode.CANCELLED
 
     def _connect(self) -> grpc.Channel:
         link, options = self._link, channel_options(self._link)

@@ -37,7 +37,7 @@ class _Connection(Connection[Request, Reply]):
         return self._reader.silent
 
     def usable(self) -> bool:
-        return self.keep_alive and self._socket.quiet()
+        return self._socket.quiet()
 
     def _send(self, request: Request, deadline: Deadline) -> None:
         buffers, self._foreseen = request

@@ -104,7 +104,8 @@ class PoolTransport(ABC, Generic[Request, Reply]):
             raise closed("Client")
 
     def _take_idle(self) -> Connection[Request, Reply] | None:
-        self._check_open()
+        if self._idle.closed:
+            self._check_open()
         owner = os.getpid()  # a forked child must not share its parent's connections
         while (connection := self._idle.take(owner)) is not None:
             if connection.usable():

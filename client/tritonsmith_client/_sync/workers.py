@@ -12,8 +12,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from tritonsmith_client._exchange.exchange import T
+from tritonsmith_client._net.connection_errors import closed
 from tritonsmith_client._net.deadline import CancellableDeadline
-from tritonsmith_client.errors import ClosedError
 
 __all__ = ["Pending", "Workers"]
 
@@ -48,7 +48,7 @@ class Workers:
     def submit(self, function: Callable[..., Any], *args: Any) -> Future[Any]:
         with self._lock:
             if self._closed:
-                raise ClosedError("the client was used after close(): make a new Client")
+                raise closed("Client")
             if self._pool is None or self._pid != os.getpid():
                 self._pool = ThreadPoolExecutor(self._size, "tritonsmith")
                 self._pid = os.getpid()

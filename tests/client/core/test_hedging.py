@@ -7,6 +7,7 @@ import itertools
 import shutil
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from tritonsmith_client import (
     RequestCancelledError,
     Retry,
 )
+from tritonsmith_client._net.deadline import CancellableDeadline
 from tritonsmith_generator.serve import Server
 
 X = np.arange(6, dtype=np.float32).reshape(2, 3)
@@ -175,3 +177,24 @@ def test_a_refusal_is_an_answer(client: Client) -> None:
         client.model("plain").using(hedge=0.1)(X.astype(int))
     with pytest.raises(InputError, match=r"hedge is -1; it must be seconds from 0 \(never\)"):
         client.model("plain").using(hedge=-1)
+
+
+def test_a_call_waits_until_its_cancelling_is_over() -> None:
+    """Otherwise that could end the next call over the same connection."""
+    deadline = CancellableDeadline(None)
+    begun = threading.Event()
+    order: list[str] = []
+
+    def abort() -> None:
+        begun.set()
+        time.sleep(0.2)
+        order.append("aborted")
+
+    deadline.on_cancel(abort)
+    thread = threading.Thread(target=deadline.cancel)
+    thread.start()
+    assert begun.wait(5)
+    deadline.on_cancel(None)
+    order.append("given back")
+    thread.join()
+    assert order == ["aborted", "given back"]

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.harness.paths import CLIENT_MODELS as MODELS
+from support.wire.callers import CALLERS, caller
 
 from tritonsmith_client import AsyncClient, Client, InputError, Retry, UnavailableError
 from tritonsmith_client._net.address import parse_url
@@ -79,6 +80,16 @@ def test_tcp_asks_over_http(server: Server) -> None:
             return timers(server.http_url)
 
     assert asyncio.run(main()) == {"02"}
+
+
+@pytest.mark.parametrize("kind", CALLERS)
+def test_tcp_asks_during_a_stream_over_http(server: Server, kind: str) -> None:
+    with caller(kind, "http", server.http_url) as made:
+        count = {"COUNT": np.array([2], np.int32), "DELAY": np.zeros(1, np.float32)}
+        parts = made.each(made.model("repeat").stream({**count, "FAIL": np.array([False])}))
+        next(parts)
+        assert timers(server.http_url) == {"02"}
+        parts.close()
 
 
 def test_a_connection_with_an_old_reply_is_used_again(server: Server) -> None:

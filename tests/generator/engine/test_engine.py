@@ -130,8 +130,7 @@ def test_the_second_build_of_a_process_has_its_own_messages(tmp_path: Path) -> N
     script = """
 import sys
 from pathlib import Path
-from tritonsmith_generator.trt.request import EngineOptions
-from tritonsmith_generator.engine.isolated import EngineRequest
+from tritonsmith_generator.trt.request import EngineOptions, EngineRequest
 from tritonsmith_generator.errors import InputError
 from tritonsmith_generator.onnx_model.profiles import ShapeRange
 from tritonsmith_generator.trt.builder import build

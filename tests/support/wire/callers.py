@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -44,7 +44,7 @@ def calling(kind: str, url: str, **options: Any) -> Iterator[Call]:
 class Caller:
     """A client, synchronous or not, whose methods are called alike."""
 
-    def __init__(self, kind: str, url: str, **options: Any) -> None:
+    def __init__(self, kind: str, url: str | Sequence[str], **options: Any) -> None:
         self._loop = asyncio.new_event_loop()
         try:
             self._client: Any = (Client if kind == "sync" else AsyncClient)(url, **options)
@@ -59,6 +59,19 @@ class Caller:
         """The result of a method of the client, or of one of its models."""
         made = function(*args, **named)
         return self._loop.run_until_complete(made) if inspect.isawaitable(made) else made
+
+    def each(self, parts: Any) -> Generator[Any, None, None]:
+        """What a stream gives; closing this closes the stream."""
+        step = parts.__next__ if hasattr(parts, "__next__") else parts.__anext__
+        try:
+            while True:
+                try:
+                    part = self.do(step)
+                except (StopIteration, StopAsyncIteration):
+                    return
+                yield part
+        finally:
+            self.do(parts.close if hasattr(parts, "close") else parts.aclose)
 
     def close(self) -> None:
         self.do(self._client.close)
