@@ -245,12 +245,13 @@ def test_ctrl_c_stops_the_build_and_leaves_nothing(tmp_path: Path) -> None:
     script = f"""
 import sys
 from pathlib import Path
+from tritonsmith_generator.engine.toolchain import LOCAL
 from tritonsmith_generator.trt.request import EngineRequest
-from support.trt.engine_builds import build_engine
 request = EngineRequest("tensorrt_rtx", Path({str(models.LIGHT / "light_densenet121.onnx")!r}),
                         Path({str(tmp_path / "model.plan")!r}))
 try:
-    build_engine(request, lambda progress: print(progress, flush=True))
+    with LOCAL.process("tensorrt_rtx") as process:
+        process.build(request, lambda progress: print(progress, flush=True))
 except KeyboardInterrupt:
     sys.exit(130)
 """
