@@ -57,6 +57,7 @@ test: setup
 lint: setup
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/python client/generate_sync.py --check
 	@said=$$($(BIN)/lint-imports --no-logo) || { echo "$$said"; exit 1; }
 
 types: setup
@@ -67,6 +68,7 @@ check: lint types test
 fmt: setup
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+	@$(BIN)/python client/generate_sync.py
 
 bench: setup
 	@for benchmark in benchmarks/*.py; do $(BIN)/python $$benchmark || exit 1; done

@@ -15,9 +15,13 @@ __all__ = ["AsyncRunner"]
 
 
 class AsyncRunner:
-    """Does what flows ask for. Tasks of one event loop may share it."""
+    """Does what flows ask for. Tasks of one event loop may share it.
 
-    def __init__(self, transport: AsyncTransport) -> None:
+    Args:
+        workers: of `Runner`; tasks need no threads.
+    """
+
+    def __init__(self, transport: AsyncTransport, workers: int) -> None:
         self.transport = transport
 
     async def run(self, flow: Flow[T], deadline: Deadline) -> T:
@@ -37,11 +41,13 @@ class AsyncRunner:
 
     async def stream(
         self,
-        exchange: Exchange[T | None],
+        start: Callable[[Deadline], Flow[Exchange[T | None]]],
         recover: Callable[[TritonError, bool, Deadline], Flow[Exchange[T | None]]],
         timeout: float | None,
     ) -> AsyncIterator[T]:
         """The replies to one request that have a content; see `Runner.stream`."""
+        deadline = Deadline(timeout)
+        exchange = await self.run(start(deadline), deadline)
         final = False
         while True:
             parts = self.transport.stream(exchange, timeout)

@@ -1,23 +1,20 @@
-"""A model of the asynchronous client; what `model` says holds here with `await`."""
+"""A model of the asynchronous client."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from types import EllipsisType, TracebackType
 from typing import Any
 
+from tritonsmith_client._async.concurrent_calls import AsyncConcurrentCalls
 from tritonsmith_client._async.driver import AsyncRunner
-from tritonsmith_client._core.arguments import CONCURRENCY, ITEMS, PROGRESS
 from tritonsmith_client._core.client import ClientCore
 from tritonsmith_client._core.model import ModelCore
 from tritonsmith_client._core.sequences import SequenceState, sequence_id
-from tritonsmith_client._exchange.exchange import Flow
-from tritonsmith_client._net.deadline import Deadline
 from tritonsmith_client._protocol.options import Options, changed
 from tritonsmith_client._shared_memory.transfer import collect
 from tritonsmith_client._values.buffers import Array
@@ -29,8 +26,14 @@ from tritonsmith_client.errors import TritonError
 __all__ = ["AsyncModel", "AsyncSequence"]
 
 
-class AsyncModel:
-    """A model on a server: ``await model(image)``. Tasks of one event loop may share it."""
+class AsyncModel(AsyncConcurrentCalls):
+    """A model on a server. Call it with numpy arrays; tasks of one event loop may share it.
+
+    await model(image)                        by position
+    await model(input_ids=ids, mask=mask)     by name
+    await model({"input.1": image})           by name, where the name is no identifier
+    await model.using(outputs=["logits"], timeout=2.0)(image)
+    """
 
     def __init__(
         self, client: ClientCore, runner: AsyncRunner, core: ModelCore, options: Options
@@ -46,21 +49,31 @@ class AsyncModel:
 
     @property
     def version(self) -> str:
-        """See `Model.version`."""
+        """The version that was asked for; empty for the newest."""
         return self._core.version
 
     @property
     def metadata(self) -> ModelMetadata:
-        """See `Model.metadata`."""
+        """Inputs and outputs, as the server described them last."""
         return self._core.signature.metadata
 
     @property
     def config(self) -> ModelConfig:
-        """See `Model.config`."""
+        """The configuration, as the server described it last."""
         return self._core.signature.config
 
     async def __call__(self, *args: Any, **named: Any) -> Result:
-        """Runs the model; see `Model.__call__`. Cancelling the task ends the call."""
+        """Runs the model. Cancelling the task ends the call.
+
+        Args:
+            args: arrays in the order of `metadata.inputs`, or one mapping from name to array.
+            named: arrays by name.
+
+        Raises:
+            InputError: a name, data type, shape or batch size does not fit; nothing was sent.
+            DeadlineExceededError: there was no result in time.
+            StatusError: the server refused or failed; its subclasses say how.
+        """
         core, options, runner = self._core, self._options, self._runner
         deadline = self._client.deadline(options.timeout)
         exchange = core.builder.direct(args, named, options)
@@ -75,75 +88,40 @@ class AsyncModel:
             collect(exchange.lease, result)
         return result
 
-    def submit(self, *args: Any, **named: Any) -> asyncio.Future[Result]:
-        """Starts the call at once; await the future, or ``cancel()`` it."""
-
-        def start(deadline: Deadline) -> Flow[Result]:
-            return self._core.infer(args, named, self._options, deadline)
-
-        return self._runner.submit(start, self._client.budget(self._options.timeout))
-
-    def map(
-        self,
-        items: Iterable[Any] | AsyncIterable[Any],
-        *,
-        concurrency: int = 8,
-        progress: Callable[[int], object] | None = None,
-    ) -> AsyncIterator[Result]:
-        """``async for result in model.map(items)``; see `Model.map`."""
-        if not isinstance(items, AsyncIterable):
-            ITEMS(items, model=self.name)
-        concurrency = CONCURRENCY(concurrency, model=self.name)
-        return self._map(_iterate(items), concurrency, PROGRESS(progress, model=self.name))
-
-    async def _map(
-        self,
-        items: AsyncIterator[Any],
-        concurrency: int,
-        progress: Callable[[int], object] | None,
-    ) -> AsyncIterator[Result]:
-        waiting: deque[asyncio.Future[Result]] = deque()
-        done = 0
-        try:
-            async for item in items:
-                waiting.append(self.submit(*(item if isinstance(item, tuple) else (item,))))
-                if len(waiting) < concurrency:
-                    continue
-                yield await waiting.popleft()
-                done += 1
-                if progress is not None:
-                    progress(done)
-            while waiting:
-                yield await waiting.popleft()
-                done += 1
-                if progress is not None:
-                    progress(done)
-        finally:
-            for future in waiting:
-                future.cancel()
-            await asyncio.gather(*waiting, return_exceptions=True)
-
     def stream(self, *args: Any, **named: Any) -> AsyncIterator[Result]:
-        """``async for result in model.stream(prompt)``; see `Model.stream`."""
+        """Runs a decoupled model: yields its responses as they come, any number of them.
+
+        The timeout counts for each response. Leave the loop early, or aclose() the iterator, and
+        the server is told to stop. Of a model that is not decoupled it yields the one response.
+
+        Over HTTP (Triton's generate extension, JSON) each input of a decoupled model is one row of
+        numbers or text, and outputs have the shapes that the metadata let expect; gRPC has no such
+        limits.
+        """
         return self._stream(args, named, self._options)
 
-    async def _stream(
+    def _stream(
         self, args: tuple[Any, ...], named: Mapping[str, Any], options: Options
     ) -> AsyncIterator[Result]:
         core = self._core
-        timeout = self._client.budget(options.timeout)
+        start = partial(core.stream, args, named, options)
         recover = partial(core.recover_stream, args, named, options)
-        deadline = Deadline(timeout)
-        exchange = await self._runner.run(core.stream(args, named, options, deadline), deadline)
-        parts = self._runner.stream(exchange, recover, timeout)
-        try:
-            async for part in parts:
-                yield part
-        finally:
-            await parts.aclose()  # type: ignore[attr-defined]  # an async generator
+        return self._runner.stream(start, recover, self._client.budget(options.timeout))
 
     def sequence(self, id: int | str | None = None) -> AsyncSequence:
-        """``async with model.sequence() as track``; see `Model.sequence`."""
+        """A sequence of requests to a model that keeps state between them.
+
+            async with model.sequence() as track:
+                for frame in frames:
+                    boxes = await track(frame)
+
+        Args:
+            id: an int from 1 to 2**63 - 1, or a text of at most 128 bytes; a random number if
+                left out.
+
+        Raises:
+            InputError: it is neither, or means "no sequence" to the server.
+        """
         return AsyncSequence(self, SequenceState(sequence_id(id, self.name)))
 
     def using(
@@ -162,7 +140,30 @@ class AsyncModel:
         hedge: float | None = None,
         out: Mapping[str, Array | RegionTensor] | None = None,
     ) -> AsyncModel:
-        """The same model with other options; see `Model.using`."""
+        """The same model with other options; what is left out stays as it is.
+
+        Args:
+            outputs: names of the wanted outputs; all if empty.
+            timeout: seconds for the whole call, None for no deadline.
+            id: comes back in the result.
+            parameters: reach the model; bool, int of 64 bits, float or str.
+            priority: 1 is the highest, 0 the model's default.
+            queue_timeout: seconds that a request may wait in the server's queue, counted in
+                microseconds; 0 for the model's default.
+            headers: HTTP headers or gRPC metadata, besides the client's; ASCII.
+            classes: asks for so many classes of each output; see `Result.classes`.
+            convert: whether numbers of another data type are converted (False at first).
+            split: whether a batch over max_batch_size is sent in parts (True at first).
+            hedge: seconds after which a request without an answer is sent once more, to the next
+                server where there are several; the first answer counts and the other attempt is
+                cancelled. For models that may run twice; never within sequences. 0 (at first)
+                for never.
+            out: arrays that take the outputs of these names, or tensors in regions of shared
+                memory, into which the server then writes them.
+
+        Raises:
+            InputError: one of them has no meaning, or could not be sent as it is.
+        """
         options = changed(
             self._options,
             self.name,
@@ -186,7 +187,7 @@ class AsyncModel:
 
 
 class AsyncSequence:
-    """A running sequence; made by `AsyncModel.sequence`."""
+    """A running sequence; made by `AsyncModel.sequence`. Its calls are made one after the other."""
 
     def __init__(self, model: AsyncModel, state: SequenceState) -> None:
         self._model = model
@@ -198,19 +199,23 @@ class AsyncSequence:
         return self._state.id
 
     async def __call__(self, *args: Any, **named: Any) -> Result:
-        """See `Sequence.__call__`."""
+        """The next request. Never repeated after a failure. Arguments as for `AsyncModel`."""
         return await self._send(args, named, end=False)
 
     async def end(self, *args: Any, **named: Any) -> Result:
-        """See `Sequence.end`."""
+        """The last request. Without it the last one is sent again to end the sequence."""
         return await self._send(args, named, end=True)
 
     def stream(self, *args: Any, **named: Any) -> AsyncIterator[Result]:
-        """``async for result in track.stream(frame)``; see `Sequence.stream`."""
+        """The next request to a decoupled model, over gRPC: yields its responses as they come.
+
+        It is sent when the first of them is asked for; see `AsyncModel.stream`. The next request
+        has to wait until this one's responses are read, or the iterator is closed.
+        """
         return self._stream(args, named, end=False)
 
     def end_stream(self, *args: Any, **named: Any) -> AsyncIterator[Result]:
-        """See `Sequence.end_stream`."""
+        """As `stream`, for the last request; see `end`."""
         return self._stream(args, named, end=True)
 
     async def _stream(
@@ -220,15 +225,15 @@ class AsyncSequence:
         async with self._lock:
             step = state.step(end)
             state.streaming = True
-        parts = model._stream(args, named, replace(model._options, sequence=step))
         try:
-            async for part in parts:
-                state.done(step, args, named)
-                yield part
+            parts: Any = model._stream(args, named, replace(model._options, sequence=step))
+            async with contextlib.aclosing(parts):
+                async for part in parts:
+                    state.done(step, args, named)
+                    yield part
             state.done(step, args, named)
         finally:
             state.streaming = False
-            await parts.aclose()  # type: ignore[attr-defined]  # an async generator
 
     async def _send(self, args: tuple[Any, ...], named: Mapping[str, Any], end: bool) -> Result:
         model = self._model
@@ -253,18 +258,10 @@ class AsyncSequence:
         farewell = self._state.farewell()
         if farewell is None:
             return
+        # Only frees the server's slot: whatever goes wrong here, its idle timeout does too.
         with contextlib.suppress(TritonError):
             if self._model.config.decoupled:
                 async for _ in self._stream(*farewell, end=True):
                     pass
             else:
                 await self._send(*farewell, end=True)
-
-
-async def _iterate(items: Iterable[Any] | AsyncIterable[Any]) -> AsyncIterator[Any]:
-    if isinstance(items, AsyncIterable):
-        async for item in items:
-            yield item
-    else:
-        for item in items:
-            yield item

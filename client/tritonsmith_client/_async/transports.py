@@ -1,4 +1,4 @@
-"""The transport that fits an address, for asyncio."""
+"""The transport that fits an address, for asyncio; see `_sync.transports`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from tritonsmith_client._exchange.transport import AsyncTransport
 from tritonsmith_client._net.address import Address
 from tritonsmith_client._net.connection_config import Link
 
+__all__ = ["async_balanced", "async_transport"]
 
-def _balanced(
+
+def async_balanced(
     addresses: tuple[Address, ...], resolve: bool, connect: Callable[[Address], AsyncTransport]
 ) -> AsyncTransport:
     first = connect(addresses[0])  # shows at once what is wrong with the settings
@@ -21,7 +23,8 @@ def _balanced(
     return AsyncBalancedTransport(Balancer(addresses, resolve), connect)
 
 
-def _transport(link: Link) -> AsyncTransport:
+def async_transport(link: Link) -> AsyncTransport:
+    """What reaches a server, by its protocol."""
     if link.address.protocol == "grpc" and link.http2 == "own":
         from tritonsmith_client._async.http2 import AsyncHttp2Transport  # only the one that is used
 

@@ -1,3 +1,4 @@
+# Generated from client/tritonsmith_client/_async/client.py: edit that one, and run `make fmt`.
 """The synchronous client."""
 
 from __future__ import annotations
@@ -10,15 +11,14 @@ from typing import TYPE_CHECKING, Any
 from tritonsmith_client._core.client import ClientCore
 from tritonsmith_client._core.retries import Retry
 from tritonsmith_client._exchange.exchange import Exchange, T
-from tritonsmith_client._exchange.transport import Transport
 from tritonsmith_client._net.address import Address, parse_urls
-from tritonsmith_client._net.connection_config import KEEPALIVE, HeaderSource, make_link
+from tritonsmith_client._net.connection_config import KEEPALIVE, HeaderSource, Link, make_link
 from tritonsmith_client._net.deadline import TIMEOUT
 from tritonsmith_client._net.tls import TLS
 from tritonsmith_client._protocol.options import Options
 from tritonsmith_client._sync.driver import Runner
 from tritonsmith_client._sync.model import Model
-from tritonsmith_client._sync.transports import _balanced, transport
+from tritonsmith_client._sync.transports import balanced, transport
 from tritonsmith_client._values.metadata import ServerMetadata
 from tritonsmith_client.errors import TritonError
 
@@ -92,12 +92,22 @@ class Client:
     ) -> None:
         addresses = parse_urls(url)
 
-        def connect(address: Address = addresses[0]) -> Transport:
-            return transport(make_link(address, headers, tls, compression, keepalive, http2))
+        def link(address: Address) -> Link:
+            return make_link(address, headers, tls, compression, keepalive, http2)
 
-        self._core = ClientCore(addresses, resolve, timeout, retry, shared_memory, workers, connect)
-
-        self._runner = Runner(_balanced(addresses, resolve, connect), self._core.workers)
+        self._core = ClientCore(
+            addresses,
+            resolve,
+            timeout,
+            retry,
+            shared_memory,
+            workers,
+            lambda: transport(link(addresses[0])),
+        )
+        self._runner = Runner(
+            balanced(addresses, resolve, lambda address: transport(link(address))),
+            self._core.workers,
+        )
 
     def model(self, name: str, version: str | int = "") -> Model:
         """A model, called like a function. Reads its metadata and configuration.
@@ -232,8 +242,9 @@ class Client:
         address = self._core.metrics_address(url)
         runner = Runner(transport(make_link(address, None, None, None)), workers=1)
         deadline = self._core.deadline()
+        flow = self._core.ask(metrics_exchange(address.path), deadline)
         try:
-            return runner.run(self._core.ask(metrics_exchange(address.path), deadline), deadline)
+            return runner.run(flow, deadline)
         finally:
             runner.close()
 

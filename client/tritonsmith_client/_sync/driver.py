@@ -56,16 +56,26 @@ class Runner:
 
     def stream(
         self,
-        exchange: Exchange[T | None],
+        start: Callable[[Deadline], Flow[Exchange[T | None]]],
         recover: Callable[[TritonError, bool, Deadline], Flow[Exchange[T | None]]],
         timeout: float | None,
     ) -> Iterator[T]:
         """The replies to one request that have a content.
 
         Args:
+            start: gives what to ask; at once, so that a wrong argument is not found out later.
             recover: gives what to ask instead after a failure, which may be final, or raises.
             timeout: for each reply.
         """
+        deadline = Deadline(timeout)
+        return self._replies(self.run(start(deadline), deadline), recover, timeout)
+
+    def _replies(
+        self,
+        exchange: Exchange[T | None],
+        recover: Callable[[TritonError, bool, Deadline], Flow[Exchange[T | None]]],
+        timeout: float | None,
+    ) -> Iterator[T]:
         final = False
         while True:
             try:

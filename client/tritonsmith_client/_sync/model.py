@@ -1,24 +1,22 @@
+# Generated from client/tritonsmith_client/_async/model.py: edit that one, and run `make fmt`.
 """A model of the synchronous client."""
 
 from __future__ import annotations
 
 import contextlib
 import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from types import EllipsisType, TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tritonsmith_client._core.arguments import CONCURRENCY, ITEMS, PROGRESS
 from tritonsmith_client._core.client import ClientCore
 from tritonsmith_client._core.model import ModelCore
 from tritonsmith_client._core.sequences import SequenceState, sequence_id
-from tritonsmith_client._exchange.exchange import Flow
-from tritonsmith_client._net.deadline import Deadline
 from tritonsmith_client._protocol.options import Options, changed
 from tritonsmith_client._shared_memory.transfer import collect
+from tritonsmith_client._sync.concurrent_calls import ConcurrentCalls
 from tritonsmith_client._sync.driver import Runner
 from tritonsmith_client._values.buffers import Array
 from tritonsmith_client._values.metadata import ModelConfig, ModelMetadata, Parameter
@@ -26,13 +24,10 @@ from tritonsmith_client._values.regions import RegionTensor
 from tritonsmith_client._values.result import Result
 from tritonsmith_client.errors import TritonError
 
-if TYPE_CHECKING:
-    from concurrent.futures import Future
-
 __all__ = ["Model", "Sequence"]
 
 
-class Model:
+class Model(ConcurrentCalls):
     """A model on a server. Call it with numpy arrays; threads may share it.
 
     model(image)                        by position
@@ -94,61 +89,6 @@ class Model:
             collect(exchange.lease, result)
         return result
 
-    def submit(self, *args: Any, **named: Any) -> Future[Result]:
-        """Runs the model in another thread; the future's ``cancel()`` ends the call.
-
-        Arrays are read while the call runs: leave them alone until it is done.
-        """
-
-        def start(deadline: Deadline) -> Flow[Result]:
-            return self._core.infer(args, named, self._options, deadline)
-
-        return self._runner.submit(start, self._client.budget(self._options.timeout))
-
-    def map(
-        self,
-        items: Iterable[Any],
-        *,
-        concurrency: int = 8,
-        progress: Callable[[int], object] | None = None,
-    ) -> Iterator[Result]:
-        """Runs the model for each item, several at a time; results come in the items' order.
-
-        Args:
-            items: each an array, a tuple of arrays by position, or a mapping by name. Read only
-                as far as results are taken.
-            concurrency: calls at a time; no more than the client's workers.
-            progress: called with the number of results so far.
-        """
-        return self._map(
-            iter(ITEMS(items, model=self.name)),
-            CONCURRENCY(concurrency, model=self.name),
-            PROGRESS(progress, model=self.name),
-        )
-
-    def _map(
-        self, items: Iterator[Any], concurrency: int, progress: Callable[[int], object] | None
-    ) -> Iterator[Result]:
-        waiting: deque[Future[Result]] = deque()
-        done = 0
-        try:
-            for item in items:
-                waiting.append(self.submit(*(item if isinstance(item, tuple) else (item,))))
-                if len(waiting) < concurrency:
-                    continue
-                yield waiting.popleft().result()
-                done += 1
-                if progress is not None:
-                    progress(done)
-            while waiting:
-                yield waiting.popleft().result()
-                done += 1
-                if progress is not None:
-                    progress(done)
-        finally:
-            for future in waiting:
-                future.cancel()
-
     def stream(self, *args: Any, **named: Any) -> Iterator[Result]:
         """Runs a decoupled model: yields its responses as they come, any number of them.
 
@@ -165,11 +105,9 @@ class Model:
         self, args: tuple[Any, ...], named: Mapping[str, Any], options: Options
     ) -> Iterator[Result]:
         core = self._core
-        timeout = self._client.budget(options.timeout)
+        start = partial(core.stream, args, named, options)
         recover = partial(core.recover_stream, args, named, options)
-        deadline = Deadline(timeout)
-        exchange = self._runner.run(core.stream(args, named, options, deadline), deadline)
-        return self._runner.stream(exchange, recover, timeout)
+        return self._runner.stream(start, recover, self._client.budget(options.timeout))
 
     def sequence(self, id: int | str | None = None) -> Sequence:
         """A sequence of requests to a model that keeps state between them.
@@ -262,7 +200,7 @@ class Sequence:
         return self._state.id
 
     def __call__(self, *args: Any, **named: Any) -> Result:
-        """The next request. Never repeated after a failure. Arguments as for a `Model`."""
+        """The next request. Never repeated after a failure. Arguments as for `Model`."""
         return self._send(args, named, end=False)
 
     def end(self, *args: Any, **named: Any) -> Result:
@@ -272,8 +210,8 @@ class Sequence:
     def stream(self, *args: Any, **named: Any) -> Iterator[Result]:
         """The next request to a decoupled model, over gRPC: yields its responses as they come.
 
-        It is sent when the first of them is asked for; see `Model.stream`. The next request has to
-        wait until this one's responses are read, or the iterator is closed.
+        It is sent when the first of them is asked for; see `Model.stream`. The next request
+        has to wait until this one's responses are read, or the iterator is closed.
         """
         return self._stream(args, named, end=False)
 
@@ -289,9 +227,11 @@ class Sequence:
             step = state.step(end)
             state.streaming = True
         try:
-            for result in model._stream(args, named, replace(model._options, sequence=step)):
-                state.done(step, args, named)
-                yield result
+            parts: Any = model._stream(args, named, replace(model._options, sequence=step))
+            with contextlib.closing(parts):
+                for part in parts:
+                    state.done(step, args, named)
+                    yield part
             state.done(step, args, named)
         finally:
             state.streaming = False

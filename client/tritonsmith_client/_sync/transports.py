@@ -9,10 +9,10 @@ from tritonsmith_client._exchange.transport import Transport
 from tritonsmith_client._net.address import Address
 from tritonsmith_client._net.connection_config import Link
 
-__all__ = ["transport"]
+__all__ = ["balanced", "transport"]
 
 
-def _balanced(
+def balanced(
     addresses: tuple[Address, ...], resolve: bool, connect: Callable[[Address], Transport]
 ) -> Transport:
     first = connect(addresses[0])  # shows at once what is wrong with the settings

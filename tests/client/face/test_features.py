@@ -36,7 +36,7 @@ from tritonsmith_client import (
     "pair", [(Client, AsyncClient), (Model, AsyncModel), (Sequence, AsyncSequence)]
 )
 def test_both_clients_have_the_same_surface(pair: tuple[Any, Any]) -> None:
-    ours, theirs = ({n for n in vars(c) if not n.startswith("_")} for c in pair)
+    ours, theirs = ({n for n in dir(c) if not n.startswith("_")} for c in pair)
     assert ours == theirs
     for name in [*ours, "__init__"]:
         left, right = (inspect.getattr_static(c, name) for c in pair)
