@@ -58,7 +58,7 @@ __all__ = [
 
 
 class TritonError(Exception):
-    """Base of all errors of the client. As text: the message, and the remedy if there is one.
+    """Base of all errors of the client. As text: the message, and the hint if there is one.
 
     Attributes:
         message: what failed, and why.
@@ -67,7 +67,7 @@ class TritonError(Exception):
         status: what was answered, e.g. ``"INVALID_ARGUMENT"`` or ``"HTTP 400"``; empty where no
             status came.
         server_message: the server's own words; empty where it said none.
-        remedy: what to do next, if that is known.
+        hint: what to do next, if that is known.
     """
 
     def __init__(
@@ -78,21 +78,21 @@ class TritonError(Exception):
         tensor: str | None = None,
         status: str = "",
         server_message: str = "",
-        remedy: str = "",
+        hint: str = "",
     ) -> None:
         super().__init__(message)
         self.model = model
         self.tensor = tensor
         self.status = status
         self.server_message = server_message
-        self.remedy = remedy
+        self.hint = hint
 
     @property
     def message(self) -> str:
         return str(self.args[0])
 
     def __str__(self) -> str:
-        return f"{self.message}; {self.remedy}" if self.remedy else self.message
+        return f"{self.message}; {self.hint}" if self.hint else self.message
 
 
 class InputError(TritonError, ValueError):
@@ -104,9 +104,9 @@ class InputError(TritonError, ValueError):
         tensor: str | None = None,
         *,
         model: str | None = None,
-        remedy: str = "",
+        hint: str = "",
     ) -> None:
-        super().__init__(message, model=model, tensor=tensor, remedy=remedy)
+        super().__init__(message, model=model, tensor=tensor, hint=hint)
 
 
 class UnknownOutputError(TritonError, KeyError):

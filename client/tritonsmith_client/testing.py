@@ -97,13 +97,13 @@ class FakeServer:
     def client(self, **options: Any) -> Client:
         """A client of this server. Args: options: as for `Client`, except for the URL."""
         client = Client("grpc://fake", **options)
-        client._runner.transport = _Transport(self)
+        client._driver.transport = _Transport(self)
         return client
 
     def async_client(self, **options: Any) -> AsyncClient:
         """An asynchronous client of this server. Args: as for `client`."""
         client = AsyncClient("grpc://fake", **options)
-        client._runner.transport = _AsyncTransport(self)
+        client._driver.transport = _AsyncTransport(self)
         return client
 
     def answer(self, exchange: Exchange[Any]) -> Iterator[bytes]:

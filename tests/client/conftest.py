@@ -15,7 +15,7 @@ from support.wire.regions import own_regions
 import tritonsmith_client._async.client
 import tritonsmith_client._sync.client
 from tritonsmith_client import Client
-from tritonsmith_client._net.connection_config import Link, make_link
+from tritonsmith_client._net.connection_config import ConnectionConfig, connection_config
 from tritonsmith_generator.serve import Server
 
 # How long an example takes is the machine's affair; hypothesis knows that only of CI's.
@@ -39,8 +39,8 @@ def server(start_server: Callable[..., Server]) -> Server:
     return start_server(MODELS)
 
 
-def own(*given: Any) -> Link:
-    return replace(make_link(*given), http2="own")
+def own(*given: Any) -> ConnectionConfig:
+    return replace(connection_config(*given), http2="own")
 
 
 @pytest.fixture(params=["grpc", "own", "http"])
@@ -50,7 +50,7 @@ def url(server: Server, request: pytest.FixtureRequest, monkeypatch: pytest.Monk
         return server.http_url
     if request.param == "own":
         for module in (tritonsmith_client._sync.client, tritonsmith_client._async.client):
-            monkeypatch.setattr(module, "make_link", own)
+            monkeypatch.setattr(module, "connection_config", own)
     return server.grpc_url
 
 

@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 from tritonsmith_client._net.deadline import Deadline
 
-__all__ = ["Alarm"]
+__all__ = ["CallTimer"]
 
 
-class Alarm:
+class CallTimer:
     """Calls `ring` if a call's deadline passes before `off` is called.
 
     Nearly every call ends in time, and a timer of the event loop for each of them would cost more

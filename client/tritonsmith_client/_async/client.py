@@ -7,14 +7,19 @@ from collections.abc import Mapping, Sequence
 from types import EllipsisType, TracebackType
 from typing import TYPE_CHECKING, Any
 
-from tritonsmith_client._async.driver import AsyncRunner
+from tritonsmith_client._async.driver import AsyncDriver
 from tritonsmith_client._async.model import AsyncModel
 from tritonsmith_client._async.transports import async_balanced, async_transport
 from tritonsmith_client._core.client import ClientCore
 from tritonsmith_client._core.retries import Retry
 from tritonsmith_client._exchange.exchange import Exchange, T
 from tritonsmith_client._net.address import Address, parse_urls
-from tritonsmith_client._net.connection_config import KEEPALIVE, HeaderSource, Link, make_link
+from tritonsmith_client._net.connection_config import (
+    KEEPALIVE,
+    ConnectionConfig,
+    HeaderSource,
+    connection_config,
+)
 from tritonsmith_client._net.deadline import TIMEOUT
 from tritonsmith_client._net.tls import TLS
 from tritonsmith_client._protocol.options import Options
@@ -94,8 +99,8 @@ class AsyncClient:
     ) -> None:
         addresses = parse_urls(url)
 
-        def link(address: Address) -> Link:
-            return make_link(address, headers, tls, compression, keepalive, http2)
+        def config(address: Address) -> ConnectionConfig:
+            return connection_config(address, headers, tls, compression, keepalive, http2)
 
         self._core = ClientCore(
             addresses,
@@ -104,10 +109,10 @@ class AsyncClient:
             retry,
             shared_memory,
             workers,
-            lambda: transport(link(addresses[0])),
+            lambda: transport(config(addresses[0])),
         )
-        self._runner = AsyncRunner(
-            async_balanced(addresses, resolve, lambda address: async_transport(link(address))),
+        self._driver = AsyncDriver(
+            async_balanced(addresses, resolve, lambda address: async_transport(config(address))),
             self._core.workers,
         )
 
@@ -122,8 +127,8 @@ class AsyncClient:
             NotFoundError: the server has no such model, or it is not loaded.
         """
         deadline = self._core.deadline()
-        core = await self._runner.run(self._core.model(name, version, deadline), deadline)
-        return AsyncModel(self._core, self._runner, core, Options())
+        core = await self._driver.run(self._core.model(name, version, deadline), deadline)
+        return AsyncModel(self._core, self._driver, core, Options())
 
     async def live(self) -> bool:
         """Whether the server answers."""
@@ -144,7 +149,7 @@ class AsyncClient:
             DeadlineExceededError: it took longer than that many seconds; says what was not ready.
         """
         deadline = self._core.deadline(TIMEOUT(timeout, "client.wait_ready()"))
-        await self._runner.run(self._core.wait_ready(models, deadline), deadline)
+        await self._driver.run(self._core.wait_ready(models, deadline), deadline)
 
     async def metadata(self) -> ServerMetadata:
         """The server's name, version and extensions."""
@@ -223,17 +228,17 @@ class AsyncClient:
             StatusError: the server is on another host, or does not allow it.
         """
         deadline = self._core.deadline()
-        await self._runner.run(self._core.register(region, deadline), deadline)
+        await self._driver.run(self._core.register(region, deadline), deadline)
 
     async def unregister(self, region: Region) -> None:
         """Has the server let go of a region."""
         deadline = self._core.deadline()
-        await self._runner.run(self._core.unregister(region, deadline), deadline)
+        await self._driver.run(self._core.unregister(region, deadline), deadline)
 
     async def memory_status(self) -> tuple[RegionStatus, ...]:
         """The regions that the server has registered, whoever made them."""
         deadline = self._core.deadline()
-        return await self._runner.run(self._core.memory_status(deadline), deadline)
+        return await self._driver.run(self._core.memory_status(deadline), deadline)
 
     async def metrics(self, url: str | None = None) -> tuple[Metric, ...]:
         """The samples of the server's Prometheus metrics.
@@ -244,20 +249,22 @@ class AsyncClient:
         from tritonsmith_client._protocol.http.metrics import metrics_exchange
 
         address = self._core.metrics_address(url)
-        runner = AsyncRunner(async_transport(make_link(address, None, None, None)), workers=1)
+        driver = AsyncDriver(
+            async_transport(connection_config(address, None, None, None)), workers=1
+        )
         deadline = self._core.deadline()
         flow = self._core.ask(metrics_exchange(address.path), deadline)
         try:
-            return await runner.run(flow, deadline)
+            return await driver.run(flow, deadline)
         finally:
-            await runner.close()
+            await driver.close()
 
     async def close(self) -> None:
         """Closes the connections; a later call raises ClosedError."""
         if self._core.has_regions:
             with contextlib.suppress(TritonError):
-                await self._runner.run(self._core.farewell(), self._core.deadline(_FAREWELL))
-        await self._runner.close()
+                await self._driver.run(self._core.farewell(), self._core.deadline(_FAREWELL))
+        await self._driver.close()
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -274,8 +281,8 @@ class AsyncClient:
         return f"AsyncClient({self._core.name!r})"
 
     async def _check(self, exchange: Exchange[bool]) -> bool:
-        return await self._runner.run(self._core.check(exchange), self._core.deadline())
+        return await self._driver.run(self._core.check(exchange), self._core.deadline())
 
     async def _ask(self, exchange: Exchange[T], timeout: float | EllipsisType | None = ...) -> T:
         deadline = self._core.deadline(timeout)
-        return await self._runner.run(self._core.ask(exchange, deadline), deadline)
+        return await self._driver.run(self._core.ask(exchange, deadline), deadline)

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from typing import Any
 
-from tritonsmith_client._async.driver import AsyncRunner
+from tritonsmith_client._async.driver import AsyncDriver
 from tritonsmith_client._core.arguments import CONCURRENCY, ITEMS, PROGRESS
 from tritonsmith_client._core.client import ClientCore
 from tritonsmith_client._core.model import ModelCore
@@ -23,7 +23,7 @@ class AsyncConcurrentCalls:
     """The calls of `AsyncModel` that run side by side."""
 
     _client: ClientCore
-    _runner: AsyncRunner
+    _driver: AsyncDriver
     _core: ModelCore
     _options: Options
 
@@ -36,7 +36,7 @@ class AsyncConcurrentCalls:
         def start(deadline: Deadline) -> Flow[Result]:
             return self._core.infer(args, named, self._options, deadline)
 
-        return self._runner.submit(start, self._client.budget(self._options.timeout))
+        return self._driver.submit(start, self._client.budget(self._options.timeout))
 
     def map(
         self,

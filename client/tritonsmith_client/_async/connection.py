@@ -7,7 +7,7 @@ import select
 from abc import ABC, abstractmethod
 from typing import Generic
 
-from tritonsmith_client._async.call_timer import Alarm
+from tritonsmith_client._async.call_timer import CallTimer
 from tritonsmith_client._exchange.transport import Received, Sent
 from tritonsmith_client._net.deadline import Deadline
 from tritonsmith_client._values.buffers import Buffer
@@ -28,7 +28,7 @@ class AsyncConnection(asyncio.BufferedProtocol, ABC, Generic[Sent, Received]):
         self._paused = False
         self._transport: asyncio.Transport | None = None
         self._reply: asyncio.Future[Received] | None = None
-        self._alarm = Alarm(lambda: self._fail(TimeoutError()))
+        self._timer = CallTimer(lambda: self._fail(TimeoutError()))
         self._poll = select.poll()
 
     @property
@@ -59,7 +59,7 @@ class AsyncConnection(asyncio.BufferedProtocol, ABC, Generic[Sent, Received]):
 
     async def exchange(self, request: Sent, deadline: Deadline) -> Received:
         """Sends a request and waits for its reply; TimeoutError when the time is over."""
-        self._alarm.on(deadline)
+        self._timer.on(deadline)
         self.sent = False
         reply: asyncio.Future[Received] = asyncio.get_running_loop().create_future()
         self._reply = reply
@@ -68,14 +68,14 @@ class AsyncConnection(asyncio.BufferedProtocol, ABC, Generic[Sent, Received]):
             self._flush()
             return await reply
         finally:
-            self._alarm.off()
+            self._timer.off()
             if reply.done() and not reply.cancelled():
                 reply.exception()  # seen, even where the call was cancelled first
             self._reply = None
 
     def close(self) -> None:
         self._lost = True
-        self._alarm.close()
+        self._timer.close()
         if self._transport is not None:
             self._transport.abort()
 

@@ -11,14 +11,14 @@ from tritonsmith_client._exchange.transport import AsyncTransport
 from tritonsmith_client._net.deadline import Deadline
 from tritonsmith_client.errors import TritonError
 
-__all__ = ["AsyncRunner"]
+__all__ = ["AsyncDriver"]
 
 
-class AsyncRunner:
+class AsyncDriver:
     """Does what flows ask for. Tasks of one event loop may share it.
 
     Args:
-        workers: of `Runner`; tasks need no threads.
+        workers: of `Driver`; tasks need no threads.
     """
 
     def __init__(self, transport: AsyncTransport, workers: int) -> None:
@@ -45,7 +45,7 @@ class AsyncRunner:
         recover: Callable[[TritonError, bool, Deadline], Flow[Exchange[T | None]]],
         timeout: float | None,
     ) -> AsyncIterator[T]:
-        """The replies to one request that have a content; see `Runner.stream`."""
+        """The replies to one request that have a content; see `Driver.stream`."""
         deadline = Deadline(timeout)
         exchange = await self.run(start(deadline), deadline)
         final = False

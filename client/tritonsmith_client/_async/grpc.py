@@ -10,7 +10,7 @@ import grpc
 import grpc.aio
 
 from tritonsmith_client._exchange.exchange import Exchange
-from tritonsmith_client._net.connection_config import Link
+from tritonsmith_client._net.connection_config import ConnectionConfig
 from tritonsmith_client._net.connection_errors import closed, closed_meanwhile
 from tritonsmith_client._net.deadline import Deadline
 from tritonsmith_client._net.grpc_channel import channel_options, credentials
@@ -28,9 +28,9 @@ _END = _aio.EOF
 class AsyncGrpcTransport:
     """One channel for each event loop that it is used in, one after the other."""
 
-    def __init__(self, link: Link) -> None:
-        self._link = link
-        self._credentials = credentials(link)
+    def __init__(self, config: ConnectionConfig) -> None:
+        self._config = config
+        self._credentials = credentials(config)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._channel: Any = None
         self._calls: dict[Any, Any] = {}
@@ -94,13 +94,13 @@ class AsyncGrpcTransport:
         return self._channel
 
     def _connect(self) -> Any:
-        link, options = self._link, channel_options(self._link)
+        config, options = self._config, channel_options(self._config)
         if self._credentials is not None:
-            return grpc.aio.secure_channel(link.address.target, self._credentials, options)
-        return grpc.aio.insecure_channel(link.address.target, options)
+            return grpc.aio.secure_channel(config.address.target, self._credentials, options)
+        return grpc.aio.insecure_channel(config.address.target, options)
 
     def _metadata(self, exchange: Exchange[Any]) -> Headers:
-        return self._link.metadata(exchange.headers)
+        return self._config.metadata(exchange.headers)
 
 
 def _is_cancelled() -> bool:

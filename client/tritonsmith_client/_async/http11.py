@@ -14,9 +14,9 @@ from tritonsmith_client._exchange.exchange import Exchange
 from tritonsmith_client._http.body import aligned
 from tritonsmith_client._http.messages import RequestWriter
 from tritonsmith_client._http.reader import HttpResponseReader
-from tritonsmith_client._net.connection_config import Link
+from tritonsmith_client._net.connection_config import ConnectionConfig
 from tritonsmith_client._net.deadline import Deadline
-from tritonsmith_client._protocol.http.reply_template import Foreseen, Reply, Request, value_of
+from tritonsmith_client._protocol.http.reply_template import Reply, ReplyTemplate, Request, value_of
 from tritonsmith_client._values.buffers import Buffer
 
 __all__ = ["AsyncHttpTransport"]
@@ -32,7 +32,7 @@ class _Connection(AsyncConnection[Request, Reply]):
     def __init__(self) -> None:
         super().__init__()
         self._reader = HttpResponseReader()
-        self._foreseen: Foreseen | None = None
+        self._template: ReplyTemplate | None = None
         self._rest: list[Buffer] = []  # from the last piece to the next one
         self._spare = bytearray(1)
 
@@ -49,17 +49,17 @@ class _Connection(AsyncConnection[Request, Reply]):
         if self._reply is None or self._reply.done():  # nobody asked for that
             self.close()
             return
-        reader, foreseen = self._reader, self._foreseen
+        reader, template = self._reader, self._template
         try:
             if (
-                foreseen is not None
+                template is not None
                 and reader.fresh
-                and reader.holds(foreseen.start, foreseen.size, nbytes)
+                and reader.holds(template.start, template.size, nbytes)
             ):
-                tensors = aligned(foreseen.size)
-                tensors[:] = reader.scratch_view[len(foreseen.start) : nbytes]
+                tensors = aligned(template.size)
+                tensors[:] = reader.scratch_view[len(template.start) : nbytes]
                 self.keep_alive = True
-                self._reply.set_result(foreseen.result(tensors))
+                self._reply.set_result(template.result(tensors))
             elif reader.received(nbytes):
                 self.keep_alive = reader.keep_alive
                 self._reply.set_result(reader.reply())
@@ -72,7 +72,7 @@ class _Connection(AsyncConnection[Request, Reply]):
         super().eof_received()
 
     def _start(self, request: Request) -> None:
-        buffers, self._foreseen = request
+        buffers, self._template = request
         if not self._reader.fresh:
             self._reader.start(True)
         self._rest = _pieces(buffers)
@@ -87,17 +87,17 @@ class _Connection(AsyncConnection[Request, Reply]):
 class AsyncHttpTransport(AsyncPoolTransport[Request, Reply]):
     """Each call has a connection to itself."""
 
-    def __init__(self, link: Link) -> None:
-        super().__init__(link)
-        self._write = RequestWriter(link)
-        self._tls = None if link.tls is None else link.tls.context()
+    def __init__(self, config: ConnectionConfig) -> None:
+        super().__init__(config)
+        self._write = RequestWriter(config)
+        self._tls = None if config.tls is None else config.tls.context()
 
     async def stream(self, exchange: Exchange[T], timeout: float | None) -> AsyncGenerator[T, None]:
         """The events of a reply; the timeout is for each of them. Raises TritonError."""
         self._check_open()
         request = self._write(exchange)
         connection = await self._connect(self._open_stream, exchange.what, Deadline(timeout))
-        parts = async_events(connection, request, exchange, timeout, self._link.address)
+        parts = async_events(connection, request, exchange, timeout, self._config.address)
         try:
             async for part in parts:
                 yield part
@@ -110,10 +110,10 @@ class AsyncHttpTransport(AsyncPoolTransport[Request, Reply]):
     _value = staticmethod(value_of)
 
     async def _open(self) -> _Connection:
-        return await connect(_Connection, self._link, self._tls)
+        return await connect(_Connection, self._config, self._tls)
 
     async def _open_stream(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        return await open_stream(self._link, self._tls)
+        return await open_stream(self._config, self._tls)
 
 
 def _pieces(buffers: Sequence[Buffer]) -> list[Buffer]:

@@ -12,7 +12,7 @@ from tritonsmith_client._async.sockets import connect
 from tritonsmith_client._exchange.exchange import Exchange
 from tritonsmith_client._http2.connection import Http2Connection, Http2Reply, Request
 from tritonsmith_client._http2.grpc_framing import Head, message_of, wire_message
-from tritonsmith_client._net.connection_config import Link
+from tritonsmith_client._net.connection_config import ConnectionConfig
 from tritonsmith_client._net.deadline import Deadline
 from tritonsmith_client._values.buffers import Buffer
 
@@ -90,10 +90,10 @@ class _Connection(AsyncConnection[Request, Http2Reply]):
 class AsyncHttp2Transport(AsyncPoolTransport[Request, Http2Reply]):
     """Each call has a connection to itself."""
 
-    def __init__(self, link: Link) -> None:
-        super().__init__(link)
-        self._head = Head(link)
-        self._tls = None if link.tls is None else link.tls.context("h2")
+    def __init__(self, config: ConnectionConfig) -> None:
+        super().__init__(config)
+        self._head = Head(config)
+        self._tls = None if config.tls is None else config.tls.context("h2")
         self._streams: AsyncGrpcTransport | None = None
 
     def stream(self, exchange: Exchange[T], timeout: float | None) -> AsyncIterator[T]:
@@ -104,7 +104,7 @@ class AsyncHttp2Transport(AsyncPoolTransport[Request, Http2Reply]):
                 AsyncGrpcTransport,  # for those who stream only
             )
 
-            self._streams = AsyncGrpcTransport(self._link)
+            self._streams = AsyncGrpcTransport(self._config)
         return self._streams.stream(exchange, timeout)
 
     async def close(self) -> None:
@@ -114,10 +114,10 @@ class AsyncHttp2Transport(AsyncPoolTransport[Request, Http2Reply]):
 
     def _request(self, exchange: Exchange[Any], deadline: Deadline) -> Request:
         fields, others = self._head.fields(exchange, deadline)
-        return fields, others, wire_message(exchange.body, self._link.compression)
+        return fields, others, wire_message(exchange.body, self._config.compression)
 
     async def _open(self) -> _Connection:
-        connection = await connect(_Connection, self._link, self._tls)
+        connection = await connect(_Connection, self._config, self._tls)
         await connection.opened()
         return connection
 

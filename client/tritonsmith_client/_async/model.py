@@ -11,7 +11,7 @@ from types import EllipsisType, TracebackType
 from typing import Any
 
 from tritonsmith_client._async.concurrent_calls import AsyncConcurrentCalls
-from tritonsmith_client._async.driver import AsyncRunner
+from tritonsmith_client._async.driver import AsyncDriver
 from tritonsmith_client._core.client import ClientCore
 from tritonsmith_client._core.model import ModelCore
 from tritonsmith_client._core.sequences import SequenceState, sequence_id
@@ -36,10 +36,10 @@ class AsyncModel(AsyncConcurrentCalls):
     """
 
     def __init__(
-        self, client: ClientCore, runner: AsyncRunner, core: ModelCore, options: Options
+        self, client: ClientCore, driver: AsyncDriver, core: ModelCore, options: Options
     ) -> None:
         self._client = client
-        self._runner = runner
+        self._driver = driver
         self._core = core
         self._options = options
 
@@ -55,12 +55,12 @@ class AsyncModel(AsyncConcurrentCalls):
     @property
     def metadata(self) -> ModelMetadata:
         """Inputs and outputs, as the server described them last."""
-        return self._core.signature.metadata
+        return self._core.info.metadata
 
     @property
     def config(self) -> ModelConfig:
         """The configuration, as the server described it last."""
-        return self._core.signature.config
+        return self._core.info.config
 
     async def __call__(self, *args: Any, **named: Any) -> Result:
         """Runs the model. Cancelling the task ends the call.
@@ -74,16 +74,16 @@ class AsyncModel(AsyncConcurrentCalls):
             DeadlineExceededError: there was no result in time.
             StatusError: the server refused or failed; its subclasses say how.
         """
-        core, options, runner = self._core, self._options, self._runner
+        core, options, driver = self._core, self._options, self._driver
         deadline = self._client.deadline(options.timeout)
         exchange = core.builder.direct(args, named, options)
         if exchange is None:
-            return await runner.run(core.infer(args, named, options, deadline), deadline)
+            return await driver.run(core.infer(args, named, options, deadline), deadline)
         try:
-            result = await runner.transport.send(exchange, deadline)
+            result = await driver.transport.send(exchange, deadline)
         except TritonError as error:
             flow = core.recover(exchange, [error], args, named, options, deadline)
-            return await runner.run(flow, deadline)
+            return await driver.run(flow, deadline)
         if exchange.lease is not None:
             collect(exchange.lease, result)
         return result
@@ -106,7 +106,7 @@ class AsyncModel(AsyncConcurrentCalls):
         core = self._core
         start = partial(core.stream, args, named, options)
         recover = partial(core.recover_stream, args, named, options)
-        return self._runner.stream(start, recover, self._client.budget(options.timeout))
+        return self._driver.stream(start, recover, self._client.budget(options.timeout))
 
     def sequence(self, id: int | str | None = None) -> AsyncSequence:
         """A sequence of requests to a model that keeps state between them.
@@ -180,7 +180,7 @@ class AsyncModel(AsyncConcurrentCalls):
             hedge=hedge,
             out=out,
         )
-        return AsyncModel(self._client, self._runner, self._core, options)
+        return AsyncModel(self._client, self._driver, self._core, options)
 
     def __repr__(self) -> str:
         return f"AsyncModel({self._core.describe()})"
@@ -242,7 +242,7 @@ class AsyncSequence:
             options = replace(model._options, sequence=step)
             deadline = model._client.deadline(options.timeout)
             flow = model._core.infer(args, named, options, deadline)
-            result = await model._runner.run(flow, deadline)
+            result = await model._driver.run(flow, deadline)
             self._state.done(step, args, named)
             return result
 

@@ -12,7 +12,7 @@ from tritonsmith_client._async.connection import AsyncConnection
 from tritonsmith_client._exchange.exchange import Exchange
 from tritonsmith_client._exchange.idle_connections import IdleConnections, may_send_again
 from tritonsmith_client._exchange.transport import Reply, Request
-from tritonsmith_client._net.connection_config import Link
+from tritonsmith_client._net.connection_config import ConnectionConfig
 from tritonsmith_client._net.connection_errors import closed, lost, no_connection
 from tritonsmith_client._net.deadline import Deadline
 from tritonsmith_client._net.log import debug
@@ -26,8 +26,8 @@ T = TypeVar("T")
 class AsyncPoolTransport(ABC, Generic[Request, Reply]):
     """A pool of connections, for each event loop that it is used in, one after the other."""
 
-    def __init__(self, link: Link) -> None:
-        self._link = link
+    def __init__(self, config: ConnectionConfig) -> None:
+        self._config = config
         self._idle: IdleConnections[AsyncConnection[Request, Reply]] = IdleConnections()
 
     @abstractmethod
@@ -87,7 +87,7 @@ class AsyncPoolTransport(ABC, Generic[Request, Reply]):
             connection.close()
             if reused and may_send_again(exchange, connection):
                 return None
-            raise lost(exchange.what, self._link.address, exc, connection.sent) from exc
+            raise lost(exchange.what, self._config.address, exc, connection.sent) from exc
         except BaseException:  # a malformed reply, or cancelled: its rest would poison the next
             connection.close()
             raise
@@ -122,11 +122,11 @@ class AsyncPoolTransport(ABC, Generic[Request, Reply]):
             opened = await asyncio.wait_for(opening(), left)
         except (TimeoutError, asyncio.TimeoutError) as exc:
             raise DeadlineExceededError(
-                f"{what} failed: no connection to {self._link.address} within the {deadline}"
+                f"{what} failed: no connection to {self._config.address} within the {deadline}"
             ) from exc
         except OSError as exc:
-            raise no_connection(what, self._link.address, exc) from exc
-        debug("connected to %s", self._link.address)
+            raise no_connection(what, self._config.address, exc) from exc
+        debug("connected to %s", self._config.address)
         return opened
 
 

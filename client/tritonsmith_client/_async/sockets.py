@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
-from tritonsmith_client._net.connection_config import Link, server_name
+from tritonsmith_client._net.connection_config import ConnectionConfig, server_name
 from tritonsmith_client._net.socket_options import keep_alive
 
 if TYPE_CHECKING:
@@ -17,27 +17,29 @@ __all__ = ["connect", "open_stream"]
 P = TypeVar("P", bound=asyncio.BaseProtocol)
 
 
-async def connect(protocol: Callable[[], P], link: Link, tls: ssl.SSLContext | None) -> P:
+async def connect(
+    protocol: Callable[[], P], config: ConnectionConfig, tls: ssl.SSLContext | None
+) -> P:
     """A connection to the first of the host's addresses that answers. Raises OSError."""
-    loop, address = asyncio.get_running_loop(), link.address
+    loop, address = asyncio.get_running_loop(), config.address
     if address.unix:
         return (await loop.create_unix_connection(protocol, address.path))[1]
     transport, made = await loop.create_connection(
-        protocol, address.host, address.port, ssl=tls, server_hostname=server_name(link)
+        protocol, address.host, address.port, ssl=tls, server_hostname=server_name(config)
     )
-    keep_alive(transport.get_extra_info("socket"), link.keepalive)
+    keep_alive(transport.get_extra_info("socket"), config.keepalive)
     return made
 
 
 async def open_stream(
-    link: Link, tls: ssl.SSLContext | None
+    config: ConnectionConfig, tls: ssl.SSLContext | None
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """As `connect`, for bytes that are read and written one after the other."""
-    address = link.address
+    address = config.address
     if address.unix:
         return await asyncio.open_unix_connection(address.path)
     reader, writer = await asyncio.open_connection(
-        address.host, address.port, ssl=tls, server_hostname=server_name(link)
+        address.host, address.port, ssl=tls, server_hostname=server_name(config)
     )
-    keep_alive(writer.get_extra_info("socket"), link.keepalive)
+    keep_alive(writer.get_extra_info("socket"), config.keepalive)
     return reader, writer

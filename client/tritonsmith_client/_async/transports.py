@@ -7,7 +7,7 @@ from collections.abc import Callable
 from tritonsmith_client._core.balancing import Balancer
 from tritonsmith_client._exchange.transport import AsyncTransport
 from tritonsmith_client._net.address import Address
-from tritonsmith_client._net.connection_config import Link
+from tritonsmith_client._net.connection_config import ConnectionConfig
 
 __all__ = ["async_balanced", "async_transport"]
 
@@ -23,18 +23,18 @@ def async_balanced(
     return AsyncBalancedTransport(Balancer(addresses, resolve), connect)
 
 
-def async_transport(link: Link) -> AsyncTransport:
+def async_transport(config: ConnectionConfig) -> AsyncTransport:
     """What reaches a server, by its protocol."""
-    if link.address.protocol == "grpc" and link.http2 == "own":
+    if config.address.protocol == "grpc" and config.http2 == "own":
         from tritonsmith_client._async.http2 import AsyncHttp2Transport  # only the one that is used
 
-        return AsyncHttp2Transport(link)
-    if link.address.protocol == "grpc":
+        return AsyncHttp2Transport(config)
+    if config.address.protocol == "grpc":
         from tritonsmith_client._async.grpc import (
             AsyncGrpcTransport,  # grpcio is not needed for HTTP
         )
 
-        return AsyncGrpcTransport(link)
+        return AsyncGrpcTransport(config)
     from tritonsmith_client._async.http11 import AsyncHttpTransport
 
-    return AsyncHttpTransport(link)
+    return AsyncHttpTransport(config)

@@ -9,18 +9,18 @@ from typing import Any
 import numpy as np
 
 from tritonsmith_client._protocol.infer_request import (
-    Prepared,
+    RequestTemplate,
 )
 from tritonsmith_client._protocol.options import Options
 from tritonsmith_client._shared_memory.placement import OutputSizes, Placement
 from tritonsmith_client._values.buffers import Array, Buffer
 from tritonsmith_client.dtypes import DataType
 
-__all__ = ["Layout", "Plan", "Ready"]
+__all__ = ["Layout", "PreparedCall", "Ready"]
 
 
 @dataclass(eq=False)
-class Plan:
+class PreparedCall:
     """A checked combination of options, names, data types and shapes.
 
     Attributes:
@@ -36,7 +36,7 @@ class Plan:
     """
 
     tensors: dict[str, tuple[DataType, tuple[int, ...]]]
-    prepared: Prepared | None
+    prepared: RequestTemplate | None
     direct: bool = False
     outputs: OutputSizes | None = None
     layout: Layout | None = None
@@ -53,9 +53,9 @@ class Layout:
         requests: the request for each region, by its name.
     """
 
-    plan: Plan
+    plan: PreparedCall
     placement: Placement
-    requests: dict[str, Prepared]
+    requests: dict[str, RequestTemplate]
 
 
 @dataclass(slots=True, eq=False)
@@ -64,7 +64,7 @@ class _Alike:
 
     options: Options
     described: list[tuple[np.dtype[Any], tuple[int, ...]]]
-    plan: Plan
+    plan: PreparedCall
 
     def buffers(self, args: tuple[Any, ...]) -> list[Buffer] | None:
         """The arrays' bytes if they are alike and contiguous."""
@@ -85,7 +85,7 @@ class _Alike:
 class Ready:
     """Arrays that fit a model, as they go over the wire."""
 
-    plan: Plan
+    plan: PreparedCall
     arrays: Mapping[str, Array]
     wire: list[tuple[Buffer, int]]
 

@@ -21,7 +21,7 @@ from tritonsmith_client._core.arguments import (
     VERSION,
     WORKERS,
 )
-from tritonsmith_client._core.model import ModelCore, read_signature
+from tritonsmith_client._core.model import ModelCore, read_model_info
 from tritonsmith_client._core.retries import Retry, attempts
 from tritonsmith_client._exchange.exchange import Exchange, Flow, Sleep, T
 from tritonsmith_client._net.address import Address, parse_url
@@ -138,8 +138,8 @@ class ClientCore:
 
     def model(self, name: str, version: str | int, deadline: Deadline) -> Flow[ModelCore]:
         name, version = _model("model", name, version)
-        signature = yield from read_signature(self.protocol, name, version, self.retry, deadline)
-        return ModelCore(self.protocol, name, version, self.retry, signature, self.sharing)
+        info = yield from read_model_info(self.protocol, name, version, self.retry, deadline)
+        return ModelCore(self.protocol, name, version, self.retry, info, self.sharing)
 
     def model_ready(self, name: str, version: str | int) -> Exchange[bool]:
         return self.protocol.model_ready(*_model("model_ready", name, version))
@@ -211,13 +211,13 @@ class ClientCore:
             if left is not None and left <= pause:
                 still = ", ".join(what for what, _ in waiting)
                 text = f"not ready within {deadline.budget:g} s at {self.name}: {still}: "
-                model, remedy = waiting[0][1].what.model, ""
+                model, hint = waiting[0][1].what.model, ""
                 if model is not None and not reason:
                     from tritonsmith_client._core.not_found import why  # for calls that failed only
 
-                    reason, remedy = yield from why(self.protocol, model, "")
+                    reason, hint = yield from why(self.protocol, model, "")
                 text += reason or "it says that it is not ready"
-                raise DeadlineExceededError(text, model=model, remedy=remedy)
+                raise DeadlineExceededError(text, model=model, hint=hint)
             yield Sleep(pause)
             pause = min(1.0, pause * 1.5)
 

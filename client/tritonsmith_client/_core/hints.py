@@ -14,7 +14,7 @@ __all__ = ["ASK_INDEX", "command_message", "completed"]
 
 
 @dataclass(frozen=True)
-class _Remedy:
+class _Hint:
     """The first row that fits is taken.
 
     Attributes:
@@ -30,99 +30,99 @@ class _Remedy:
     command: str = ""
 
 
-def _both(kind: type[TritonError], words: str, text: str) -> _Remedy:
-    return _Remedy(kind, words, text, text)
+def _both(kind: type[TritonError], words: str, text: str) -> _Hint:
+    return _Hint(kind, words, text, text)
 
 
 ASK_INDEX = "client.index() says which models and versions are ready"
 _MODELS = "to see what is ready: tritonsmith models --url {url}"
 _LOG = "the server's log says more"
-_REMEDIES = (
+_HINTS = (
     _both(
         errors.UnavailableError,
         "explicit model load / unload is not allowed",
         "the server was started without --model-control-mode=explicit: start it with that",
     ),
-    _Remedy(
+    _Hint(
         errors.UnavailableError,
         "maximum queue size",
         "the model's queue is full: send fewer requests at a time, let Client(retry=Retry("
         "attempts=...)) try for longer, or raise max_queue_size in the model's config",
         "the model's queue is full: try again later, or raise max_queue_size in its config",
     ),
-    _Remedy(
+    _Hint(
         errors.UnavailableError,
         "[Tt]imeout expired",
         "the request waited too long in the model's queue: send fewer at a time, or give it "
         "longer with using(queue_timeout=...)",
         "the request waited too long in the model's queue: try again later",
     ),
-    _Remedy(
+    _Hint(
         errors.PermissionDeniedError,
         "restricted, expecting header '(.+)'",
         r"give its key with Client(headers={'\1': ...})",
         "this command sends no such header: ask an address that needs none",
     ),
-    _Remedy(
+    _Hint(
         errors.StatusError,
         "decoupled transaction policy",
         "the model is decoupled: call its .stream(), which yields any number of responses",
         "the model is decoupled, which this command cannot call: use the Python client's .stream()",
     ),
-    _Remedy(
+    _Hint(
         errors.StatusError,
         "must specify a non-zero or non-empty correlation ID",
         "the model takes sequences: call it within model.sequence()",
         "the model takes sequences, which this command cannot send: use the Python client's "
         ".sequence()",
     ),
-    _Remedy(
+    _Hint(
         errors.StatusError,
         "must specify the START flag",
         "the server no longer knows this sequence: it was idle for longer than the model's "
         "max_sequence_idle_microseconds, or the server was started anew; begin another one with "
         "model.sequence()",
     ),
-    _Remedy(
+    _Hint(
         errors.StatusError,
         "[Ss]hared memory is disabled",
         "start the server with --allow-client-shm=true, or send the arrays themselves",
     ),
-    _Remedy(
+    _Hint(
         errors.StatusError,
         "[Uu]nable to find shared memory region",
         "client.register(region) lets the server know it, once after each start of the server",
     ),
-    _Remedy(
+    _Hint(
         errors.StatusError,
         "shared memory region .* already in manager",
         "client.unregister(region) has the server let go of it first",
     ),
-    _Remedy(
+    _Hint(
         errors.StatusError,
         "[Uu]nable to open shared memory region",
         "the server has to be on this host, and in a container share its /dev/shm (--ipc=host)",
     ),
-    _Remedy(
+    _Hint(
         errors.ConnectError,
         "",
         "check the address, or wait with client.wait_ready()",
         "check --url, or wait with: tritonsmith health --wait 60 --url {url}",
     ),
-    _Remedy(errors.ConnectionLostError, "", ""),
-    _Remedy(
+    _Hint(errors.ConnectionLostError, "", ""),
+    _Hint(
         errors.UnavailableError,
         "",
         "client.wait_ready() waits until the server takes requests",
         "to wait until it is ready: tritonsmith health --wait 60 --url {url}",
     ),
-    _Remedy(
+    _Hint(
         errors.NotFoundError,
         "",
         ASK_INDEX,
         _MODELS,
     ),
-    _Remedy(
+    _Hint(
         errors.PermissionDeniedError,
         "",
         "credentials go in Client(headers={...})",
@@ -134,14 +134,14 @@ _REMEDIES = (
         "the model is not in the server's repository or its files are wrong: the server's log "
         "says why",
     ),
-    _Remedy(
+    _Hint(
         errors.InvalidArgumentError,
         "requested model .*not available|unknown model",
         ASK_INDEX,
         _MODELS,
     ),
     _both(errors.InternalError, "", _LOG),
-    _Remedy(
+    _Hint(
         errors.DeadlineExceededError,
         "",
         "Client(timeout=...) and using(timeout=...) give a call longer",
@@ -159,21 +159,21 @@ def completed(error: TritonError, asked: Asked) -> None:
         error.args = (f"{asked} failed: {error.message}",)
     error.tensor = error.tensor or tensor_in(error.message)
     error.model = error.model or asked.model
-    if not error.remedy:
-        remedy, words = _found(error)
-        error.remedy = asked.remedy or words.expand(remedy.program)
+    if not error.hint:
+        hint, words = _found(error)
+        error.hint = asked.hint or words.expand(hint.program)
 
 
 def command_message(error: TritonError, url: str) -> str:
     """An error as a command tells it: with what its user can do, who sees no API."""
-    remedy = _found(error)[0].command.format(url=url)
-    return f"{error.message}; {remedy}" if remedy else error.message
+    hint = _found(error)[0].command.format(url=url)
+    return f"{error.message}; {hint}" if hint else error.message
 
 
-def _found(error: TritonError) -> tuple[_Remedy, re.Match[str]]:
-    """The remedy that fits, and its words as the server said them."""
-    for remedy in _REMEDIES:
-        words = re.search(remedy.words, error.server_message)
-        if words is not None and isinstance(error, remedy.kind):
-            return remedy, words
+def _found(error: TritonError) -> tuple[_Hint, re.Match[str]]:
+    """The hint that fits, and its words as the server said them."""
+    for hint in _HINTS:
+        words = re.search(hint.words, error.server_message)
+        if words is not None and isinstance(error, hint.kind):
+            return hint, words
     raise AssertionError("the last row fits everything")

@@ -178,7 +178,7 @@ def check_classes(metadata: ModelMetadata, names: Iterable[str]) -> None:
                 "classification can be made",
                 tensor.name,
                 model=metadata.name,
-                remedy="name other outputs with using(outputs=[...])",
+                hint="name other outputs with using(outputs=[...])",
             )
 
 
@@ -194,11 +194,11 @@ def _check_dtype(tensor: TensorMetadata, array: Array | RegionTensor, model: str
         f"{array.dtype}",
         tensor.name,
         model=model,
-        remedy=_dtype_remedy(tensor.dtype),
+        hint=_dtype_hint(tensor.dtype),
     )
 
 
-def _dtype_remedy(dtype: DataType) -> str:
+def _dtype_hint(dtype: DataType) -> str:
     if dtype.wire == "BYTES":
         return "give an array of bytes or str"
     name = "ml_dtypes.bfloat16" if dtype.wire == "BF16" else f"np.{dtype.numpy.name}"
@@ -213,17 +213,17 @@ def _check_shape(
     )
     if fits:
         return
-    remedy = "reshape it"
+    hint = "reshape it"
     if config.max_batch_size and len(shape) == len(tensor.shape) - 1:
-        remedy = "the model takes batches: add the batch axis with array[None]"
+        hint = "the model takes batches: add the batch axis with array[None]"
     elif len(shape) == len(tensor.shape) + 1 and shape[0] == 1 and not config.max_batch_size:
-        remedy = "the model takes no batches: drop the first axis with array[0]"
+        hint = "the model takes no batches: drop the first axis with array[0]"
     raise InputError(
         f"input '{tensor.name}' of model '{model}' takes shape {list(tensor.shape)} (-1: any "
         f"length) and was given {list(shape)}",
         tensor.name,
         model=model,
-        remedy=remedy,
+        hint=hint,
     )
 
 
@@ -243,7 +243,7 @@ def _check_batch(model: str, limit: int, arrays: Mapping[str, Array | RegionTens
             f"input '{first}' has a batch of {size} and model '{model}' takes at most {limit}",
             first,
             model=model,
-            remedy=f"send it in parts of {limit}, or raise max_batch_size in the model's config",
+            hint=f"send it in parts of {limit}, or raise max_batch_size in the model's config",
         )
 
 

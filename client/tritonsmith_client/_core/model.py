@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from tritonsmith_client._core.batching import batch_size, join, parts
-from tritonsmith_client._core.call_plan import Plan, Ready
+from tritonsmith_client._core.call_plan import PreparedCall, Ready
 from tritonsmith_client._core.input_checks import bind, check_outputs, check_tensors, converted
-from tritonsmith_client._core.region_requests import collected, is_placed, placed_exchange
+from tritonsmith_client._core.region_requests import collected, is_placed, region_request
 from tritonsmith_client._core.request_builder import RequestBuilder
 from tritonsmith_client._core.retries import Retry, attempts
 from tritonsmith_client._exchange.exchange import Exchange, Flow, Gather, Hedge
@@ -19,7 +19,7 @@ from tritonsmith_client._protocol.protocol import WireProtocol
 from tritonsmith_client._shared_memory.placement import fixed_sizes, learn, worth_sharing
 from tritonsmith_client._shared_memory.transfer import Sharing, collect
 from tritonsmith_client._values.buffers import Array
-from tritonsmith_client._values.metadata import Signature
+from tritonsmith_client._values.metadata import ModelInfo
 from tritonsmith_client._values.regions import RegionTensor
 from tritonsmith_client._values.result import Result
 from tritonsmith_client.errors import (
@@ -31,15 +31,15 @@ from tritonsmith_client.errors import (
     TritonError,
 )
 
-__all__ = ["ModelCore", "read_signature"]
+__all__ = ["ModelCore", "read_model_info"]
 
 # What the server says when a region is not registered, or too small for an output.
 _NOT_SHARED = (InvalidArgumentError, NotFoundError, InternalError)
 
 
-def read_signature(
+def read_model_info(
     protocol: WireProtocol, name: str, version: str, retry: Retry, deadline: Deadline
-) -> Flow[Signature]:
+) -> Flow[ModelInfo]:
     """What the server says about a model. A NotFoundError says what there is instead."""
     try:
         return (yield from _read_signature(protocol, name, version, retry, deadline))
@@ -57,10 +57,10 @@ def _explain(error: NotFoundError, protocol: WireProtocol, name: str, version: s
 
 def _read_signature(
     protocol: WireProtocol, name: str, version: str, retry: Retry, deadline: Deadline
-) -> Flow[Signature]:
+) -> Flow[ModelInfo]:
     metadata = yield from attempts(protocol.model_metadata(name, version), retry, deadline)
     config = yield from attempts(protocol.model_config(name, version), retry, deadline)
-    return Signature(metadata, config)
+    return ModelInfo(metadata, config)
 
 
 class ModelCore:
@@ -79,7 +79,7 @@ class ModelCore:
         name: str,
         version: str,
         retry: Retry,
-        signature: Signature,
+        info: ModelInfo,
         sharing: Sharing | None = None,
     ) -> None:
         self.name = name
@@ -87,15 +87,15 @@ class ModelCore:
         self._protocol = protocol
         self._retry = retry
         self._sharing = sharing
-        self.builder = RequestBuilder(protocol, name, version, signature, sharing)
+        self.builder = RequestBuilder(protocol, name, version, info, sharing)
 
     @property
-    def signature(self) -> Signature:
-        return self.builder.signature
+    def info(self) -> ModelInfo:
+        return self.builder.info
 
     def describe(self) -> str:
         """The model in one line, for a repr."""
-        metadata = self.signature.metadata
+        metadata = self.info.metadata
         inputs, outputs = (", ".join(map(str, t)) for t in (metadata.inputs, metadata.outputs))
         return f"'{self.name}': {inputs} -> {outputs}"
 
@@ -189,18 +189,16 @@ class ModelCore:
         """A model that is not decoupled is asked as ever: an ordinary inference takes every tensor
         over both protocols, and its failures have a status."""
         builder = self.builder
-        metadata = builder.signature.metadata
+        metadata = builder.info.metadata
         try:
             arrays = bind(metadata, args, named)
             if is_placed(arrays, options.out):
                 raise InputError("a stream takes no tensors in shared memory: give arrays")
             arrays = converted(metadata, arrays) if options.convert else arrays
             exchange: Exchange[Any] = builder.inline(builder.ready(arrays, options), options)
-            if not builder.signature.config.decoupled:
+            if not builder.info.config.decoupled:
                 return exchange
-            return self._protocol.streamed(
-                self.version, builder.signature, arrays, exchange, options
-            )
+            return self._protocol.streamed(self.version, builder.info, arrays, exchange, options)
         except InputError as error:
             error.model = error.model or self.name
             raise
@@ -213,7 +211,7 @@ class ModelCore:
             )
         except TritonError:  # what the caller did wrong says more
             return False
-        if now == self.signature:
+        if now == self.info:
             return False
         self.builder = RequestBuilder(self._protocol, self.name, self.version, now, self._sharing)
         return True
@@ -222,15 +220,15 @@ class ModelCore:
         self, args: tuple[Any, ...], named: Mapping[str, Any], options: Options, deadline: Deadline
     ) -> Flow[Result]:
         builder = self.builder
-        metadata, config = builder.signature.metadata, builder.signature.config
+        metadata, config = builder.info.metadata, builder.info.config
         arrays = bind(metadata, args, named)
         if options.out:
             check_outputs(metadata, options.out)
         if options.convert:
             arrays = converted(metadata, arrays)
         if is_placed(arrays, options.out):
-            exchange = placed_exchange(
-                self._protocol, self.name, self.version, builder.signature, arrays, options
+            exchange = region_request(
+                self._protocol, self.name, self.version, builder.info, arrays, options
             )
             result: Result = yield from attempts(exchange, self._retry, deadline)
             return collected(result, options.out)
@@ -294,12 +292,12 @@ class ModelCore:
         """As `_share`, for a request that is ready. Args: failed: as for `attempts`."""
         sharing, lease = self._sharing, exchange.lease
         assert sharing is not None and lease is not None
-        plan: Plan = lease.layout.plan
+        plan: PreparedCall = lease.layout.plan
         try:
             result = yield from attempts(exchange, self._retry, deadline, failed)
         except _NOT_SHARED:
             if (yield from sharing.knows(lease.region.name)):
-                if plan.outputs is not None and fixed_sizes(self.signature, plan.outputs):
+                if plan.outputs is not None and fixed_sizes(self.info, plan.outputs):
                     raise  # the model's own answer: it is not executed again
                 plan.outputs, plan.layout = None, None  # an output may have grown
                 plan.failed, plan.inline = True, plan.failed

@@ -24,9 +24,9 @@ _LIST = "client.index() lists all of them"
 
 def explain(error: NotFoundError, protocol: WireProtocol, name: str, version: str) -> Flow[None]:
     """Adds to an error what there is instead, as far as the server tells that."""
-    reason, remedy = yield from why(protocol, name, version)
-    if error.remedy == ASK_INDEX:  # the server's words do not say more
-        error.remedy = remedy
+    reason, hint = yield from why(protocol, name, version)
+    if error.hint == ASK_INDEX:  # the server's words do not say more
+        error.hint = hint
     if reason:
         error.args = (f"{error.message}: {reason}",)
 

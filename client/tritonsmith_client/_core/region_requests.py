@@ -16,12 +16,12 @@ from tritonsmith_client._protocol.infer_request import (
 from tritonsmith_client._protocol.options import Options
 from tritonsmith_client._protocol.protocol import WireProtocol
 from tritonsmith_client._values.buffers import Array, wire_buffer
-from tritonsmith_client._values.metadata import Parameter, Signature
+from tritonsmith_client._values.metadata import ModelInfo, Parameter
 from tritonsmith_client._values.regions import RegionTensor
 from tritonsmith_client._values.result import Result
 from tritonsmith_client.errors import InputError
 
-__all__ = ["collected", "is_placed", "placed_exchange"]
+__all__ = ["collected", "is_placed", "region_request"]
 
 _Inputs = Mapping[str, Array | RegionTensor]
 
@@ -44,18 +44,18 @@ def collected(result: Result, out: Mapping[str, Any]) -> Result:
     return result.holding(outputs)
 
 
-def placed_exchange(
+def region_request(
     protocol: WireProtocol,
     name: str,
     version: str,
-    signature: Signature,
+    info: ModelInfo,
     arrays: _Inputs,
     options: Options,
 ) -> Exchange[Result]:
     """The request. Raises InputError for what does not fit."""
-    metadata = signature.metadata
+    metadata = info.metadata
     out = {n: t for n, t in options.out.items() if isinstance(t, RegionTensor)}
-    types = check_tensors(metadata, signature.config, arrays)
+    types = check_tensors(metadata, info.config, arrays)
     check_outputs(metadata, [*options.outputs, *out])
     if options.classes:
         raise InputError("a classification cannot be placed in a region")
@@ -73,7 +73,7 @@ def placed_exchange(
     outputs = tuple(RequestedOutput(n, _parameters(out.get(n))) for n in names)
     call = InferCall(name, version, inputs, outputs, options.id, options.wire_parameters())
     step = options.sequence
-    prepared = protocol.prepare(call, Repeat.UNEXECUTED if step is None else Repeat.NEVER)
+    prepared = protocol.request_template(call, Repeat.UNEXECUTED if step is None else Repeat.NEVER)
     buffers = [buffer for buffer, _ in wire.values()]
     return prepared.exchange(buffers, options.headers, None if step is None else step.id)
 

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tritonsmith_client._core.call_plan import Layout, Plan, Ready, _Alike
+from tritonsmith_client._core.call_plan import Layout, PreparedCall, Ready, _Alike
 from tritonsmith_client._core.input_checks import check_classes, check_outputs, check_tensors
 from tritonsmith_client._exchange.exchange import Exchange, Repeat
 from tritonsmith_client._protocol.infer_request import (
     InferCall,
     InputTensor,
-    Prepared,
     RequestedOutput,
+    RequestTemplate,
     memory_parameters,
 )
 from tritonsmith_client._protocol.options import Options
@@ -22,7 +22,7 @@ from tritonsmith_client._protocol.protocol import WireProtocol
 from tritonsmith_client._shared_memory.placement import OutputSizes, place
 from tritonsmith_client._shared_memory.transfer import Sharing
 from tritonsmith_client._values.buffers import Array, Buffer, is_plain, wire_buffer
-from tritonsmith_client._values.metadata import Signature
+from tritonsmith_client._values.metadata import ModelInfo
 from tritonsmith_client._values.result import Result
 from tritonsmith_client.dtypes import DataType
 
@@ -42,18 +42,18 @@ class RequestBuilder:
         protocol: WireProtocol,
         name: str,
         version: str,
-        signature: Signature,
+        info: ModelInfo,
         sharing: Sharing | None = None,
     ) -> None:
         """Args: sharing: for what may travel through shared memory."""
-        self.signature = signature
+        self.info = info
         self._sharing = sharing
         self._protocol = protocol
         self._name = name
         self._version = version
-        self._plans: dict[Any, Plan] = {}
+        self._plans: dict[Any, PreparedCall] = {}
         self._last: _Alike | None = None  # with arrays by position: the next call is often alike
-        self._names = tuple(tensor.name for tensor in signature.metadata.inputs)
+        self._names = tuple(tensor.name for tensor in info.metadata.inputs)
 
     def direct(
         self, args: tuple[Any, ...], named: Mapping[str, Any], options: Options
@@ -134,7 +134,7 @@ class RequestBuilder:
         prepared = layout.requests.get(region)
         if prepared is None:
             call = self._shared_call(layout, options, region)
-            prepared = self._protocol.prepare(call, Repeat.UNEXECUTED)
+            prepared = self._protocol.request_template(call, Repeat.UNEXECUTED)
             if len(layout.requests) >= _PLANS:
                 layout.requests.clear()
             layout.requests[region] = prepared
@@ -145,7 +145,7 @@ class RequestBuilder:
         exchange.lease = lease
         return exchange
 
-    def _plan(self, arrays: dict[str, Array], options: Options) -> Plan:
+    def _plan(self, arrays: dict[str, Array], options: Options) -> PreparedCall:
         described = tuple([(name, a.dtype, a.shape) for name, a in arrays.items()])
         key = (described, options.key)
         once = options.sequence is not None or bool(options.id)  # never the same request again
@@ -158,30 +158,32 @@ class RequestBuilder:
                 self._plans[key] = plan
         return plan
 
-    def _new_plan(self, arrays: Mapping[str, Array], options: Options) -> Plan:
-        metadata, config = self.signature.metadata, self.signature.config
+    def _new_plan(self, arrays: Mapping[str, Array], options: Options) -> PreparedCall:
+        metadata, config = self.info.metadata, self.info.config
         types = check_tensors(metadata, config, arrays)
         check_outputs(metadata, options.outputs)
         if options.classes:
             check_classes(metadata, options.outputs)
         tensors = {name: (types[name], array.shape) for name, array in arrays.items()}
         if any(dtype.wire == "BYTES" for dtype in types.values()):
-            return Plan(tensors, None)
+            return PreparedCall(tensors, None)
         prepared = self._prepare(tensors, [array.nbytes for array in arrays.values()], options)
-        return Plan(tensors, prepared, direct=all(map(is_plain, arrays.values())))
+        return PreparedCall(tensors, prepared, direct=all(map(is_plain, arrays.values())))
 
     def _prepare(
         self,
         tensors: Mapping[str, tuple[DataType, tuple[int, ...]]],
         sizes: list[int],
         options: Options,
-    ) -> Prepared:
+    ) -> RequestTemplate:
         inputs = tuple(
             InputTensor(name, dtype.wire, shape, size)
             for (name, (dtype, shape)), size in zip(tensors.items(), sizes, strict=True)
         )
         repeat = Repeat.UNEXECUTED if options.sequence is None else Repeat.NEVER
-        return self._protocol.prepare(self._call(inputs, self._wanted(options), options), repeat)
+        return self._protocol.request_template(
+            self._call(inputs, self._wanted(options), options), repeat
+        )
 
     def _shared_call(self, layout: Layout, options: Options, region: str) -> InferCall:
         tensors, placement = layout.plan.tensors.items(), layout.placement
@@ -198,8 +200,7 @@ class RequestBuilder:
                 if name in placement.outputs
                 else {},
             )
-            for name in options.outputs
-            or [tensor.name for tensor in self.signature.metadata.outputs]
+            for name in options.outputs or [tensor.name for tensor in self.info.metadata.outputs]
         )
         return self._call(inputs, outputs, options)
 
@@ -216,5 +217,5 @@ class RequestBuilder:
         names = options.outputs
         if not options.classes:
             return tuple(RequestedOutput(name) for name in names)
-        names = names or tuple(tensor.name for tensor in self.signature.metadata.outputs)
+        names = names or tuple(tensor.name for tensor in self.info.metadata.outputs)
         return tuple(RequestedOutput(name, {"classification": options.classes}) for name in names)

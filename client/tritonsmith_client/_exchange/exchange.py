@@ -34,16 +34,16 @@ class Asked(str):
 
     Attributes:
         model: the model that it is about, if any.
-        remedy: what to do if this fails, where the kind of failure does not tell.
+        hint: what to do if this fails, where the kind of failure does not tell.
     """
 
     model: str | None
-    remedy: str
+    hint: str
 
-    def __new__(cls, what: str, model: str = "", remedy: str = "") -> Asked:
+    def __new__(cls, what: str, model: str = "", hint: str = "") -> Asked:
         asked = super().__new__(cls, what)
         asked.model = model or None
-        asked.remedy = remedy
+        asked.hint = hint
         return asked
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from tritonsmith_client._exchange.exchange import Exchange, T
 from tritonsmith_client._exchange.status import from_http_status
-from tritonsmith_client._net.connection_config import Link
+from tritonsmith_client._net.connection_config import ConnectionConfig
 from tritonsmith_client._net.headers import Headers
 from tritonsmith_client._values.buffers import (
     Buffer,
@@ -24,31 +24,31 @@ def header_lines(headers: Headers) -> bytes:
     return "".join(f"{name}: {value}\r\n" for name, value in headers).encode("latin-1")
 
 
-def _fixed_headers(link: Link) -> bytes:
+def _fixed_headers(config: ConnectionConfig) -> bytes:
     """What every request carries. Triton compresses, slowly, unless it is told not to."""
-    own = [("host", link.authority), ("accept-encoding", link.compression or "identity")]
-    if link.user_agent:
-        own.append(("user-agent", link.user_agent))
-    return header_lines((*own, *link.headers))
+    own = [("host", config.authority), ("accept-encoding", config.compression or "identity")]
+    if config.user_agent:
+        own.append(("user-agent", config.user_agent))
+    return header_lines((*own, *config.headers))
 
 
 class RequestWriter:
     """Everything that is sent for a request; the first buffer holds all headers."""
 
-    def __init__(self, link: Link) -> None:
-        self._link = link
-        self._fixed = _fixed_headers(link)
+    def __init__(self, config: ConnectionConfig) -> None:
+        self._config = config
+        self._fixed = _fixed_headers(config)
         self._rest = self._fixed + b"\r\n"
-        self._plain = link.compression is None and link.hook is None
+        self._plain = config.compression is None and config.hook is None
 
     def __call__(self, exchange: Exchange[Any]) -> list[Buffer]:
         if self._plain and not exchange.headers:
             return [b"".join((exchange.route, self._rest)), *exchange.body]  # type: ignore[arg-type]  # bytes
-        link, body = self._link, exchange.body
+        config, body = self._config, exchange.body
         route: Any = exchange.route
-        if link.compression is not None:
-            route, body = compressed(exchange, link.compression)
-        headers = header_lines(link.call_headers(exchange.headers))
+        if config.compression is not None:
+            route, body = compressed(exchange, config.compression)
+        headers = header_lines(config.call_headers(exchange.headers))
         return [b"".join((route, self._fixed, headers, b"\r\n")), *body]
 
 

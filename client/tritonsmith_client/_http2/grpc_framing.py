@@ -13,7 +13,7 @@ from tritonsmith_client._exchange.status import from_grpc_status
 from tritonsmith_client._http.body import decompressed
 from tritonsmith_client._http2.connection import Http2Reply, is_grpc
 from tritonsmith_client._http2.hpack import Field
-from tritonsmith_client._net.connection_config import Link
+from tritonsmith_client._net.connection_config import ConnectionConfig
 from tritonsmith_client._net.deadline import Deadline
 from tritonsmith_client._values.buffers import Buffer
 from tritonsmith_client.errors import InputError, ResponseError, TritonError
@@ -60,20 +60,20 @@ _GRACE = 1000  # milliseconds, so that a client that is late to look yet goes by
 class Head:
     """The headers of all calls over one link."""
 
-    def __init__(self, link: Link) -> None:
-        self._link = link
-        accepted = "identity" if link.compression is None else f"identity,{link.compression}"
+    def __init__(self, config: ConnectionConfig) -> None:
+        self._config = config
+        accepted = "identity" if config.compression is None else f"identity,{config.compression}"
         own = [
             (":method", "POST"),
-            (":scheme", "http" if link.tls is None else "https"),
-            (":authority", link.authority),
+            (":scheme", "http" if config.tls is None else "https"),
+            (":authority", config.authority),
             ("te", "trailers"),
             ("content-type", "application/grpc"),
-            ("user-agent", link.user_agent or "tritonsmith-client"),
+            ("user-agent", config.user_agent or "tritonsmith-client"),
             ("grpc-accept-encoding", accepted),
         ]
-        if link.compression is not None:
-            own.append(("grpc-encoding", link.compression))
+        if config.compression is not None:
+            own.append(("grpc-encoding", config.compression))
         self._own = tuple(own)
         self._known: dict[tuple[str, str], tuple[Field, ...]] = {}
 
@@ -92,7 +92,7 @@ class Head:
             if len(self._known) > 64:
                 self._known.clear()
             self._known[exchange.route, timeout] = fields
-        return fields, self._link.metadata(exchange.headers)
+        return fields, self._config.metadata(exchange.headers)
 
 
 def wire_message(body: Sequence[Buffer], compression: str | None) -> list[Buffer]:

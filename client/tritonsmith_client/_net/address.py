@@ -121,7 +121,7 @@ def _parts(url: str) -> SplitResult:
     return parts
 
 
-def _unusable(url: str, why: str, remedy: str) -> InputError:
+def _unusable(url: str, why: str, hint: str) -> InputError:
     public = re.sub(r"^([a-z+]*://)?.*@", r"\1...@", url)  # a password is for no message
     public = re.sub(r"[?#].*", "?...", public)
-    return InputError(f"the URL {shown(public)} {why}; {remedy}")
+    return InputError(f"the URL {shown(public)} {why}; {hint}")

@@ -12,7 +12,7 @@ from tritonsmith_client._values.argument import Argument, check_instance
 from tritonsmith_client._values.validators import ABOVE_0, choice, or_none, seconds
 from tritonsmith_client.errors import InputError
 
-__all__ = ["HeaderSource", "KEEPALIVE", "Link", "make_link", "server_name"]
+__all__ = ["HeaderSource", "KEEPALIVE", "ConnectionConfig", "connection_config", "server_name"]
 
 HeaderSource = Mapping[str, str] | Callable[[], Mapping[str, str]]
 # gRPC servers, Triton among them, end a connection that pings them more often than every 300 s.
@@ -30,7 +30,7 @@ _KEEPALIVE = Argument(
 
 
 @dataclass(frozen=True)
-class Link:
+class ConnectionConfig:
     """
     Attributes:
         headers: sent with each call, besides host and user agent.
@@ -71,14 +71,14 @@ class Link:
         return self.headers + self.call_headers(headers)
 
 
-def make_link(
+def connection_config(
     address: Address,
     headers: HeaderSource | None,
     tls: TLS | None,
     compression: str | None,
     keepalive: float | None = KEEPALIVE,
     http2: str = "grpcio",
-) -> Link:
+) -> ConnectionConfig:
     """Raises InputError for what makes no sense, alone or together."""
     where = "the client"
     if tls is not None:
@@ -91,7 +91,7 @@ def make_link(
     hook = headers if callable(headers) else None
     named = {} if headers is None or callable(headers) else headers
     fixed = dict(_ALL_HEADERS(named, where))
-    return Link(
+    return ConnectionConfig(
         address=address,
         hook=hook,
         tls=(tls or TLS()) if address.tls else None,
@@ -104,8 +104,10 @@ def make_link(
     )
 
 
-def server_name(link: Link) -> str | None:
+def server_name(config: ConnectionConfig) -> str | None:
     """The name that the server's certificate must have; None without TLS."""
     return (
-        None if link.tls is None else link.tls.server_name or link.address.name or link.address.host
+        None
+        if config.tls is None
+        else config.tls.server_name or config.address.name or config.address.host
     )

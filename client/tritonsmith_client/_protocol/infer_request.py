@@ -15,7 +15,7 @@ from tritonsmith_client._values.result import Result
 if TYPE_CHECKING:
     from tritonsmith_client._exchange.exchange import Exchange
 
-__all__ = ["InferCall", "InputTensor", "Prepared", "RequestedOutput", "memory_parameters"]
+__all__ = ["InferCall", "InputTensor", "RequestTemplate", "RequestedOutput", "memory_parameters"]
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class TemplateSlot:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class RequestTemplate:
     """An inference request that lacks only the tensors' bytes: made once per set of shapes.
 
     Attributes:

@@ -134,7 +134,7 @@ def changed(options: Options, model: str, **given: Any) -> Options:
                 f"for with outputs={list(result.outputs)}",
                 name,
                 model=model,
-                remedy="add it there or leave it out here",
+                hint="add it there or leave it out here",
             )
     return result
 

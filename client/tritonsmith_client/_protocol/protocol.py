@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tritonsmith_client._exchange.exchange import Asked, Exchange, Repeat
-from tritonsmith_client._protocol.infer_request import InferCall, Prepared
+from tritonsmith_client._protocol.infer_request import InferCall, RequestTemplate
 from tritonsmith_client._values.metadata import ModelConfig, ModelMetadata, ServerMetadata
 from tritonsmith_client._values.result import Result
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     )
     from tritonsmith_client._protocol.options import Options
     from tritonsmith_client._values.buffers import Array
-    from tritonsmith_client._values.metadata import Signature
+    from tritonsmith_client._values.metadata import ModelInfo
 
 __all__ = ["WireProtocol", "asked", "called"]
 
@@ -49,12 +49,12 @@ class WireProtocol(Protocol):
     def streamed(
         self,
         version: str,
-        signature: Signature,
+        info: ModelInfo,
         arrays: Mapping[str, Array],
         exchange: Exchange[Result],
         options: Options,
     ) -> Exchange[Result | None]: ...
-    def prepare(self, call: InferCall, repeat: Repeat) -> Prepared: ...
+    def request_template(self, call: InferCall, repeat: Repeat) -> RequestTemplate: ...
 
 
 def asked(what: str, name: str, version: str = "") -> Asked:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from tritonsmith_client._values.result import Result
 
 if TYPE_CHECKING:
-    from tritonsmith_client._values.metadata import Signature
+    from tritonsmith_client._values.metadata import ModelInfo
 
 __all__ = ["OutputSizes", "Placement", "fixed_sizes", "learn", "place", "worth_sharing"]
 
@@ -36,10 +36,10 @@ def worth_sharing(inputs: int, outputs: OutputSizes) -> bool:
     return inputs + sum(size or 0 for size in outputs.values()) >= _WORTH
 
 
-def fixed_sizes(signature: Signature, outputs: OutputSizes) -> bool:
+def fixed_sizes(info: ModelInfo, outputs: OutputSizes) -> bool:
     """Whether outputs always have these sizes, for a batch of the same length."""
-    first = 1 if signature.config.max_batch_size else 0
-    for tensor in signature.metadata.outputs:
+    first = 1 if info.config.max_batch_size else 0
+    for tensor in info.metadata.outputs:
         size = outputs.get(tensor.name)
         axes = tensor.shape[first:]
         row = math.prod(axes) * tensor.dtype.numpy.itemsize

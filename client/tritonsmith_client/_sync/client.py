@@ -12,11 +12,16 @@ from tritonsmith_client._core.client import ClientCore
 from tritonsmith_client._core.retries import Retry
 from tritonsmith_client._exchange.exchange import Exchange, T
 from tritonsmith_client._net.address import Address, parse_urls
-from tritonsmith_client._net.connection_config import KEEPALIVE, HeaderSource, Link, make_link
+from tritonsmith_client._net.connection_config import (
+    KEEPALIVE,
+    ConnectionConfig,
+    HeaderSource,
+    connection_config,
+)
 from tritonsmith_client._net.deadline import TIMEOUT
 from tritonsmith_client._net.tls import TLS
 from tritonsmith_client._protocol.options import Options
-from tritonsmith_client._sync.driver import Runner
+from tritonsmith_client._sync.driver import Driver
 from tritonsmith_client._sync.model import Model
 from tritonsmith_client._sync.transports import balanced, transport
 from tritonsmith_client._values.metadata import ServerMetadata
@@ -92,8 +97,8 @@ class Client:
     ) -> None:
         addresses = parse_urls(url)
 
-        def link(address: Address) -> Link:
-            return make_link(address, headers, tls, compression, keepalive, http2)
+        def config(address: Address) -> ConnectionConfig:
+            return connection_config(address, headers, tls, compression, keepalive, http2)
 
         self._core = ClientCore(
             addresses,
@@ -102,10 +107,10 @@ class Client:
             retry,
             shared_memory,
             workers,
-            lambda: transport(link(addresses[0])),
+            lambda: transport(config(addresses[0])),
         )
-        self._runner = Runner(
-            balanced(addresses, resolve, lambda address: transport(link(address))),
+        self._driver = Driver(
+            balanced(addresses, resolve, lambda address: transport(config(address))),
             self._core.workers,
         )
 
@@ -120,8 +125,8 @@ class Client:
             NotFoundError: the server has no such model, or it is not loaded.
         """
         deadline = self._core.deadline()
-        core = self._runner.run(self._core.model(name, version, deadline), deadline)
-        return Model(self._core, self._runner, core, Options())
+        core = self._driver.run(self._core.model(name, version, deadline), deadline)
+        return Model(self._core, self._driver, core, Options())
 
     def live(self) -> bool:
         """Whether the server answers."""
@@ -142,7 +147,7 @@ class Client:
             DeadlineExceededError: it took longer than that many seconds; says what was not ready.
         """
         deadline = self._core.deadline(TIMEOUT(timeout, "client.wait_ready()"))
-        self._runner.run(self._core.wait_ready(models, deadline), deadline)
+        self._driver.run(self._core.wait_ready(models, deadline), deadline)
 
     def metadata(self) -> ServerMetadata:
         """The server's name, version and extensions."""
@@ -219,17 +224,17 @@ class Client:
             StatusError: the server is on another host, or does not allow it.
         """
         deadline = self._core.deadline()
-        self._runner.run(self._core.register(region, deadline), deadline)
+        self._driver.run(self._core.register(region, deadline), deadline)
 
     def unregister(self, region: Region) -> None:
         """Has the server let go of a region."""
         deadline = self._core.deadline()
-        self._runner.run(self._core.unregister(region, deadline), deadline)
+        self._driver.run(self._core.unregister(region, deadline), deadline)
 
     def memory_status(self) -> tuple[RegionStatus, ...]:
         """The regions that the server has registered, whoever made them."""
         deadline = self._core.deadline()
-        return self._runner.run(self._core.memory_status(deadline), deadline)
+        return self._driver.run(self._core.memory_status(deadline), deadline)
 
     def metrics(self, url: str | None = None) -> tuple[Metric, ...]:
         """The samples of the server's Prometheus metrics.
@@ -240,20 +245,20 @@ class Client:
         from tritonsmith_client._protocol.http.metrics import metrics_exchange
 
         address = self._core.metrics_address(url)
-        runner = Runner(transport(make_link(address, None, None, None)), workers=1)
+        driver = Driver(transport(connection_config(address, None, None, None)), workers=1)
         deadline = self._core.deadline()
         flow = self._core.ask(metrics_exchange(address.path), deadline)
         try:
-            return runner.run(flow, deadline)
+            return driver.run(flow, deadline)
         finally:
-            runner.close()
+            driver.close()
 
     def close(self) -> None:
         """Closes the connections; a later call raises ClosedError."""
         if self._core.has_regions:
             with contextlib.suppress(TritonError):
-                self._runner.run(self._core.farewell(), self._core.deadline(_FAREWELL))
-        self._runner.close()
+                self._driver.run(self._core.farewell(), self._core.deadline(_FAREWELL))
+        self._driver.close()
 
     def __enter__(self) -> Client:
         return self
@@ -270,8 +275,8 @@ class Client:
         return f"Client({self._core.name!r})"
 
     def _check(self, exchange: Exchange[bool]) -> bool:
-        return self._runner.run(self._core.check(exchange), self._core.deadline())
+        return self._driver.run(self._core.check(exchange), self._core.deadline())
 
     def _ask(self, exchange: Exchange[T], timeout: float | EllipsisType | None = ...) -> T:
         deadline = self._core.deadline(timeout)
-        return self._runner.run(self._core.ask(exchange, deadline), deadline)
+        return self._driver.run(self._core.ask(exchange, deadline), deadline)

@@ -12,7 +12,7 @@ from tritonsmith_client._core.model import ModelCore
 from tritonsmith_client._exchange.exchange import Flow
 from tritonsmith_client._net.deadline import Deadline
 from tritonsmith_client._protocol.options import Options
-from tritonsmith_client._sync.driver import Runner
+from tritonsmith_client._sync.driver import Driver
 from tritonsmith_client._values.result import Result
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class ConcurrentCalls:
     """The calls of `Model` that run side by side."""
 
     _client: ClientCore
-    _runner: Runner
+    _driver: Driver
     _core: ModelCore
     _options: Options
 
@@ -39,7 +39,7 @@ class ConcurrentCalls:
         def start(deadline: Deadline) -> Flow[Result]:
             return self._core.infer(args, named, self._options, deadline)
 
-        return self._runner.submit(start, self._client.budget(self._options.timeout))
+        return self._driver.submit(start, self._client.budget(self._options.timeout))
 
     def map(
         self,

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
     from tritonsmith_client._sync.workers import Workers
 
-__all__ = ["Runner"]
+__all__ = ["Driver"]
 
 
-class Runner:
+class Driver:
     """Does what flows ask for. Threads may share it.
 
     Args:

@@ -11,7 +11,7 @@ import grpc
 
 from tritonsmith_client._exchange.exchange import Exchange
 from tritonsmith_client._exchange.status import from_grpc_status
-from tritonsmith_client._net.connection_config import Link
+from tritonsmith_client._net.connection_config import ConnectionConfig
 from tritonsmith_client._net.connection_errors import closed, closed_meanwhile
 from tritonsmith_client._net.deadline import CancellableDeadline, Deadline
 from tritonsmith_client._net.grpc_channel import channel_options, credentials
@@ -33,9 +33,9 @@ _KEPT = range(1 << 20, 1 << 25)
 class GrpcTransport:
     """One channel, made on first use and again in a forked child; threads may share it."""
 
-    def __init__(self, link: Link) -> None:
-        self._link = link
-        self._credentials = credentials(link)
+    def __init__(self, config: ConnectionConfig) -> None:
+        self._config = config
+        self._credentials = credentials(config)
         self._lock = threading.Lock()
         self._channel: grpc.Channel | None = None
         self._calls: dict[str, Any] = {}
@@ -50,7 +50,7 @@ class GrpcTransport:
         call = calls.get(route) if self._pid == os.getpid() else None
         if call is None:
             call = self._make_call(route)
-        metadata = self._link.metadata(exchange.headers)
+        metadata = self._config.metadata(exchange.headers)
         body = b"".join(exchange.body)
         if len(body) in _KEPT:
             self._kept = body
@@ -75,7 +75,7 @@ class GrpcTransport:
 
     def stream(self, exchange: Exchange[T], timeout: float | None) -> Iterator[T]:
         """The replies to one request; the timeout is for each of them. Raises TritonError."""
-        metadata = self._link.metadata(exchange.headers)
+        metadata = self._config.metadata(exchange.headers)
         with self._lock:
             start = self._open().stream_stream(exchange.route)
         call = start(iter([b"".join(exchange.body)]), metadata=metadata)
@@ -137,10 +137,10 @@ class GrpcTransport:
         return self._closed and exc.code() is grpc.StatusCode.CANCELLED
 
     def _connect(self) -> grpc.Channel:
-        link, options = self._link, channel_options(self._link)
+        config, options = self._config, channel_options(self._config)
         if self._credentials is not None:
-            return grpc.secure_channel(link.address.target, self._credentials, options)
-        return grpc.insecure_channel(link.address.target, options)
+            return grpc.secure_channel(config.address.target, self._credentials, options)
+        return grpc.insecure_channel(config.address.target, options)
 
 
 def _cancellable(call: Any, body: bytes, deadline: CancellableDeadline, metadata: Headers) -> bytes:

@@ -9,9 +9,9 @@ from tritonsmith_client._exchange.exchange import Exchange, T
 from tritonsmith_client._http.body import aligned
 from tritonsmith_client._http.messages import HttpReply, RequestWriter
 from tritonsmith_client._http.reader import HttpResponseReader
-from tritonsmith_client._net.connection_config import Link, server_name
+from tritonsmith_client._net.connection_config import ConnectionConfig, server_name
 from tritonsmith_client._net.deadline import Deadline
-from tritonsmith_client._protocol.http.reply_template import Foreseen, Reply, Request, value_of
+from tritonsmith_client._protocol.http.reply_template import Reply, ReplyTemplate, Request, value_of
 from tritonsmith_client._sync.connection import CLOSED, Connection
 from tritonsmith_client._sync.pool import PoolTransport
 from tritonsmith_client._sync.sockets import DeadlineSocket, connect
@@ -30,7 +30,7 @@ class _Connection(Connection[Request, Reply]):
     def __init__(self, sock: DeadlineSocket) -> None:
         super().__init__(sock)
         self._reader = HttpResponseReader()
-        self._foreseen: Foreseen | None = None
+        self._template: ReplyTemplate | None = None
 
     @property
     def silent(self) -> bool:
@@ -40,17 +40,17 @@ class _Connection(Connection[Request, Reply]):
         return self._socket.quiet()
 
     def _send(self, request: Request, deadline: Deadline) -> None:
-        buffers, self._foreseen = request
+        buffers, self._template = request
         if not self._reader.fresh:
             self._reader.start(True)
         self._socket.send(buffers, deadline)
 
     def _receive(self, deadline: Deadline) -> Reply:
         """The tensors of a reply that was foreseen are received into their place at once."""
-        foreseen = self._foreseen
-        if foreseen is None:
+        template = self._template
+        if template is None:
             return self._receive_any(deadline)
-        reader, start, size = self._reader, foreseen.start, foreseen.size
+        reader, start, size = self._reader, template.start, template.size
         length = len(start)
         first = reader.scratch_view[:length]
         if size:
@@ -67,7 +67,7 @@ class _Connection(Connection[Request, Reply]):
                     raise ConnectionResetError(CLOSED)
                 at += count
             self.keep_alive = True
-            return foreseen.result(tensors)
+            return template.result(tensors)
         if not count:
             raise ConnectionResetError(CLOSED)
         reader.received(min(count, length))
@@ -89,17 +89,17 @@ class _Connection(Connection[Request, Reply]):
 class HttpTransport(PoolTransport[Request, Reply]):
     """Each call has a connection to itself. Threads may share it."""
 
-    def __init__(self, link: Link) -> None:
-        super().__init__(link)
-        self._write = RequestWriter(link)
-        self._tls = None if link.tls is None else link.tls.context()
+    def __init__(self, config: ConnectionConfig) -> None:
+        super().__init__(config)
+        self._write = RequestWriter(config)
+        self._tls = None if config.tls is None else config.tls.context()
 
     def stream(self, exchange: Exchange[T], timeout: float | None) -> Iterator[T]:
         """The events of a reply; the timeout is for each of them. Raises TritonError."""
         self._check_open()
         request = self._write(exchange)
         connection = self._connect(self._open_stream, exchange.what, Deadline(timeout))
-        yield from events(connection, request, exchange, timeout, self._link.address)
+        yield from events(connection, request, exchange, timeout, self._config.address)
 
     def _request(self, exchange: Exchange[Any], deadline: Deadline) -> Request:
         return self._write(exchange), exchange.template
@@ -110,6 +110,6 @@ class HttpTransport(PoolTransport[Request, Reply]):
         return _Connection(self._open_stream(deadline))
 
     def _open_stream(self, deadline: Deadline) -> DeadlineSocket:
-        link = self._link
-        tls, name = self._tls, server_name(link)
-        return connect(link.address, tls, name, deadline, keepalive=link.keepalive)
+        config = self._config
+        tls, name = self._tls, server_name(config)
+        return connect(config.address, tls, name, deadline, keepalive=config.keepalive)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from tritonsmith_client._exchange.exchange import Exchange
 from tritonsmith_client._http2.connection import Http2Connection, Http2Reply, Request
 from tritonsmith_client._http2.grpc_framing import Head, message_of, wire_message
-from tritonsmith_client._net.connection_config import Link, server_name
+from tritonsmith_client._net.connection_config import ConnectionConfig, server_name
 from tritonsmith_client._net.deadline import Deadline
 from tritonsmith_client._sync.connection import CLOSED, Connection
 from tritonsmith_client._sync.pool import PoolTransport
@@ -83,10 +83,10 @@ class _Connection(Connection[Request, Http2Reply]):
 class Http2Transport(PoolTransport[Request, Http2Reply]):
     """Each call has a connection to itself. Threads may share it."""
 
-    def __init__(self, link: Link) -> None:
-        super().__init__(link)
-        self._head = Head(link)
-        self._tls = None if link.tls is None else link.tls.context("h2")
+    def __init__(self, config: ConnectionConfig) -> None:
+        super().__init__(config)
+        self._head = Head(config)
+        self._tls = None if config.tls is None else config.tls.context("h2")
         self._lock = threading.Lock()
         self._streams: GrpcTransport | None = None
 
@@ -97,7 +97,7 @@ class Http2Transport(PoolTransport[Request, Http2Reply]):
             if self._streams is None:
                 from tritonsmith_client._sync.grpc import GrpcTransport  # for those who stream only
 
-                self._streams = GrpcTransport(self._link)
+                self._streams = GrpcTransport(self._config)
         return self._streams.stream(exchange, timeout)
 
     def close(self) -> None:
@@ -107,12 +107,12 @@ class Http2Transport(PoolTransport[Request, Http2Reply]):
 
     def _request(self, exchange: Exchange[Any], deadline: Deadline) -> Request:
         fields, others = self._head.fields(exchange, deadline)
-        return fields, others, wire_message(exchange.body, self._link.compression)
+        return fields, others, wire_message(exchange.body, self._config.compression)
 
     def _open(self, deadline: Deadline) -> _Connection:
-        link = self._link
-        tls, name = self._tls, server_name(link)
-        sock = connect(link.address, tls, name, deadline, "h2", link.keepalive)
+        config = self._config
+        tls, name = self._tls, server_name(config)
+        sock = connect(config.address, tls, name, deadline, "h2", config.keepalive)
         try:
             return _Connection(sock, deadline)
         except BaseException:

@@ -17,7 +17,7 @@ from tritonsmith_client._core.sequences import SequenceState, sequence_id
 from tritonsmith_client._protocol.options import Options, changed
 from tritonsmith_client._shared_memory.transfer import collect
 from tritonsmith_client._sync.concurrent_calls import ConcurrentCalls
-from tritonsmith_client._sync.driver import Runner
+from tritonsmith_client._sync.driver import Driver
 from tritonsmith_client._values.buffers import Array
 from tritonsmith_client._values.metadata import ModelConfig, ModelMetadata, Parameter
 from tritonsmith_client._values.regions import RegionTensor
@@ -37,10 +37,10 @@ class Model(ConcurrentCalls):
     """
 
     def __init__(
-        self, client: ClientCore, runner: Runner, core: ModelCore, options: Options
+        self, client: ClientCore, driver: Driver, core: ModelCore, options: Options
     ) -> None:
         self._client = client
-        self._runner = runner
+        self._driver = driver
         self._core = core
         self._options = options
 
@@ -56,12 +56,12 @@ class Model(ConcurrentCalls):
     @property
     def metadata(self) -> ModelMetadata:
         """Inputs and outputs, as the server described them last."""
-        return self._core.signature.metadata
+        return self._core.info.metadata
 
     @property
     def config(self) -> ModelConfig:
         """The configuration, as the server described it last."""
-        return self._core.signature.config
+        return self._core.info.config
 
     def __call__(self, *args: Any, **named: Any) -> Result:
         """Runs the model.
@@ -75,16 +75,16 @@ class Model(ConcurrentCalls):
             DeadlineExceededError: there was no result in time.
             StatusError: the server refused or failed; its subclasses say how.
         """
-        core, options, runner = self._core, self._options, self._runner
+        core, options, driver = self._core, self._options, self._driver
         deadline = self._client.deadline(options.timeout)
         exchange = core.builder.direct(args, named, options)
         if exchange is None:
-            return runner.run(core.infer(args, named, options, deadline), deadline)
+            return driver.run(core.infer(args, named, options, deadline), deadline)
         try:
-            result = runner.transport.send(exchange, deadline)
+            result = driver.transport.send(exchange, deadline)
         except TritonError as error:
             flow = core.recover(exchange, [error], args, named, options, deadline)
-            return runner.run(flow, deadline)
+            return driver.run(flow, deadline)
         if exchange.lease is not None:
             collect(exchange.lease, result)
         return result
@@ -107,7 +107,7 @@ class Model(ConcurrentCalls):
         core = self._core
         start = partial(core.stream, args, named, options)
         recover = partial(core.recover_stream, args, named, options)
-        return self._runner.stream(start, recover, self._client.budget(options.timeout))
+        return self._driver.stream(start, recover, self._client.budget(options.timeout))
 
     def sequence(self, id: int | str | None = None) -> Sequence:
         """A sequence of requests to a model that keeps state between them.
@@ -181,7 +181,7 @@ class Model(ConcurrentCalls):
             hedge=hedge,
             out=out,
         )
-        return Model(self._client, self._runner, self._core, options)
+        return Model(self._client, self._driver, self._core, options)
 
     def __repr__(self) -> str:
         return f"Model({self._core.describe()})"
@@ -243,7 +243,7 @@ class Sequence:
             options = replace(model._options, sequence=step)
             deadline = model._client.deadline(options.timeout)
             flow = model._core.infer(args, named, options, deadline)
-            result = model._runner.run(flow, deadline)
+            result = model._driver.run(flow, deadline)
             self._state.done(step, args, named)
             return result
 

@@ -11,7 +11,7 @@ from tritonsmith_client._exchange.exchange import Exchange, T
 from tritonsmith_client._exchange.idle_connections import IdleConnections, may_send_again
 from tritonsmith_client._exchange.status import from_grpc_status
 from tritonsmith_client._exchange.transport import Reply, Request
-from tritonsmith_client._net.connection_config import Link
+from tritonsmith_client._net.connection_config import ConnectionConfig
 from tritonsmith_client._net.connection_errors import closed, lost, no_connection
 from tritonsmith_client._net.deadline import CancellableDeadline, Deadline
 from tritonsmith_client._net.log import debug
@@ -24,8 +24,8 @@ __all__ = ["PoolTransport"]
 class PoolTransport(ABC, Generic[Request, Reply]):
     """Sends each call over an idle connection, or a new one. Threads may share it."""
 
-    def __init__(self, link: Link) -> None:
-        self._link = link
+    def __init__(self, config: ConnectionConfig) -> None:
+        self._config = config
         self._idle: IdleConnections[Connection[Request, Reply]] = IdleConnections()
 
     @abstractmethod
@@ -89,7 +89,7 @@ class PoolTransport(ABC, Generic[Request, Reply]):
                 ) from exc
             if reused and may_send_again(exchange, connection):
                 return None
-            raise lost(exchange.what, self._link.address, exc, connection.sent) from exc
+            raise lost(exchange.what, self._config.address, exc, connection.sent) from exc
         except BaseException:  # a malformed reply, or an interrupt: its rest would poison the next
             connection.close()
             raise
@@ -119,9 +119,9 @@ class PoolTransport(ABC, Generic[Request, Reply]):
             opened = opening(deadline)
         except TimeoutError as exc:
             raise DeadlineExceededError(
-                f"{what} failed: no connection to {self._link.address} within the {deadline}"
+                f"{what} failed: no connection to {self._config.address} within the {deadline}"
             ) from exc
         except OSError as exc:
-            raise no_connection(what, self._link.address, exc) from exc
-        debug("connected to %s", self._link.address)
+            raise no_connection(what, self._config.address, exc) from exc
+        debug("connected to %s", self._config.address)
         return opened

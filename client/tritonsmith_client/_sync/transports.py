@@ -7,7 +7,7 @@ from collections.abc import Callable
 from tritonsmith_client._core.balancing import Balancer
 from tritonsmith_client._exchange.transport import Transport
 from tritonsmith_client._net.address import Address
-from tritonsmith_client._net.connection_config import Link
+from tritonsmith_client._net.connection_config import ConnectionConfig
 
 __all__ = ["balanced", "transport"]
 
@@ -24,18 +24,18 @@ def balanced(
     return BalancedTransport(Balancer(addresses, resolve), connect)
 
 
-def transport(link: Link) -> Transport:
+def transport(config: ConnectionConfig) -> Transport:
     """What reaches a server, by its protocol."""
-    if link.address.protocol == "grpc" and link.http2 == "own":
+    if config.address.protocol == "grpc" and config.http2 == "own":
         from tritonsmith_client._sync.http2 import (
             Http2Transport,  # only the one that is used is imported
         )
 
-        return Http2Transport(link)
-    if link.address.protocol == "grpc":
+        return Http2Transport(config)
+    if config.address.protocol == "grpc":
         from tritonsmith_client._sync.grpc import GrpcTransport  # grpcio is not needed for HTTP
 
-        return GrpcTransport(link)
+        return GrpcTransport(config)
     from tritonsmith_client._sync.http11 import HttpTransport
 
-    return HttpTransport(link)
+    return HttpTransport(config)

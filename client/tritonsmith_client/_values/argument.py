@@ -37,7 +37,7 @@ class Argument(Generic[V]):
             what = refused.what or f"{self.name} is {shown(value)}"
             place = where or f"model '{model}'"
             raise InputError(
-                f"{place}: {what}", model=model, remedy=f"it must be {refused.allowed}"
+                f"{place}: {what}", model=model, hint=f"it must be {refused.allowed}"
             ) from None
 
 

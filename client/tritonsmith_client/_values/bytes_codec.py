@@ -116,5 +116,5 @@ def _no_unicode(item: str, name: str, exc: UnicodeEncodeError) -> InputError:
         f"input '{name}' is BYTES and has the str {shown(item)}, which has no UTF-8: a lone "
         f"surrogate at {exc.start}",
         name,
-        remedy="give bytes, such as text.encode(errors='replace')",
+        hint="give bytes, such as text.encode(errors='replace')",
     )

@@ -14,7 +14,7 @@ __all__ = [
     "ModelMetadata",
     "Parameter",
     "ServerMetadata",
-    "Signature",
+    "ModelInfo",
     "TensorMetadata",
 ]
 
@@ -95,7 +95,7 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
-class Signature:
+class ModelInfo:
     """What the server said about a model; calls are checked against it."""
 
     metadata: ModelMetadata

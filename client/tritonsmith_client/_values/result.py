@@ -89,7 +89,7 @@ class Result(Mapping[str, "np.ndarray[Any, Any]"]):
                 f"output '{name}' of model '{self.model_name}' is no classification",
                 model=self.model_name,
                 tensor=name,
-                remedy="ask for one with using(classes=3)",
+                hint="ask for one with using(classes=3)",
             ) from exc
 
     def torch(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What is refused before it is sent: each message names the tensor, the limits and the remedy."""
+"""What is refused before it is sent: each message names the tensor, the limits and the hint."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_an_unknown_output() -> None:
         check_outputs(metadata, ["logit"])
 
 
-def test_the_error_carries_model_tensor_and_remedy() -> None:
+def test_the_error_carries_model_tensor_and_hint() -> None:
     metadata, config = model(IMAGE)
     with pytest.raises(InputError) as caught:
         check_tensors(metadata, config, {"image": GOOD["image"]})
@@ -110,8 +110,8 @@ def test_the_error_carries_model_tensor_and_remedy() -> None:
     with pytest.raises(InputError) as caught:
         check_tensors(metadata, config, {**GOOD, "image": np.zeros((3, 4), np.float32)})
     assert (caught.value.model, caught.value.tensor) == ("m", "image")
-    assert caught.value.remedy == "the model takes batches: add the batch axis with array[None]"
-    assert caught.value.remedy not in caught.value.message
+    assert caught.value.hint == "the model takes batches: add the batch axis with array[None]"
+    assert caught.value.hint not in caught.value.message
 
 
 URLS = {

@@ -101,10 +101,10 @@ def test_every_error_survives_pickling(name: str) -> None:
     bare = getattr(errors, name)("why")
     assert str(bare) == bare.message == "why"
     assert (bare.model, bare.tensor, bare.status) == (None, None, "")
-    full = getattr(errors, name)("why", model="m", tensor="t", remedy="do this")
+    full = getattr(errors, name)("why", model="m", tensor="t", hint="do this")
     copy = pickle.loads(pickle.dumps(full))
     assert type(copy) is type(full) and str(copy) == "why; do this"
-    assert (copy.model, copy.tensor, copy.remedy) == ("m", "t", "do this")
+    assert (copy.model, copy.tensor, copy.hint) == ("m", "t", "do this")
 
 
 def test_the_door_offers_what_it_lists() -> None:

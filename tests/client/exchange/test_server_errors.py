@@ -1,5 +1,5 @@
 """What users hear of each kind of wrong request, from real servers: class, model, tensor, the
-server's words and the remedy, the same over each protocol and in both clients."""
+server's words and the hint, the same over each protocol and in both clients."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ class Row:
     kind: type[TritonError] | tuple[type[TritonError], type[TritonError]]
     model: str | None = None
     words: str = "^$"
-    remedy: str = "^$"
+    hint: str = "^$"
     tensor: str | None = None
     told: str = ""
     retried: int = 0
@@ -186,7 +186,7 @@ ROWS = {
         client_does("trace_settings", "nope"), InvalidArgumentError, "nope", "unknown", INDEX),
     "waiting for an unknown model": Row(
         client_does("wait_ready", 1.6, models=["add_sup"]), DeadlineExceededError, "add_sup",
-        remedy=INDEX, told=r"model 'add_sup': the repository has .* \(did you mean 'add_sub'\?\)$"),
+        hint=INDEX, told=r"model 'add_sup': the repository has .* \(did you mean 'add_sub'\?\)$"),
     "loading where that is off": Row(
         client_does("load", "text"), UnavailableError, "text", "not allowed", CONTROL),
     "unloading where that is off": Row(
@@ -225,7 +225,7 @@ ROWS = {
         r"client\.unregister\(region\)"),
     "a deadline": Row(
         infer("slow", np.full((1, 1), 3.0, np.float32), timeout=0.2), DeadlineExceededError, "slow",
-        remedy=r"using\(timeout=", told="deadline of 0.2 s exceeded$"),
+        hint=r"using\(timeout=", told="deadline of 0.2 s exceeded$"),
     "a bad log format": Row(
         client_does("log_settings", {"log_format": "nonsense"}), InvalidArgumentError, None,
         "invalid argument .* nonsense"),
@@ -237,13 +237,13 @@ ROWS = {
         "add_sub", told="no setting 'trace_bogus'; it has: .*trace_rate"),
     "no metrics there": Row(
         client_does("metrics", "http://127.0.0.1:9"), ConnectError, None,
-        remedy=r"metrics\(url=", told="no connection to http://127.0.0.1:9", retried=1),
+        hint=r"metrics\(url=", told="no connection to http://127.0.0.1:9", retried=1),
     "another data type": Row(
         infer("add_sub", ONES.astype(np.float32), ONES), InputError, "add_sub", tensor="INPUT0",
-        remedy=r"\.astype\(np\.int32\)", told=TYPED),
+        hint=r"\.astype\(np\.int32\)", told=TYPED),
     "another shape": Row(
         infer("add_sub", ONES, ONES[:, :8]), InputError, "add_sub", tensor="INPUT1",
-        remedy="reshape it", told="of model 'add_sub' takes shape"),
+        hint="reshape it", told="of model 'add_sub' takes shape"),
     "a wrong element": Row(
         infer("add_sub", ONES, [[1.5] * 16]), InputError, "add_sub", tensor="INPUT1",
         told="of model 'add_sub' cannot be made of this list"),
@@ -251,10 +251,10 @@ ROWS = {
         infer("text", [[1]]), InputError, "text", tensor="TEXT", told="input 'TEXT'"),
     "too large a batch": Row(
         stream("add_sub", np.ones((9, 16), np.int32), np.ones((9, 16), np.int32)), InputError,
-        "add_sub", tensor="INPUT0", remedy="in parts of 8"),
+        "add_sub", tensor="INPUT0", hint="in parts of 8"),
     "strings, classified": Row(
         infer("scores", np.ones((1, 4), np.float32), classes=2), InputError, "scores",
-        tensor="TEXT", remedy=r"using\(outputs="),
+        tensor="TEXT", hint=r"using\(outputs="),
     "a model that is not loaded": Row(
         client_does("model", "text"), NotFoundError, "text", "not found",
         r"client\.load\('text'\)", told="not loaded$", server="controlled"),
@@ -262,14 +262,14 @@ ROWS = {
         unloaded_meanwhile, NotFoundError, "plain", "no available versions",
         r"client\.load\('plain'\)", told="not loaded$", server="controlled"),
     "a model reshaped meanwhile": Row(
-        reshaped_meanwhile, InputError, "add_sub", tensor="INPUT0", remedy="reshape it",
+        reshaped_meanwhile, InputError, "add_sub", tensor="INPUT0", hint="reshape it",
         told=r"takes shape \[-1, 8\]", server="controlled"),
     "a model that cannot be loaded": Row(
         not_loadable, NotFoundError, "broken", "no available versions", "the server's log",
         told="could not be loaded: .*broken on purpose$", server="controlled"),
     "waiting for a model that is not loaded": Row(
         client_does("wait_ready", 1.6, models=["text", "nope"]), DeadlineExceededError, "text",
-        remedy=r"client\.load\('text'\)", server="controlled",
+        hint=r"client\.load\('text'\)", server="controlled",
         told="within 1.6 s at .*: model 'text', model 'nope': it is .* not loaded$"),
     "loading an unknown model": Row(
         client_does("load", "nope"), InternalError, "nope", "failed to poll",
@@ -354,9 +354,9 @@ def test_an_error_says_it_all(
     assert type(error) is expected
     assert (error.model, error.tensor) == (row.model, row.tensor)
     assert re.search(row.words, error.server_message)
-    assert re.search(row.remedy, error.remedy)
+    assert re.search(row.hint, error.hint)
     assert re.search(row.told, error.message)
-    assert str(error) == "; ".join(filter(None, (error.message, error.remedy)))
+    assert str(error) == "; ".join(filter(None, (error.message, error.hint)))
     assert sum(retry.again_and_again) == row.retried
     again = pickle.loads(pickle.dumps(error))
     assert type(again) is type(error) and vars(again) == vars(error) and str(again) == str(error)

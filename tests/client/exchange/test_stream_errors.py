@@ -88,11 +88,11 @@ def test_what_a_model_says(dripping: Server, kind: str, way: str) -> None:
     wish = {"COUNT": np.array([1], np.int32), "DELAY": AT_ONCE[0], "FAIL": np.array([True])}
     with asking(dripping, "repeat", kind, way) as repeat:
         error = repeat.fails(**wish)
-        assert type(error) is StatusError and error.status == error.remedy == ""
+        assert type(error) is StatusError and error.status == error.hint == ""
         error = repeat.fails(**wish | {"DELAY": AT_ONCE[0] - 1})
         assert type(error) is InternalError
         assert "ValueError: sleep length must be non-negative" in error.server_message
-        assert error.remedy == "the server's log says more"
+        assert error.hint == "the server's log says more"
         assert error.status == ("HTTP 400" if way == "http" else "")
         assert len(repeat(**wish | {"FAIL": np.array([False])})) == 1, "the next one works"
 
@@ -128,7 +128,7 @@ def test_a_full_queue(dripping: Server, everybody: list[Asking]) -> None:
     for error in errors:
         assert type(error) is UnavailableError
         assert "Exceeds maximum queue size" in error.server_message
-        assert "max_queue_size" in error.remedy
+        assert "max_queue_size" in error.hint
 
 
 def test_too_long_in_the_queue(dripping: Server, everybody: list[Asking]) -> None:
@@ -137,7 +137,7 @@ def test_too_long_in_the_queue(dripping: Server, everybody: list[Asking]) -> Non
     for error in errors:
         assert type(error) is UnavailableError
         assert "Request timeout expired" in error.server_message
-        assert "waited too long in the model's queue" in error.remedy
+        assert "waited too long in the model's queue" in error.hint
 
 
 def _other_type(config: dict[str, Any]) -> None:
@@ -233,6 +233,6 @@ def test_a_model_that_has_gone(dripping: Server, everybody: list[Asking]) -> Non
                 assert type(error) is NotFoundError
                 assert "'drip' has no available versions" in error.server_message
                 assert error.message.endswith(": it is in the repository, but not loaded")
-                assert "client.load('drip')" in error.remedy
+                assert "client.load('drip')" in error.hint
         finally:
             admin.load("drip")

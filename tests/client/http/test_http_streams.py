@@ -39,7 +39,7 @@ from tritonsmith_generator.serve import Server
 def evented(client: Client, name: str) -> Model:
     """A model that is asked as decoupled ones are; the server does that for every model."""
     model = client.model(name)
-    known = model._core.signature
+    known = model._core.info
     decoupled = replace(known, config=replace(known.config, decoupled=True))
     model._core.builder = RequestBuilder(model._core._protocol, name, "", decoupled)
     model._core._refresh = unchanged  # type: ignore[method-assign]

@@ -16,7 +16,7 @@ from support.wire.callers import CALLERS, caller
 
 from tritonsmith_client import AsyncClient, Client, InputError, Retry, UnavailableError
 from tritonsmith_client._net.address import parse_url
-from tritonsmith_client._net.connection_config import KEEPALIVE, make_link
+from tritonsmith_client._net.connection_config import KEEPALIVE, connection_config
 from tritonsmith_client._net.grpc_channel import channel_options
 from tritonsmith_generator.serve import Server
 
@@ -57,10 +57,10 @@ def test_a_server_with_the_usual_settings_would_have_minded(server: Server) -> N
 
 
 def test_the_default_is_above_what_servers_allow() -> None:
-    options = dict(channel_options(make_link(parse_url("localhost"), None, None, None)))
+    options = dict(channel_options(connection_config(parse_url("localhost"), None, None, None)))
     assert options["grpc.keepalive_time_ms"] > 300_000
     assert not options.get("grpc.keepalive_permit_without_calls")
-    never = dict(channel_options(make_link(parse_url("localhost"), None, None, None, None)))
+    never = dict(channel_options(connection_config(parse_url("localhost"), None, None, None, None)))
     assert "grpc.keepalive_time_ms" not in never
     with pytest.raises(InputError, match="keepalive is 0; it must be seconds above 0 up to 32767"):
         Client("localhost", keepalive=0)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tritonsmith_client._exchange.exchange import Asked, Exchange, Repeat
 from tritonsmith_client._protocol.grpc.admin import SERVICE, GrpcAdmin, plain
 from tritonsmith_client._protocol.grpc.infer import ResponseReader, read_stream, request_framing
-from tritonsmith_client._protocol.infer_request import InferCall, Prepared
+from tritonsmith_client._protocol.infer_request import InferCall, RequestTemplate
 from tritonsmith_client._protocol.protocol import asked
 from tritonsmith_client._values.metadata import (
     ModelConfig,
@@ -22,7 +22,7 @@ from tritonsmith_client.dtypes import from_wire
 if TYPE_CHECKING:
     from tritonsmith_client._protocol.options import Options
     from tritonsmith_client._values.buffers import Array
-    from tritonsmith_client._values.metadata import Signature
+    from tritonsmith_client._values.metadata import ModelInfo
 
 __all__ = ["GrpcProtocol"]
 
@@ -68,17 +68,17 @@ class GrpcProtocol(GrpcAdmin):
             lambda m: ModelConfig.from_fields(plain(m.config)),
         )
 
-    def prepare(self, call: InferCall, repeat: Repeat) -> Prepared:
+    def request_template(self, call: InferCall, repeat: Repeat) -> RequestTemplate:
         what = asked("inference with", call.model, call.version)
         route = SERVICE + "ModelInfer"
-        return Prepared(
+        return RequestTemplate(
             what, route, request_framing(call), ResponseReader(call.shared_outputs).read, repeat
         )
 
     def streamed(
         self,
         version: str,
-        signature: Signature,
+        info: ModelInfo,
         arrays: Mapping[str, Array],
         exchange: Exchange[Result],
         options: Options,

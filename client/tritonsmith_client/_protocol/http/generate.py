@@ -21,7 +21,7 @@ from tritonsmith_client._values.result import Result
 from tritonsmith_client.errors import InputError, ResponseError
 
 if TYPE_CHECKING:
-    from tritonsmith_client._values.metadata import Signature
+    from tritonsmith_client._values.metadata import ModelInfo
 
 __all__ = ["read_event", "stream_body"]
 
@@ -29,9 +29,7 @@ _NO_JSON = ("FP16", "BF16")
 _USE_GRPC = "use a grpc:// address for streams of this model"
 
 
-def stream_body(
-    signature: Signature, arrays: Mapping[str, Array], options: Options
-) -> dict[str, Any]:
+def stream_body(info: ModelInfo, arrays: Mapping[str, Array], options: Options) -> dict[str, Any]:
     """The JSON of a request. Raises InputError for what it cannot carry."""
     for name in ("priority", "queue_timeout", "classes", "sequence"):
         if getattr(options, name):
@@ -39,9 +37,9 @@ def stream_body(
     request: dict[str, Any] = {"id": options.id} if options.id else {}
     if options.parameters:
         request["parameters"] = dict(options.parameters)
-    batched = signature.config.max_batch_size > 0
+    batched = info.config.max_batch_size > 0
     for name, array in arrays.items():
-        wire = signature.metadata.input_by_name[name].dtype.wire
+        wire = info.metadata.input_by_name[name].dtype.wire
         rows = array[0] if batched and array.ndim == 2 and len(array) == 1 else array
         if wire in _NO_JSON or rows.ndim != 1 or (batched and rows is array):
             raise InputError(

@@ -9,7 +9,7 @@ import numpy as np
 
 from tritonsmith_client._exchange.status import from_http_status
 from tritonsmith_client._http.messages import HttpReply, route
-from tritonsmith_client._protocol.http.reply_template import Foreseen, _Layout, _Output
+from tritonsmith_client._protocol.http.reply_template import ReplyTemplate, _Layout, _Output
 from tritonsmith_client._protocol.infer_request import InferCall, RequestedOutput, TemplateSlot
 from tritonsmith_client._values.buffers import (
     Array,
@@ -80,7 +80,7 @@ class ResponseReader:
         head = bytes(body[:length])
         if known is not None and known.json == head and length + known.size == len(body):
             if reply.start and known.plain:
-                self._newest.template = Foreseen(reply.start, known)
+                self._newest.template = ReplyTemplate(reply.start, known)
             return known.read(body)
         layout = _parse(head, self._what, self._shared)
         if length + layout.size != body.nbytes:

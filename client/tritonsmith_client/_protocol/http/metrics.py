@@ -55,7 +55,7 @@ def _labels(text: str) -> dict[str, str]:
     }
 
 
-_METRICS_REMEDY = (
+_METRICS_HINT = (
     "metrics(url='http://HOST:PORT') names another address; a server may also run without "
     "metrics (--allow-metrics=false)"
 )
@@ -63,7 +63,7 @@ _METRICS_REMEDY = (
 
 def metrics_exchange(path: str) -> Exchange[tuple[Metric, ...]]:
     """Reading the Prometheus metrics, which have an address of their own."""
-    what = Asked("reading the metrics", remedy=_METRICS_REMEDY)
+    what = Asked("reading the metrics", hint=_METRICS_HINT)
 
     def read(reply: HttpReply) -> tuple[Metric, ...]:
         error = reply.error(what)

@@ -11,7 +11,7 @@ from tritonsmith_client._http.messages import HttpReply, route
 from tritonsmith_client._protocol.http.admin import HttpAdmin, model_path
 from tritonsmith_client._protocol.http.generate import read_event, stream_body
 from tritonsmith_client._protocol.http.infer import ResponseReader, infer_request
-from tritonsmith_client._protocol.infer_request import InferCall, Prepared, TemplateSlot
+from tritonsmith_client._protocol.infer_request import InferCall, RequestTemplate, TemplateSlot
 from tritonsmith_client._protocol.protocol import asked
 from tritonsmith_client._values.metadata import (
     ModelConfig,
@@ -25,7 +25,7 @@ from tritonsmith_client.dtypes import from_wire
 if TYPE_CHECKING:
     from tritonsmith_client._protocol.options import Options
     from tritonsmith_client._values.buffers import Array
-    from tritonsmith_client._values.metadata import Signature
+    from tritonsmith_client._values.metadata import ModelInfo
 
 __all__ = ["HttpProtocol"]
 
@@ -54,7 +54,7 @@ class HttpProtocol(HttpAdmin):
         what = asked("reading the configuration of", name, version)
         return self.read(what, model_path(name, version) + "/config", ModelConfig.from_fields)
 
-    def prepare(self, call: InferCall, repeat: Repeat) -> Prepared:
+    def request_template(self, call: InferCall, repeat: Repeat) -> RequestTemplate:
         what = asked("inference with", call.model, call.version)
         path = self._root + model_path(call.model, call.version) + "/infer"
         line, head = infer_request(path, call)
@@ -62,20 +62,20 @@ class HttpProtocol(HttpAdmin):
         framing = (head, *[b""] * (len(sizes) - 1))
         newest = TemplateSlot()
         reader = ResponseReader(what, call.shared_outputs, newest)
-        return Prepared(what, line, framing, reader, repeat, newest)
+        return RequestTemplate(what, line, framing, reader, repeat, newest)
 
     def streamed(
         self,
         version: str,
-        signature: Signature,
+        info: ModelInfo,
         arrays: Mapping[str, Array],
         exchange: Exchange[Result],
         options: Options,
     ) -> Exchange[Result | None]:
         """The request of Triton's generate extension."""
-        what, metadata = exchange.what, signature.metadata
+        what, metadata = exchange.what, info.metadata
         path = self._root + model_path(metadata.name, version) + "/generate_stream"
-        body = json.dumps(stream_body(signature, arrays, options)).encode()
+        body = json.dumps(stream_body(info, arrays, options)).encode()
         line = route("POST", path, "Content-Type: application/json\r\n", len(body))
 
         def read(reply: HttpReply) -> Result | None:

@@ -17,7 +17,7 @@ from tritonsmith_client._values.buffers import (
 from tritonsmith_client._values.result import Result
 from tritonsmith_client.dtypes import DataType
 
-__all__ = ["Foreseen", "Reply", "Request", "value_of"]
+__all__ = ["ReplyTemplate", "Reply", "Request", "value_of"]
 
 
 _Output = tuple[str, DataType, tuple[int, ...], int, int]  # the last two: start and size
@@ -56,7 +56,7 @@ class _Layout:
         return self.result.holding(outputs)
 
 
-class Foreseen:
+class ReplyTemplate:
     """A reply that came twice in a row, but for the bytes of its tensors: so will the next.
 
     Attributes:
@@ -82,7 +82,7 @@ class Foreseen:
         return self._result.holding(outputs)
 
 
-Request = tuple[list[Buffer], Foreseen | None]
+Request = tuple[list[Buffer], ReplyTemplate | None]
 Reply = HttpReply | Result  # a result where the reply was foreseen
 
 
