@@ -18,7 +18,7 @@ _JOB = ("spec", "stages", "triton_config")
 ROOMS: Mapping[str, tuple[str, ...]] = {
     "cases": _GRAPH,
     "conversion": (*_GRAPH, *_JOB, "accuracy", "engine", "precision", "trt"),
-    "plan": (*_GRAPH, *_JOB, "backends/common", "engine", "trt"),
+    "plan": (*_GRAPH, *_JOB, "accuracy", "backends/common", "engine", "trt"),
     "accuracy": (*_GRAPH, *_JOB, "accuracy", "backends/common", "engine", "precision", "trt"),
 }
 
