@@ -274,7 +274,7 @@ class ModelCore:
     def _share(
         self, builder: RequestBuilder, ready: Ready, options: Options, deadline: Deadline
     ) -> Flow[Result | None]:
-        """Send through shared memory; None where the request has to be sent with its bytes inside."""
+        """Send through shared memory; None where the request has to hold its bytes."""
         outputs = ready.plan.outputs
         assert self._sharing is not None and outputs is not None
         layout = builder.layout(ready, outputs)
