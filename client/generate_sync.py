@@ -52,7 +52,7 @@ SAID = {
 
 
 def translated(source: str) -> str:
-    """The synchronous twin of a module, not yet formatted."""
+    """Return the synchronous twin of a module, not yet formatted."""
     lines = source.splitlines(keepends=True)
     out, row, column = [], 1, 0
     dropped = False
@@ -69,7 +69,7 @@ def translated(source: str) -> str:
 
 
 def _between(lines: list[str], start: tuple[int, int], end: tuple[int, int]) -> str:
-    """The spaces, and the ends of lines, between two tokens."""
+    """Return the spaces, and the ends of lines, between two tokens."""
     if start[0] == end[0]:
         return lines[start[0] - 1][start[1] : end[1]]
     first, rest = lines[start[0] - 1][start[1] :], lines[start[0] : end[0] - 1]

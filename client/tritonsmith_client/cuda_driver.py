@@ -29,7 +29,7 @@ class _Handle(ctypes.Structure):
 
 @cache
 def driver() -> Driver:
-    """The driver of this process. Raises InputError where there is none."""
+    """Return the driver of this process. Raises InputError where there is none."""
     for name in _LIBRARIES:
         try:
             return Driver(ctypes.CDLL(name))
@@ -50,7 +50,7 @@ class Driver:
         self._contexts: dict[int, c_void_p] = {}
 
     def allocate(self, device: int, size: int) -> int:
-        """The address of new memory of so many bytes."""
+        """Return the address of new memory of so many bytes."""
         address = c_uint64()
         with self._on(device):
             self._call("cuMemAlloc_v2", byref(address), c_size_t(size))
@@ -68,7 +68,7 @@ class Driver:
         return start.value, size.value
 
     def device_of(self, address: int) -> int:
-        """The number of the GPU that an address belongs to."""
+        """Return the number of the GPU that an address belongs to."""
         number = c_int()
         self._call(
             "cuPointerGetAttribute", byref(number), c_int(_DEVICE_ORDINAL), c_uint64(address)
@@ -76,31 +76,31 @@ class Driver:
         return number.value
 
     def handle(self, device: int, address: int) -> bytes:
-        """What another process opens an allocation with."""
+        """Return what another process opens an allocation with."""
         handle = _Handle()
         with self._on(device):
             self._call("cuIpcGetMemHandle", byref(handle), c_uint64(address))
         return bytes(handle.reserved)
 
     def to_device(self, device: int, address: int, source: int, size: int) -> None:
-        """Copies from the host's memory; done when it returns."""
+        """Copy from the host's memory; done when it returns."""
         with self._on(device):
             self._call("cuMemcpyHtoD_v2", c_uint64(address), c_void_p(source), c_size_t(size))
             self._call("cuCtxSynchronize")
 
     def to_host(self, device: int, target: int, address: int, size: int) -> None:
-        """Copies to the host's memory; done when it returns."""
+        """Copy to the host's memory; done when it returns."""
         with self._on(device):
             self._call("cuMemcpyDtoH_v2", c_void_p(target), c_uint64(address), c_size_t(size))
 
     def on_device(self, device: int, address: int, source: int, size: int) -> None:
-        """Copies within a device; done when it returns."""
+        """Copy within a device; done when it returns."""
         with self._on(device):
             self._call("cuMemcpyDtoD_v2", c_uint64(address), c_uint64(source), c_size_t(size))
             self._call("cuCtxSynchronize")
 
     def settle(self, device: int) -> None:
-        """Waits until the device has done everything that this process asked for."""
+        """Wait until the device has done everything that this process asked for."""
         with self._on(device):
             self._call("cuCtxSynchronize")
 

@@ -73,22 +73,25 @@ _BY_NUMPY = {row.numpy: row for row in DATA_TYPES}
 
 
 def from_wire(name: str) -> DataType:
-    """The type with this name on the wire. Raises KeyError for an unknown name."""
+    """Return the type with this name on the wire. Raises KeyError for an unknown name."""
     return _BY_WIRE[name]
 
 
 def from_config(name: str) -> DataType:
-    """The type with this name in ``config.pbtxt``. Raises KeyError for an unknown name."""
+    """Return the type with this name in ``config.pbtxt``. Raises KeyError for an unknown name."""
     return _BY_CONFIG[name]
 
 
 def from_onnx(number: int) -> DataType:
-    """The type with this ``TensorProto.DataType`` number. Raises KeyError where Triton has none."""
+    """Return the type with this ``TensorProto.DataType`` number.
+
+    Raises KeyError where Triton has none.
+    """
     return _BY_ONNX[number]
 
 
 def from_numpy(dtype: DTypeLike) -> DataType:
-    """The type that holds this numpy dtype; any string or object dtype is BYTES.
+    """Return the type that holds this numpy dtype; any string or object dtype is BYTES.
 
     Byte order is ignored: the wire is little-endian and arrays are converted when sent.
     Raises KeyError for a dtype that Triton has not, such as complex64.

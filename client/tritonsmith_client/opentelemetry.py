@@ -13,7 +13,7 @@ __all__ = ["trace_headers"]
 
 
 def trace_headers() -> dict[str, str]:
-    """The headers that carry the current span, for ``Client(headers=trace_headers)``.
+    """Return the headers that carry the current span, for ``Client(headers=trace_headers)``.
 
     Raises:
         InputError: OpenTelemetry is not installed.

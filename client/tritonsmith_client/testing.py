@@ -78,7 +78,7 @@ class FakeServer:
         max_batch_size: int = 0,
         config: Mapping[str, Any] | None = None,
     ) -> None:
-        """Adds a model, or replaces one.
+        """Add a model, or replaces one.
 
         Args:
             inputs, outputs: data type on the wire and shape by name, with the batch axis if the
@@ -91,23 +91,23 @@ class FakeServer:
         self._models[name] = _Model(inputs, outputs, fields, run)
 
     def fail(self, error: TritonError, times: int = 1) -> None:
-        """Makes the next requests fail with this error, whatever they ask for."""
+        """Make the next requests fail with this error, whatever they ask for."""
         self._failures.extend([error] * times)
 
     def client(self, **options: Any) -> Client:
-        """A client of this server. Args: options: as for `Client`, except for the URL."""
+        """Return a client of this server. Args: options: as for `Client`, except for the URL."""
         client = Client("grpc://fake", **options)
         client._driver.transport = _Transport(self)
         return client
 
     def async_client(self, **options: Any) -> AsyncClient:
-        """An asynchronous client of this server. Args: as for `client`."""
+        """Return an asynchronous client of this server. Args: as for `client`."""
         client = AsyncClient("grpc://fake", **options)
         client._driver.transport = _AsyncTransport(self)
         return client
 
     def answer(self, exchange: Exchange[Any]) -> Iterator[bytes]:
-        """The messages that a server would answer with. Raises TritonError."""
+        """Yield the messages that a server would answer with. Raises TritonError."""
         if self._failures:
             raise copy.copy(self._failures.popleft())  # what it is told of differs each time
         assert isinstance(exchange.route, str)
@@ -159,7 +159,7 @@ class FakeServer:
             yield service_pb2.ModelStreamInferResponse(infer_response=response)
 
     def _memory(self, kind: str, verb: str, request: Any) -> Any:
-        """Registered regions are remembered; what lies in them is not looked at."""
+        """Return registered regions are remembered; what lies in them is not looked at."""
         regions = self._regions[kind]
         if verb == "Register":
             if request.name in regions:

@@ -59,14 +59,14 @@ class Declared(Generic[Outputs]):
     optional: frozenset[str] = frozenset()
 
     def given(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """The inputs without the optional ones that are None."""
+        """Return the inputs without the optional ones that are None."""
         return {n: v for n, v in inputs.items() if v is not None or n not in self.optional}
 
     def outputs_of(self, result: Result) -> Outputs:
         return self.made(*(result[name] for name in self.outputs))
 
     def check(self, metadata: ModelMetadata) -> None:
-        """Raises InputError if the server's model has other tensors than the class says."""
+        """Raise InputError if the server's model has other tensors than the class says."""
         for kind, declared, tensors in (
             ("input", self.inputs, metadata.inputs),
             ("output", self.outputs, metadata.outputs),
@@ -97,7 +97,10 @@ class TypedModel(Generic[Outputs]):
 
     @classmethod
     def open(cls: type[Self], client: Client, version: str | int = "") -> Self:
-        """The model of this client. Raises what `Client.model` raises, and InputError as above."""
+        """Return the model of this client.
+
+        Raises what `Client.model` raises, and InputError as above.
+        """
         return cls(client.model(cls._declared.name, version))
 
     def _call(self, inputs: Mapping[str, Any]) -> Outputs:

@@ -31,7 +31,7 @@ class AsyncBalancedTransport:
         self._closed = False
 
     async def send(self, exchange: Exchange[T], deadline: Deadline) -> T:
-        """Sends a request to the server whose turn it is. Raises TritonError."""
+        """Send a request to the server whose turn it is. Raises TritonError."""
         await self._refresh()
         address = self._balancer.pick(exchange.affinity, exchange.tried)
         try:
@@ -44,7 +44,10 @@ class AsyncBalancedTransport:
         return reply
 
     async def stream(self, exchange: Exchange[T], timeout: float | None) -> AsyncIterator[T]:
-        """The replies to one request, from the server whose turn it is. Raises TritonError."""
+        """Yield the replies to one request, from the server whose turn it is.
+
+        Raises TritonError.
+        """
         await self._refresh()
         address = self._balancer.pick(exchange.affinity)
         parts = self._transport(address).stream(exchange, timeout)

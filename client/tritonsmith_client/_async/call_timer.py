@@ -27,7 +27,7 @@ class CallTimer:
         self._timer: asyncio.TimerHandle | None = None
 
     def on(self, deadline: Deadline) -> None:
-        """Raises TimeoutError where nothing is left of the deadline."""
+        """Raise TimeoutError where nothing is left of the deadline."""
         left = deadline.left()
         if left is None:
             return

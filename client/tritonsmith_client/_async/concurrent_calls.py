@@ -28,7 +28,7 @@ class AsyncConcurrentCalls:
     _options: Options
 
     def submit(self, *args: Any, **named: Any) -> asyncio.Future[Result]:
-        """Starts the call at once; await the future, or ``cancel()`` it.
+        """Start the call at once; await the future, or ``cancel()`` it.
 
         Arrays are read while the call runs: leave them alone until it is done.
         """
@@ -45,7 +45,7 @@ class AsyncConcurrentCalls:
         concurrency: int = 8,
         progress: Callable[[int], object] | None = None,
     ) -> AsyncIterator[Result]:
-        """Runs the model for each item, several at a time; results come in the items' order.
+        """Run the model for each item, several at a time; results come in the items' order.
 
         Args:
             items: each an array, a tuple of arrays by position, or a mapping by name. Read only

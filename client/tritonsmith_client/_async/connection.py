@@ -44,7 +44,7 @@ class AsyncConnection(asyncio.BufferedProtocol, ABC, Generic[Sent, Received]):
 
     @abstractmethod
     def _more(self) -> Buffer:
-        """What may be sent now; where that is nothing, says in `sent` whether it was all."""
+        """Return what may be sent now; where that is nothing, says in `sent` whether it was all."""
 
     async def usable(self) -> bool:
         """Whether another call may follow, by all that the server has said since the last one.
@@ -58,7 +58,7 @@ class AsyncConnection(asyncio.BufferedProtocol, ABC, Generic[Sent, Received]):
         return False
 
     async def exchange(self, request: Sent, deadline: Deadline) -> Received:
-        """Sends a request and waits for its reply; TimeoutError when the time is over."""
+        """Send a request and wait for its reply; TimeoutError when the time is over."""
         self._timer.on(deadline)
         self.sent = False
         reply: asyncio.Future[Received] = asyncio.get_running_loop().create_future()
@@ -102,7 +102,7 @@ class AsyncConnection(asyncio.BufferedProtocol, ABC, Generic[Sent, Received]):
     # What those below need.
 
     def _flush(self) -> None:
-        """Writes what may be sent, as long as the transport has room for it."""
+        """Write what may be sent, as long as the transport has room for it."""
         transport = self._transport
         assert transport is not None
         while not self._paused and not self._lost:

@@ -25,7 +25,7 @@ class AsyncDriver:
         self.transport = transport
 
     async def run(self, flow: Flow[T], deadline: Deadline) -> T:
-        """Does what a flow asks for until it returns."""
+        """Do what a flow asks for until it returns."""
         try:
             action = next(flow)
             while True:
@@ -45,7 +45,7 @@ class AsyncDriver:
         recover: Callable[[TritonError, bool, Deadline], Flow[Exchange[T | None]]],
         timeout: float | None,
     ) -> AsyncIterator[T]:
-        """The replies to one request that have a content; see `Driver.stream`."""
+        """Yield the replies to one request that have a content; see `Driver.stream`."""
         deadline = Deadline(timeout)
         exchange = await self.run(start(deadline), deadline)
         final = False
@@ -70,7 +70,7 @@ class AsyncDriver:
     def submit(
         self, start: Callable[[Deadline], Flow[T]], budget: float | None
     ) -> asyncio.Future[T]:
-        """Runs a flow in a task; its time counts from now."""
+        """Run a flow in a task; its time counts from now."""
         deadline = Deadline(budget)
         return asyncio.ensure_future(self.run(start(deadline), deadline))
 

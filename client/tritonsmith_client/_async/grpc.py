@@ -37,7 +37,7 @@ class AsyncGrpcTransport:
         self._closed = False
 
     async def send(self, exchange: Exchange[T], deadline: Deadline) -> T:
-        """Sends a request and reads its reply within the deadline. Raises TritonError."""
+        """Send a request and read its reply within the deadline. Raises TritonError."""
         channel = self._open()
         call = self._calls.get(exchange.route)
         if call is None:
@@ -56,7 +56,7 @@ class AsyncGrpcTransport:
         return exchange.parse(reply)
 
     async def stream(self, exchange: Exchange[T], timeout: float | None) -> AsyncIterator[T]:
-        """The replies to one request; the timeout is for each of them. Raises TritonError."""
+        """Yield the replies to one request; the timeout is for each of them. Raises TritonError."""
         start = self._open().stream_stream(exchange.route)
         call = start(iter([b"".join(exchange.body)]), metadata=self._metadata(exchange))
         try:
@@ -85,7 +85,7 @@ class AsyncGrpcTransport:
             await channel.close()
 
     def _open(self) -> Any:
-        """The channel. grpc-stubs ask for serializers; without them, bytes pass through."""
+        """Return the channel. grpc-stubs ask for serializers; without them, bytes pass through."""
         if self._closed:
             raise closed("AsyncClient")
         loop = asyncio.get_running_loop()

@@ -93,7 +93,7 @@ class AsyncHttpTransport(AsyncPoolTransport[Request, Reply]):
         self._tls = None if config.tls is None else config.tls.context()
 
     async def stream(self, exchange: Exchange[T], timeout: float | None) -> AsyncGenerator[T, None]:
-        """The events of a reply; the timeout is for each of them. Raises TritonError."""
+        """Yield the events of a reply; the timeout is for each of them. Raises TritonError."""
         self._check_open()
         request = self._write(exchange)
         connection = await self._connect(self._open_stream, exchange.what, Deadline(timeout))
@@ -117,7 +117,7 @@ class AsyncHttpTransport(AsyncPoolTransport[Request, Reply]):
 
 
 def _pieces(buffers: Sequence[Buffer]) -> list[Buffer]:
-    """What is to be written at once, the last one first."""
+    """Return what is to be written at once, the last one first."""
     if sum(map(len, buffers)) <= PIECE:
         return [b"".join(buffers)]
     views = [memoryview(buffer) for buffer in buffers]

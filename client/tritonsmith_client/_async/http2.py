@@ -41,7 +41,7 @@ class _Connection(AsyncConnection[Request, Http2Reply]):
         return self._http2.silent
 
     async def opened(self) -> None:
-        """Waits for the server's settings. Raises OSError, ResponseError."""
+        """Wait for the server's settings. Raises OSError, ResponseError."""
         try:
             await self._ready
         except BaseException:

@@ -63,7 +63,7 @@ class AsyncModel(AsyncConcurrentCalls):
         return self._core.info.config
 
     async def __call__(self, *args: Any, **named: Any) -> Result:
-        """Runs the model. Cancelling the task ends the call.
+        """Run the model. Cancelling the task ends the call.
 
         Args:
             args: arrays in the order of `metadata.inputs`, or one mapping from name to array.
@@ -89,7 +89,7 @@ class AsyncModel(AsyncConcurrentCalls):
         return result
 
     def stream(self, *args: Any, **named: Any) -> AsyncIterator[Result]:
-        """Runs a decoupled model: yields its responses as they come, any number of them.
+        """Run a decoupled model: yields its responses as they come, any number of them.
 
         The timeout counts for each response. Leave the loop early, or aclose() the iterator, and
         the server is told to stop. Of a model that is not decoupled it yields the one response.
@@ -109,7 +109,7 @@ class AsyncModel(AsyncConcurrentCalls):
         return self._driver.stream(start, recover, self._client.budget(options.timeout))
 
     def sequence(self, id: int | str | None = None) -> AsyncSequence:
-        """A sequence of requests to a model that keeps state between them.
+        """Return a sequence of requests to a model that keeps state between them.
 
             async with model.sequence() as track:
                 for frame in frames:
@@ -140,7 +140,7 @@ class AsyncModel(AsyncConcurrentCalls):
         hedge: float | None = None,
         out: Mapping[str, Array | RegionTensor] | None = None,
     ) -> AsyncModel:
-        """The same model with other options; what is left out stays as it is.
+        """Return the same model with other options; what is left out stays as it is.
 
         Args:
             outputs: names of the wanted outputs; all if empty.
@@ -199,15 +199,18 @@ class AsyncSequence:
         return self._state.id
 
     async def __call__(self, *args: Any, **named: Any) -> Result:
-        """The next request. Never repeated after a failure. Arguments as for `AsyncModel`."""
+        """Return the next request.
+
+        Never repeated after a failure. Arguments as for `AsyncModel`.
+        """
         return await self._send(args, named, end=False)
 
     async def end(self, *args: Any, **named: Any) -> Result:
-        """The last request. Without it the last one is sent again to end the sequence."""
+        """Return the last request. Without it the last one is sent again to end the sequence."""
         return await self._send(args, named, end=True)
 
     def stream(self, *args: Any, **named: Any) -> AsyncIterator[Result]:
-        """The next request to a decoupled model, over gRPC: yields its responses as they come.
+        """Give the next request to a decoupled model, over gRPC: yields its responses as they come.
 
         It is sent when the first of them is asked for; see `AsyncModel.stream`. The next request
         has to wait until this one's responses are read, or the iterator is closed.

@@ -20,7 +20,7 @@ P = TypeVar("P", bound=asyncio.BaseProtocol)
 async def connect(
     protocol: Callable[[], P], config: ConnectionConfig, tls: ssl.SSLContext | None
 ) -> P:
-    """A connection to the first of the host's addresses that answers. Raises OSError."""
+    """Return a connection to the first of the host's addresses that answers. Raises OSError."""
     loop, address = asyncio.get_running_loop(), config.address
     if address.unix:
         return (await loop.create_unix_connection(protocol, address.path))[1]

@@ -24,7 +24,7 @@ def async_balanced(
 
 
 def async_transport(config: ConnectionConfig) -> AsyncTransport:
-    """What reaches a server, by its protocol."""
+    """Return what reaches a server, by its protocol."""
     if config.address.protocol == "grpc" and config.http2 == "own":
         from tritonsmith_client._async.http2 import AsyncHttp2Transport  # only the one that is used
 

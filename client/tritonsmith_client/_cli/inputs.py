@@ -23,7 +23,7 @@ _FIRST = 4
 def read_inputs(
     metadata: ModelMetadata, arguments: Sequence[str], seed: int = 0
 ) -> dict[str, Array]:
-    """The inputs that ``name=file.npy``, ``name=random`` or ``name=random:2x128`` stand for.
+    """Return the inputs that ``name=file.npy``, ``name=random`` or ``name=random:2x128`` stand for.
 
     An input that is not mentioned is random, with a length of 1 for each free axis.
 
@@ -50,7 +50,7 @@ def read_inputs(
 def random_array(
     tensor: TensorMetadata, shape: Sequence[int], generator: np.random.Generator
 ) -> Array:
-    """An array for an input: standard normal numbers, integers from 0 to 9, or short words."""
+    """Give an array for an input: standard normal numbers, integers from 0 to 9, or short words."""
     wire, dtype = tensor.dtype.wire, tensor.dtype.numpy
     if wire == "BYTES":
         array = np.empty(tuple(shape), object)
@@ -77,7 +77,7 @@ class Summary:
 
 
 def summarize(name: str, array: Array) -> Summary:
-    """The summary of an output; numbers that JSON cannot hold (NaN, infinity) become None."""
+    """Give the summary of an output; numbers that JSON cannot hold (NaN, infinity) become None."""
     flat = array.reshape(-1)
     if array.dtype.kind == "O":
         text = tuple(item.decode("utf-8", "replace") for item in flat[:_FIRST].tolist())

@@ -65,7 +65,7 @@ class Report:
         return len(self.latencies) / self.seconds if self.seconds else 0.0
 
     def percentile(self, share: float) -> float:
-        """The latency in milliseconds that this share of the calls (0 to 100) did not pass."""
+        """Give the latency in milliseconds that this share of the calls (0 to 100) did not pass."""
         if not self.latencies:
             return math.nan
         rank = math.ceil(share / 100 * len(self.latencies))
@@ -85,8 +85,9 @@ class Report:
 
 
 def run_load(load: Load) -> Report:
-    """Puts the load on. Raises InputError for numbers that make no sense, and what the first call
-    raises: a model that does not answer at all needs no measuring."""
+    """Put the load on. Raises InputError for numbers that make no sense, and what the first call
+    raises: a model that does not answer at all needs no measuring.
+    """
     if load.concurrency < 1 or load.processes < 1 or load.seconds <= 0 or load.rate < 0:
         raise InputError(
             "concurrency and processes must be at least 1, seconds above 0, and rate at least 0"

@@ -31,7 +31,7 @@ _INTERRUPTED = 130  # what a shell reports for a program ended by Ctrl-C
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit code."""
+    """Run the command line; return the exit code."""
     options = _parser().parse_args(arguments)
     try:
         return int(options.run(options) or 0)
@@ -161,7 +161,7 @@ def _write(folder: Path, outputs: dict[str, Any]) -> None:
 
 
 def _numbers(text: str) -> tuple[float, ...]:
-    """The numbers in a list with commas, for argparse."""
+    """Return the numbers in a list with commas, for argparse."""
     return tuple(float(part) for part in text.split(","))
 
 

@@ -13,7 +13,7 @@ _WIDTH, _HEIGHT, _MARGIN = 720, 320, 44
 
 
 def curves_svg(reports: Sequence[Report], title: str) -> str:
-    """The text of an SVG file: p50, p90 and p99 in milliseconds over answers a second."""
+    """Return the text of an SVG file: p50, p90 and p99 in milliseconds over answers a second."""
     reports = sorted(reports, key=lambda report: report.throughput)
     right = max((report.throughput for report in reports), default=0.0) or 1.0
     top = max((_number(report.percentile(99)) for report in reports), default=0.0) or 1.0
@@ -57,7 +57,7 @@ def _number(value: float) -> float:
 
 
 def histogram_svg(report: Report, title: str, bins: int = 40) -> str:
-    """The text of an SVG file: bars over milliseconds, with lines at p50, p90 and p99."""
+    """Return the text of an SVG file: bars over milliseconds, with lines at p50, p90 and p99."""
     bars = report.histogram(bins)
     most = max((count for _, count in bars), default=0) or 1
     low = report.latencies[0] if report.latencies else 0.0

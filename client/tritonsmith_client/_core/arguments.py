@@ -66,7 +66,7 @@ def _progress(value: Any) -> Callable[[int], object] | None:
 
 
 def _config(value: Any) -> str:
-    """The JSON of a model's configuration."""
+    """Return the JSON of a model's configuration."""
     try:
         if value is None or isinstance(value, Mapping):
             return "" if value is None else text(json.dumps(value, ensure_ascii=False))

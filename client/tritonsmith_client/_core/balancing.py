@@ -63,7 +63,7 @@ class Balancer:
             return True
 
     def update(self, addresses: Sequence[Address]) -> list[Address]:
-        """Takes over what was looked up, keeping what is known; returns those that are gone."""
+        """Take over what was looked up, keeping what is known; return those that are gone."""
         if not addresses:  # the name service has a problem, which the servers may not have
             return []
         with self._lock:
@@ -72,7 +72,7 @@ class Balancer:
             return gone
 
     def pick(self, affinity: Hashable = None, tried: set[Hashable] | None = None) -> Address:
-        """The server for a call; the same one for the same affinity while it works.
+        """Return the server for a call; the same one for the same affinity while it works.
 
         Args:
             tried: those to leave out if there are others; takes up the one that is picked.
@@ -107,7 +107,7 @@ class Balancer:
                 state.failures, state.until = 0, 0.0
 
     def failed(self, address: Address) -> None:
-        """Takes note that a server could not be reached or could not take a call."""
+        """Take note that a server could not be reached or could not take a call."""
         with self._lock:
             state = self._states.get(address)
             if state is not None:
@@ -123,6 +123,6 @@ def is_server_fault(error: Exception) -> bool:
 
 
 def addresses_of(name: Address, found: Iterable[tuple[Any, ...]]) -> list[Address]:
-    """What getaddrinfo found for a name, each once; TLS still asks for the name."""
+    """Return what getaddrinfo found for a name, each once; TLS still asks for the name."""
     hosts = dict.fromkeys(str(entry[4][0]) for entry in found)
     return [replace(name, host=host, name=name.host) for host in hosts]

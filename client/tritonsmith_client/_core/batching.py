@@ -14,13 +14,13 @@ __all__ = ["batch_size", "join", "parts"]
 
 
 def batch_size(arrays: Mapping[str, Array]) -> int:
-    """The length of the first axis of the first array; 0 where there is none."""
+    """Return the length of the first axis of the first array; 0 where there is none."""
     first = next(iter(arrays.values()), None)
     return first.shape[0] if first is not None and first.ndim else 0
 
 
 def parts(arrays: Mapping[str, Array], limit: int) -> list[dict[str, Array]]:
-    """Views of at most so many rows each, of nearly equal length."""
+    """View of at most so many rows each, of nearly equal length."""
     size = batch_size(arrays)
     count = -(-size // limit)
     bounds = [size * n // count for n in range(count + 1)]

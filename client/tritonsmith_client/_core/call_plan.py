@@ -67,7 +67,7 @@ class _Alike:
     plan: PreparedCall
 
     def buffers(self, args: tuple[Any, ...]) -> list[Buffer] | None:
-        """The arrays' bytes if they are alike and contiguous."""
+        """Return the arrays' bytes if they are alike and contiguous."""
         if len(args) != len(self.described):
             return None
         found: list[Buffer] = []

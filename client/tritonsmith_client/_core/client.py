@@ -89,14 +89,14 @@ class ClientCore:
         return attempts(exchange, self.retry, deadline)
 
     def check(self, exchange: Exchange[bool]) -> Flow[bool]:
-        """The answer to a health check; a server that cannot be reached is not well."""
+        """Return the answer to a health check; a server that cannot be reached is not well."""
         try:
             return (yield from attempts(exchange, _ONCE, Deadline(None)))
         except (UnavailableError, DeadlineExceededError):
             return False
 
     def farewell(self) -> Flow[None]:
-        """What there is to say to the server before the connections are closed."""
+        """Return what there is to say to the server before the connections are closed."""
         if self.sharing is not None:
             yield from self.sharing.close()
         while self._regions:
@@ -229,7 +229,7 @@ def _model(method: str, name: str, version: str | int) -> tuple[str, str]:
 
 
 def _registration(protocol: WireProtocol, region: Region) -> Exchange[None]:
-    """What tells a server about a region."""
+    """Return what tells a server about a region."""
     where = region.location
     if isinstance(where, SystemLocation):
         return protocol.register_memory(region.name, where.key, region.size)

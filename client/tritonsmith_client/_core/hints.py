@@ -152,8 +152,9 @@ _HINTS = (
 
 
 def completed(error: TritonError, asked: Asked) -> None:
-    """Gives an error what the place where it was made does not know: what was asked, of which
-    model, and what to do next."""
+    """Give an error what the place where it was made does not know: what was asked, of which
+    model, and what to do next.
+    """
     at_fault = isinstance(error, (errors.InputError, errors.ClosedError))  # not what was asked
     if not at_fault and not error.message.startswith(asked):
         error.args = (f"{asked} failed: {error.message}",)
@@ -165,13 +166,13 @@ def completed(error: TritonError, asked: Asked) -> None:
 
 
 def command_message(error: TritonError, url: str) -> str:
-    """An error as a command tells it: with what its user can do, who sees no API."""
+    """Return an error as a command tells it: with what its user can do, who sees no API."""
     hint = _found(error)[0].command.format(url=url)
     return f"{error.message}; {hint}" if hint else error.message
 
 
 def _found(error: TritonError) -> tuple[_Hint, re.Match[str]]:
-    """The hint that fits, and its words as the server said them."""
+    """Return the hint that fits, and its words as the server said them."""
     for hint in _HINTS:
         words = re.search(hint.words, error.server_message)
         if words is not None and isinstance(error, hint.kind):

@@ -30,7 +30,7 @@ __all__ = [
 def bind(
     metadata: ModelMetadata, args: tuple[Any, ...], named: Mapping[str, Any]
 ) -> dict[str, Array]:
-    """The arguments of a call by input name, as arrays.
+    """Return the arguments of a call by input name, as arrays.
 
     Args:
         args: values in the order of the model's inputs, or one mapping from name to value.
@@ -109,7 +109,7 @@ def _check_kept(given: Array, array: Array, tensor: TensorMetadata) -> None:
 
 
 def converted(metadata: ModelMetadata, arrays: Mapping[str, Array]) -> dict[str, Array]:
-    """The arrays with numbers in the model's own data types; strings and numbers do not mix."""
+    """Get the arrays with numbers in the model's own data types; strings and numbers do not mix."""
     result = {}
     for name, array in arrays.items():
         wanted = metadata.input_by_name[name].dtype.numpy
@@ -125,7 +125,7 @@ def check_tensors(
     arrays: Mapping[str, Array | RegionTensor],
     limit: int | None = None,
 ) -> dict[str, DataType]:
-    """The data type of each given input, once everything fits.
+    """Return the data type of each given input, once everything fits.
 
     Args:
         limit: the largest batch to let through, if not the configured one.
@@ -153,7 +153,7 @@ def check_tensors(
 
 
 def check_outputs(metadata: ModelMetadata, names: Iterable[str]) -> None:
-    """Raises InputError for a requested output that the model has not."""
+    """Raise InputError for a requested output that the model has not."""
     known = [tensor.name for tensor in metadata.outputs]
     for name in names:
         if name not in known:
@@ -166,7 +166,7 @@ def check_outputs(metadata: ModelMetadata, names: Iterable[str]) -> None:
 
 
 def check_classes(metadata: ModelMetadata, names: Iterable[str]) -> None:
-    """Raises InputError where a classification would be made of strings.
+    """Raise InputError where a classification would be made of strings.
 
     A server of release 24.10 and older ends when it is asked for that.
     """

@@ -40,7 +40,7 @@ _NOT_SHARED = (InvalidArgumentError, NotFoundError, InternalError)
 def read_model_info(
     protocol: WireProtocol, name: str, version: str, retry: Retry, deadline: Deadline
 ) -> Flow[ModelInfo]:
-    """What the server says about a model. A NotFoundError says what there is instead."""
+    """Return what the server says about a model. A NotFoundError says what there is instead."""
     try:
         return (yield from _read_signature(protocol, name, version, retry, deadline))
     except NotFoundError as error:
@@ -94,7 +94,7 @@ class ModelCore:
         return self.builder.info
 
     def describe(self) -> str:
-        """The model in one line, for a repr."""
+        """Return the model in one line, for a repr."""
         metadata = self.info.metadata
         inputs, outputs = (", ".join(map(str, t)) for t in (metadata.inputs, metadata.outputs))
         return f"'{self.name}': {inputs} -> {outputs}"
@@ -108,7 +108,7 @@ class ModelCore:
         options: Options,
         deadline: Deadline,
     ) -> Flow[Result]:
-        """What `infer` would do after the first attempt at a direct request failed.
+        """Return what `infer` would do after the first attempt at a direct request failed.
 
         Args:
             failed: as for `attempts`.
@@ -149,7 +149,7 @@ class ModelCore:
     def stream(
         self, args: tuple[Any, ...], named: Mapping[str, Any], options: Options, deadline: Deadline
     ) -> Flow[Exchange[Result | None]]:
-        """A request whose responses are read one by one; None for a response without content.
+        """Give a request whose responses are read one by one; None for a response without content.
 
         Raises:
             InputError: something does not fit, or the protocol cannot carry it in a stream.
@@ -170,7 +170,7 @@ class ModelCore:
         final: bool,
         deadline: Deadline,
     ) -> Flow[Exchange[Result | None]]:
-        """What to ask instead after a stream failed: raises the error where there is nothing.
+        """Give what to ask instead after a stream failed: raises the error where there is nothing.
 
         Args:
             final: a response had come, or this was asked instead: nothing is asked again.
@@ -186,8 +186,9 @@ class ModelCore:
     def _streamed(
         self, args: tuple[Any, ...], named: Mapping[str, Any], options: Options
     ) -> Exchange[Result | None]:
-        """A model that is not decoupled is asked as ever: an ordinary inference takes every tensor
-        over both protocols, and its failures have a status."""
+        """Ask a model that is not decoupled as ever: an ordinary inference takes every tensor
+        over both protocols, and its failures have a status.
+        """
         builder = self.builder
         metadata = builder.info.metadata
         try:
@@ -204,7 +205,7 @@ class ModelCore:
             raise
 
     def _refresh(self, deadline: Deadline) -> Flow[bool]:
-        """Reads the signature again; True if it has changed, False too if that is not to be had."""
+        """Read the signature again; True if it has changed, False too if that is not to be had."""
         try:
             now = yield from _read_signature(
                 self._protocol, self.name, self.version, self._retry, deadline
@@ -273,7 +274,7 @@ class ModelCore:
     def _share(
         self, builder: RequestBuilder, ready: Ready, options: Options, deadline: Deadline
     ) -> Flow[Result | None]:
-        """A request through shared memory; None where it has to be sent with its bytes inside."""
+        """Send through shared memory; None where the request has to hold its bytes."""
         outputs = ready.plan.outputs
         assert self._sharing is not None and outputs is not None
         layout = builder.layout(ready, outputs)
@@ -311,7 +312,7 @@ class ModelCore:
 
 
 def into(result: Result, out: Mapping[str, Array | RegionTensor]) -> Result:
-    """The result with these arrays in place of its own, which are copied into them.
+    """Return the result with these arrays in place of its own, which are copied into them.
 
     Raises:
         InputError: an array has another shape or data type than the output, or there is none.

@@ -23,7 +23,7 @@ _LIST = "client.index() lists all of them"
 
 
 def explain(error: NotFoundError, protocol: WireProtocol, name: str, version: str) -> Flow[None]:
-    """Adds to an error what there is instead, as far as the server tells that."""
+    """Add to an error what there is instead, as far as the server tells that."""
     reason, hint = yield from why(protocol, name, version)
     if error.hint == ASK_INDEX:  # the server's words do not say more
         error.hint = hint

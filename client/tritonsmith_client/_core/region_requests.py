@@ -35,7 +35,7 @@ def is_placed(arrays: _Inputs, out: Mapping[str, Any]) -> bool:
 
 
 def collected(result: Result, out: Mapping[str, Any]) -> Result:
-    """The result with the outputs that lie in regions, as the server described them."""
+    """Return the result with the outputs that lie in regions, as the server described them."""
     outputs: dict[str, Any] = dict(result)
     for name, (dtype, shape) in result.elsewhere.items():
         given = out[name]
@@ -52,7 +52,7 @@ def region_request(
     arrays: _Inputs,
     options: Options,
 ) -> Exchange[Result]:
-    """The request. Raises InputError for what does not fit."""
+    """Return the request. Raises InputError for what does not fit."""
     metadata = info.metadata
     out = {n: t for n, t in options.out.items() if isinstance(t, RegionTensor)}
     types = check_tensors(metadata, info.config, arrays)

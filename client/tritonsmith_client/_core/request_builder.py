@@ -58,8 +58,9 @@ class RequestBuilder:
     def direct(
         self, args: tuple[Any, ...], named: Mapping[str, Any], options: Options
     ) -> Exchange[Result] | None:
-        """The request for arrays that look like those of an earlier one, so that nothing is left
-        to check; None for all others. A call takes half the time this way."""
+        """Return the request for arrays like those of an earlier one, so that nothing is left
+        to check; None for all others. A call takes half the time this way.
+        """
         last, buffers = self._last, None
         if last is not None and not named and last.options is options:
             buffers = last.buffers(args)
@@ -101,14 +102,14 @@ class RequestBuilder:
         return last
 
     def ready(self, arrays: dict[str, Array], options: Options) -> Ready:
-        """Checks arrays. Raises InputError for what does not fit."""
+        """Check arrays. Raises InputError for what does not fit."""
         plan = self._plan(arrays, options)
         tensors = plan.tensors
         wire = [wire_buffer(array, tensors[name][0], name) for name, array in arrays.items()]
         return Ready(plan, arrays, wire)
 
     def inline(self, ready: Ready, options: Options) -> Exchange[Result]:
-        """The request with its tensors inside."""
+        """Return the request with its tensors inside."""
         prepared = ready.plan.prepared
         if prepared is None:
             prepared = self._prepare(ready.plan.tensors, ready.sizes, options)
@@ -128,7 +129,7 @@ class RequestBuilder:
     def shared(
         self, layout: Layout, lease: Lease, buffers: list[Buffer], options: Options
     ) -> Exchange[Result]:
-        """The request whose tensors lie in shared memory, to which the inputs are copied here."""
+        """Copy the inputs to shared memory, and return the request whose tensors lie there."""
         lease.layout = layout
         region = lease.region.name
         prepared = layout.requests.get(region)

@@ -44,7 +44,7 @@ class Retry:
     longest: float = 2.0
 
     def __post_init__(self) -> None:
-        """Raises InputError for what is no number of attempts or seconds."""
+        """Raise InputError for what is no number of attempts or seconds."""
         for argument in _ARGUMENTS:
             argument(getattr(self, argument.name), "Retry")
 
@@ -71,7 +71,7 @@ def attempts(
     deadline: Deadline,
     failed: list[TritonError] | None = None,
 ) -> Flow[T]:
-    """Sends until it succeeds, the policy gives up, or the wait would pass the deadline.
+    """Send until it succeeds, the policy gives up, or the wait would pass the deadline.
 
     Args:
         failed: holds the failure of the first attempt, if that has been made already. It is taken

@@ -17,7 +17,7 @@ _MOST_SEQUENCE_ID = 128  # bytes, for Triton
 
 
 def sequence_id(wanted: int | str | None, model: str) -> int | str:
-    """The id to use; a random one where none is given, so that processes do not collide.
+    """Return the id to use; a random one where none is given, so that processes do not collide.
 
     Raises:
         InputError: it is none, or means "no sequence" to the server, as 0 and '' do.
@@ -53,7 +53,10 @@ class SequenceState:
         self._last: tuple[tuple[Any, ...], Mapping[str, Any]] | None = None
 
     def step(self, end: bool) -> SequenceStep:
-        """The flags of the next request. Raises InputError after the end, and within a stream."""
+        """Return the flags of the next request.
+
+        Raises InputError after the end, and within a stream.
+        """
         if self._ended:
             raise InputError(f"the sequence {self.id!r} has ended: begin another one")
         if self.streaming:
@@ -64,13 +67,13 @@ class SequenceState:
         return SequenceStep(self.id, not self._started, end)
 
     def done(self, step: SequenceStep, args: tuple[Any, ...], named: Mapping[str, Any]) -> None:
-        """Takes note of a request that succeeded, or whose first response came."""
+        """Take note of a request that succeeded, or whose first response came."""
         self._started = True
         self._ended = step.end
         self._last = (args, named)
 
     def farewell(self) -> tuple[tuple[Any, ...], Mapping[str, Any]] | None:
-        """The inputs to send with the end flag when nobody has ended the sequence.
+        """Return the inputs to send with the end flag when nobody has ended the sequence.
 
         The server keeps a slot for a sequence until it has seen its end, and takes the flag only
         with a whole request: the last one is sent once more, and its result is dropped.

@@ -45,7 +45,7 @@ class IdleConnections(Generic[C]):
         self._connections: deque[C] = deque()  # append and pop are atomic
 
     def take(self, owner: object) -> C | None:
-        """The one that was used last, if any; its `usable` says whether the server still wants it.
+        """Take the one that was used last, if any; its `usable` says if the server still wants it.
 
         Args:
             owner: who may use it: a process, or an event loop in it. Connections of another one
@@ -59,7 +59,7 @@ class IdleConnections(Generic[C]):
             return None
 
     def keep(self, connection: C) -> bool:
-        """Takes it back after a call; False where it has to be closed instead."""
+        """Take it back after a call; False where it has to be closed instead."""
         if not (connection.sent and connection.keep_alive) or len(self._connections) >= _LIMIT:
             return False
         self._connections.append(connection)

@@ -74,7 +74,7 @@ _BY_HTTP: dict[int, type[TritonError]] = {
 
 
 def from_grpc_status(code: str, message: str, what: str) -> TritonError:
-    """The error for a gRPC status.
+    """Return the error for a gRPC status.
 
     Args:
         code: the name of the status, e.g. ``"NOT_FOUND"``.
@@ -87,19 +87,19 @@ def from_grpc_status(code: str, message: str, what: str) -> TritonError:
 
 
 def from_http_status(status: int, message: str, what: str) -> TritonError:
-    """The error for an HTTP status that is not 2xx; arguments as in `from_grpc_status`."""
+    """Return the error for an HTTP status that is not 2xx; arguments as in `from_grpc_status`."""
     default = InvalidArgumentError if 400 <= status < 500 else InternalError
     return refused(_BY_HTTP.get(status, default), what, f"HTTP {status}", message)
 
 
 def refused(kind: type[E], what: str, status: str, message: str) -> E:
-    """An error that stands for what the server said; the status is empty where it gave none."""
+    """Get an error that stands for what the server said; the status is empty where it gave none."""
     said = message.strip().removeprefix(_NO_ID).rstrip(";\n ") or "no message"
     text = f"{what} failed: {said}" + (f" ({status})" if status else "")
     return kind(text, tensor=tensor_in(message), status=status, server_message=message)
 
 
 def tensor_in(text: str) -> str | None:
-    """The input or output that a text names; None where it names none, or several."""
+    """Return the input or output that a text names; None where it names none, or several."""
     named = set(_TENSOR.findall(text))
     return named.pop() if len(named) == 1 else None

@@ -25,7 +25,7 @@ def header_lines(headers: Headers) -> bytes:
 
 
 def _fixed_headers(config: ConnectionConfig) -> bytes:
-    """What every request carries. Triton compresses, slowly, unless it is told not to."""
+    """Return what every request carries. Triton compresses, slowly, unless it is told not to."""
     own = [("host", config.authority), ("accept-encoding", config.compression or "identity")]
     if config.user_agent:
         own.append(("user-agent", config.user_agent))
@@ -71,7 +71,7 @@ class HttpReply:
         return bytes(self.body).decode("utf-8", "replace")
 
     def error(self, what: str) -> TritonError | None:
-        """The error that this reply stands for, if any."""
+        """Return the error that this reply stands for, if any."""
         if 200 <= self.status < 300:
             return None
         # Where a proxy in between wrote something else, its start may help.
@@ -87,12 +87,15 @@ class HttpReply:
 
 
 def route(method: str, path: str, headers: str = "", length: int = 0) -> bytes:
-    """The request line and the headers that belong to the request itself."""
+    """Return the request line and the headers that belong to the request itself."""
     return f"{method} {path} HTTP/1.1\r\nContent-Length: {length}\r\n{headers}".encode("ascii")
 
 
 def json_of(reply: HttpReply, what: str) -> Any:
-    """The JSON value of a good reply. Raises the error that it stands for, or ResponseError."""
+    """Return the JSON value of a good reply.
+
+    Raises the error that it stands for, or ResponseError.
+    """
     error = reply.error(what)
     if error is not None:
         raise error

@@ -39,7 +39,7 @@ class HttpResponseReader:
         self.start(True)
 
     def start(self, has_body: bool) -> None:
-        """Expects a new response; a response to HEAD has no body."""
+        """Expect a new response; a response to HEAD has no body."""
         self.fresh = True
         self.complete = False
         self._filled = 0
@@ -63,7 +63,7 @@ class HttpResponseReader:
         return self.scratch_view[self._filled :]
 
     def received(self, count: int) -> bool:
-        """Takes note of bytes in the buffer; True once the response is complete.
+        """Take note of bytes in the buffer; True once the response is complete.
 
         Raises:
             ResponseError: this is no HTTP response.
@@ -89,7 +89,8 @@ class HttpResponseReader:
 
     def holds(self, start: bytes, size: int, count: int) -> bool:
         """Whether the first so many bytes that came are a whole response: ``start``, and so many
-        bytes behind it."""
+        bytes behind it.
+        """
         return count == len(start) + size and self.scratch.startswith(start)
 
     def feed(self, data: memoryview) -> bool:
@@ -105,7 +106,7 @@ class HttpResponseReader:
         return self.complete
 
     def ended(self) -> bool:
-        """Takes note of the end of the stream; True if it completes the response."""
+        """Take note of the end of the stream; True if it completes the response."""
         if self._until_end:
             self._body = memoryview(self._tail)
             self._at = len(self._tail)
@@ -123,7 +124,7 @@ class HttpResponseReader:
         return {} if self._head is None else self._head.headers
 
     def take(self) -> bytes:
-        """What has come of the body since the last time."""
+        """Return what has come of the body since the last time."""
         if self._body is not None:
             start, self._taken = self._taken, self._at
             return bytes(self._body[start : self._at])
@@ -133,7 +134,7 @@ class HttpResponseReader:
         return taken
 
     def reply(self) -> HttpReply:
-        """The response, once complete."""
+        """Return the response, once complete."""
         assert self._head is not None
         body = memoryview(b"") if self._body is None else self._body
         if self._chunks is not None:
@@ -220,7 +221,7 @@ class HttpResponseReader:
         return done
 
     def _chunk_line(self, line: bytes) -> bool:
-        """Takes a line that is no data; True for the one that ends the body."""
+        """Take a line that is no data; True for the one that ends the body."""
         if self._chunk_state == "trailer":
             return not line
         if self._chunk_state == "end":

@@ -31,7 +31,7 @@ class StreamReader:
         self.done = False
 
     def feed(self, data: bytes | memoryview) -> list[HttpReply]:
-        """What has become complete with this; no data stands for the end of the stream.
+        """Return what has become complete with this; no data stands for the end of the stream.
 
         Raises:
             ResponseError: this is no such response.
@@ -58,6 +58,6 @@ class StreamReader:
 
 
 def _data(block: bytes) -> list[bytes]:
-    """The data lines of an event; comments and other fields are left out."""
+    """Return the data lines of an event; comments and other fields are left out."""
     fields = (line.partition(b":") for line in block.split(b"\n"))
     return [value.removeprefix(b" ") for name, _, value in fields if name == b"data"]

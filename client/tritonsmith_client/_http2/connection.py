@@ -131,7 +131,7 @@ class Http2Connection:
         return self._reply is not None
 
     def start(self, request: Request) -> None:
-        """A new call."""
+        """Begin a new call."""
         fields, others, body = request
         if self._encoder is None:
             self._encoder = Encoder(self._table_size)
@@ -145,7 +145,7 @@ class Http2Connection:
         self._out += self._sender.start(self._stream, head, body)
 
     def take(self, most: int = WINDOW_LIMIT) -> list[Buffer]:
-        """What to send now, if anything. Args: most: bytes of the request's body."""
+        """Return what to send now, if anything. Args: most: bytes of the request's body."""
         out, self._out = self._out, []
         if self._sender.left and self._reply is None:
             out += self._sender.more(most)
@@ -166,7 +166,7 @@ class Http2Connection:
         return self._view[self._end :]
 
     def received(self, count: int) -> bool:
-        """Takes note of bytes in the buffer; True once the call is over.
+        """Take note of bytes in the buffer; True once the call is over.
 
         Raises:
             ResponseError: this is no HTTP/2, or it breaks its rules; the connection is done with.
@@ -184,7 +184,7 @@ class Http2Connection:
         return self._reply is not None
 
     def ended(self) -> bool:
-        """The end of the stream never completes a call."""
+        """Return the end of the stream never completes a call."""
         return False
 
     def reply(self) -> Http2Reply:
@@ -198,7 +198,7 @@ class Http2Connection:
     # Frames.
 
     def _next(self) -> bool:
-        """Reads on in the scratch; False where more has to be received first."""
+        """Read on in the scratch; False where more has to be received first."""
         if self._in_data:
             return self._read_data()
         view, start = self._scratch, self._start

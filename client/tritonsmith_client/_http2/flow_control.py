@@ -36,8 +36,9 @@ class Http2Sender:
         self._body: list[memoryview] = []  # what is left of it, last piece first
 
     def start(self, stream: int, head: bytes, body: Sequence[Buffer]) -> list[Buffer]:
-        """What to send for a new request; a body that is too large for one frame, or for the
-        peer's windows, follows in `more`. Args: body: not empty."""
+        """Return what to send for a new request; a body that is too large for one frame, or for the
+        peer's windows, follows in `more`. Args: body: not empty.
+        """
         self._stream = stream
         self._stream_window = self._new_stream_window
         size = sum(map(len, body))
@@ -53,7 +54,7 @@ class Http2Sender:
         return [opening]
 
     def more(self, most: int) -> list[Buffer]:
-        """What else may be sent now, but about that many bytes."""
+        """Return what else may be sent now, but about that many bytes."""
         frames: list[Buffer] = []
         while most > 0 and (size := self._allowed()) > 0:
             most -= size
@@ -72,12 +73,12 @@ class Http2Sender:
         return frames
 
     def drop(self) -> None:
-        """The peer wants no more of this request."""
+        """Take note that the peer wants no more of this request."""
         self.left = 0
         self._body = []
 
     def widen(self, stream: int, increment: int) -> None:
-        """A WINDOW_UPDATE of the peer. Raises ResponseError."""
+        """Heed a WINDOW_UPDATE of the peer. Raises ResponseError."""
         if not increment:
             raise ResponseError("the server sent an HTTP/2 window update of 0 bytes")
         if not stream:
@@ -86,13 +87,13 @@ class Http2Sender:
             self._stream_window = _checked(self._stream_window + increment)
 
     def resize(self, stream_window: int) -> None:
-        """The peer's INITIAL_WINDOW_SIZE. Raises ResponseError."""
+        """Heed the peer's INITIAL_WINDOW_SIZE. Raises ResponseError."""
         grown = _checked(stream_window) - self._new_stream_window
         self._new_stream_window = stream_window
         self._stream_window = _checked(self._stream_window + grown)
 
     def limit(self, frame_size: int) -> None:
-        """The peer's MAX_FRAME_SIZE. Raises ResponseError."""
+        """Heed the peer's MAX_FRAME_SIZE. Raises ResponseError."""
         if not _FIRST_FRAME <= frame_size <= FRAME_LIMIT:
             raise ResponseError(f"the server wants HTTP/2 frames of at most {frame_size} bytes")
         self._frame_size = frame_size

@@ -96,7 +96,7 @@ class Head:
 
 
 def wire_message(body: Sequence[Buffer], compression: str | None) -> list[Buffer]:
-    """A gRPC message: a flag, the length, and the content."""
+    """Return a gRPC message: a flag, the length, and the content."""
     if compression is not None:
         wbits = zlib.MAX_WBITS | (16 if compression == "gzip" else 0)
         packer = zlib.compressobj(wbits=wbits)
@@ -109,7 +109,10 @@ def wire_message(body: Sequence[Buffer], compression: str | None) -> list[Buffer
 
 
 def message_of(reply: Http2Reply, what: str) -> bytes | memoryview:
-    """The message of a good reply. Raises the error that the reply stands for, or ResponseError."""
+    """Return the message of a good reply.
+
+    Raises the error that the reply stands for, or ResponseError.
+    """
     if reply.refused:
         raise from_grpc_status("UNAVAILABLE", "the server is going away", what)
     if reply.reset is not None:
@@ -135,7 +138,7 @@ def message_of(reply: Http2Reply, what: str) -> bytes | memoryview:
 
 
 def _foreign(reply: Http2Reply, what: str) -> TritonError:
-    """The error for what is no gRPC reply."""
+    """Return the error for what is no gRPC reply."""
     http = reply.headers.get(":status", "")
     if http != "200":
         status = _BY_HTTP_STATUS.get(http, "UNKNOWN")
@@ -145,8 +148,9 @@ def _foreign(reply: Http2Reply, what: str) -> TritonError:
 
 
 def _timeout(seconds: float) -> str:
-    """Rounded up to two digits, so that headers repeat, and later than the client's own clock,
-    which is exact and knows what the deadline was."""
+    """Give rounded up to two digits, so that headers repeat, and later than the client's own clock,
+    which is exact and knows what the deadline was.
+    """
     number, unit = math.ceil(seconds * 1000) + _GRACE, "m"
     if number >= 10**_MOST_DIGITS:
         number, unit = min(math.ceil(seconds), 10**_MOST_DIGITS - 1), "S"

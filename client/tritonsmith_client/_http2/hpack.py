@@ -76,7 +76,7 @@ _LIST_LIMIT = 65536  # bytes of all the headers of one response
 
 
 def _codes() -> dict[tuple[int, int], int]:
-    """The symbol of each code, by its length and value."""
+    """Return the symbol of each code, by its length and value."""
     found = {}
     code = length = 0
     for bits, symbols in _SYMBOLS.items():
@@ -98,7 +98,7 @@ class Decoder:
         self._known: dict[bytes, tuple[Field, ...]] = {}
 
     def decode(self, block: bytes) -> tuple[Field, ...]:
-        """The fields of a block. Raises ResponseError for what is no such block."""
+        """Return the fields of a block. Raises ResponseError for what is no such block."""
         known = self._known.get(block)
         if known is not None:
             return known
@@ -174,7 +174,10 @@ class Encoder:
         self._known: dict[tuple[Field, ...], bytes] = {}
 
     def encode(self, fields: tuple[Field, ...], others: Iterable[Field] = ()) -> bytes:
-        """A block. Args: others: fields that will hardly come again, or should not be kept."""
+        """Return a block.
+
+        Args: others: fields that will hardly come again, or should not be kept.
+        """
         block = self._known.get(fields)
         if block is None:
             room = self._room
@@ -221,7 +224,7 @@ def _text(text: str) -> bytes:
 
 
 def _encoded(number: int, bits: int, flags: int) -> bytes:
-    """An integer whose first byte shares its bits with flags (RFC 7541 5.1)."""
+    """Return an integer whose first byte shares its bits with flags (RFC 7541 5.1)."""
     most = (1 << bits) - 1
     if number < most:
         return bytes((flags | number,))

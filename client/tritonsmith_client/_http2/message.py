@@ -31,7 +31,7 @@ class Message:
         return self.content is not None or bool(self._prefix)
 
     def add(self, data: memoryview) -> None:
-        """The next bytes of the stream. Raises ResponseError for more than one message."""
+        """Take the next bytes of the stream. Raises ResponseError for more than one message."""
         if self.content is None:
             missing = _PREFIX - len(self._prefix)
             self._prefix += data[:missing]

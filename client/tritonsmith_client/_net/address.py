@@ -26,12 +26,11 @@ _HOST = re.compile(r"[0-9A-Za-z._-]+|[0-9a-f:.]+(%[0-9A-Za-z._-]+)?")
 
 @dataclass(frozen=True)
 class Address:
-    """
-    Attributes:
-        protocol: ``"grpc"`` or ``"http"``.
-        host: name or IP address, IPv6 without brackets; empty for a Unix domain socket.
-        name: what was looked up to find the host, if it was; TLS asks for it.
-        path: what stands before ``/v2`` over HTTP, or the path of the Unix domain socket.
+    """Attributes:
+    protocol: ``"grpc"`` or ``"http"``.
+    host: name or IP address, IPv6 without brackets; empty for a Unix domain socket.
+    name: what was looked up to find the host, if it was; TLS asks for it.
+    path: what stands before ``/v2`` over HTTP, or the path of the Unix domain socket.
     """
 
     protocol: str
@@ -74,7 +73,7 @@ def parse_urls(url: str | Sequence[str]) -> tuple[Address, ...]:
 
 
 def parse_url(url: str) -> Address:
-    """Reads ``localhost:8001`` (gRPC), ``grpc://``, ``grpcs://``, ``http://``, ``https://``,
+    """Read ``localhost:8001`` (gRPC), ``grpc://``, ``grpcs://``, ``http://``, ``https://``,
     ``grpc+unix:///path`` and ``http+unix:///path``.
 
     Raises:

@@ -31,16 +31,15 @@ _KEEPALIVE = Argument(
 
 @dataclass(frozen=True)
 class ConnectionConfig:
-    """
-    Attributes:
-        headers: sent with each call, besides host and user agent.
-        hook: called before each call for more headers, such as a token that expires.
-        tls: None for connections in the clear.
-        compression: of requests, ``"gzip"`` or ``"deflate"``; responses come back likewise.
-        keepalive: seconds of silence after which the other side is asked whether it is there.
-        http2: who speaks HTTP/2 for gRPC, ``"grpcio"`` or ``"own"``.
-        host: what the server is asked for (over gRPC, the authority), if not the address.
-        user_agent: what the client calls itself, if not what it does by default.
+    """Attributes:
+    headers: sent with each call, besides host and user agent.
+    hook: called before each call for more headers, such as a token that expires.
+    tls: None for connections in the clear.
+    compression: of requests, ``"gzip"`` or ``"deflate"``; responses come back likewise.
+    keepalive: seconds of silence after which the other side is asked whether it is there.
+    http2: who speaks HTTP/2 for gRPC, ``"grpcio"`` or ``"own"``.
+    host: what the server is asked for (over gRPC, the authority), if not the address.
+    user_agent: what the client calls itself, if not what it does by default.
     """
 
     address: Address
@@ -59,7 +58,7 @@ class ConnectionConfig:
         return self.host or ("localhost" if self.address.unix else self.address.target)
 
     def call_headers(self, headers: Headers) -> Headers:
-        """The headers of one call, without the fixed ones."""
+        """Return the headers of one call, without the fixed ones."""
         if self.hook is None:
             return headers
         return (*headers, *CALL_HEADERS(self.hook(), "the function given as headers"))
@@ -79,7 +78,7 @@ def connection_config(
     keepalive: float | None = KEEPALIVE,
     http2: str = "grpcio",
 ) -> ConnectionConfig:
-    """Raises InputError for what makes no sense, alone or together."""
+    """Raise InputError for what makes no sense, alone or together."""
     where = "the client"
     if tls is not None:
         check_instance(TLS, "tls", tls, where)
@@ -105,7 +104,7 @@ def connection_config(
 
 
 def server_name(config: ConnectionConfig) -> str | None:
-    """The name that the server's certificate must have; None without TLS."""
+    """Return the name that the server's certificate must have; None without TLS."""
     return (
         None
         if config.tls is None

@@ -23,7 +23,7 @@ class Deadline:
     __slots__ = ("at", "budget")
 
     def __init__(self, budget: float | None) -> None:
-        """Starts now. Args: budget: seconds, or None for no deadline."""
+        """Start now. Args: budget: seconds, or None for no deadline."""
         self.budget = budget
         self.at = None if budget is None else time.monotonic() + budget
 
@@ -56,7 +56,7 @@ class CancellableDeadline(Deadline):
         self._lock = threading.Lock()
 
     def on_cancel(self, abort: Callable[[], object] | None) -> None:
-        """What ends the I/O that is going on; None once it is over.
+        """Set what ends the I/O that is going on; None once it is over.
 
         Raises:
             RequestCancelledError: the call has been cancelled already.

@@ -43,5 +43,5 @@ def channel_options(config: ConnectionConfig) -> list[tuple[str, Any]]:
 
 
 def credentials(config: ConnectionConfig) -> Any:
-    """The channel's credentials; None in the clear. Raises InputError."""
+    """Return the channel's credentials; None in the clear. Raises InputError."""
     return None if config.tls is None else grpc.ssl_channel_credentials(*config.tls.pem())

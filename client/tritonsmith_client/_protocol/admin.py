@@ -122,7 +122,7 @@ def regions_from(entries: Iterable[Mapping[str, Any]], kind: str) -> tuple[Regio
 
 
 def settings_from(fields: Mapping[str, Any]) -> dict[str, Setting]:
-    """Settings of traces or logs; a list becomes a tuple, or its value if it has only one."""
+    """Give settings of traces or logs; a list becomes a tuple, or its value if it has only one."""
     return {
         name: v if not isinstance(v, list) else v[0] if len(v) == 1 else tuple(v)
         for name, v in fields.items()
@@ -130,14 +130,15 @@ def settings_from(fields: Mapping[str, Any]) -> dict[str, Setting]:
 
 
 def settings_asked(kind: str, changes: Mapping[str, Any], model: str = "") -> Asked:
-    """What is asked of the trace or log settings."""
+    """Return what is asked of the trace or log settings."""
     whose = f" of model '{model}'" if model else ""
     return Asked(f"{'changing' if changes else 'reading'} the {kind} settings{whose}", model)
 
 
 def check_taken(what: str, changes: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Raises InvalidArgumentError for a setting that the server has not, and for a value that it
-    has not taken: it ignores both."""
+    """Raise InvalidArgumentError for a setting that the server has not, and for a value that it
+    has not taken: it ignores both.
+    """
     for name, wanted in changes.items():
         if name not in now:
             raise InvalidArgumentError(

@@ -58,12 +58,12 @@ class WireProtocol(Protocol):
 
 
 def asked(what: str, name: str, version: str = "") -> Asked:
-    """What is asked of a model; of all of them if the name is empty."""
+    """Return what is asked of a model; of all of them if the name is empty."""
     return Asked(f"{what} {called(name, version)}", name)
 
 
 def called(name: str, version: str) -> str:
-    """A model as messages name it."""
+    """Return a model as messages name it."""
     if not name:
         return "all models"
     return f"model '{name}'" + (f" version {version}" if version else "")

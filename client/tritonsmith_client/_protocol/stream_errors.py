@@ -50,7 +50,7 @@ _KNOWN = [
 
 
 def stream_error(what: str, status: str, message: str) -> StatusError:
-    """The error for what a server says in a stream; a plain StatusError for words of the model.
+    """Get the error for what a server says in a stream; a plain StatusError for words of the model.
 
     Args:
         status: what came with it without a meaning, or nothing.

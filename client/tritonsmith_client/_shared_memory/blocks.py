@@ -19,7 +19,7 @@ class Region:
     """A block of shared memory. Its name disappears with `unlink`, the memory with the object."""
 
     def __init__(self, size: int) -> None:
-        """Raises OSError where there is no shared memory, or not enough of it."""
+        """Raise OSError where there is no shared memory, or not enough of it."""
         self.name = region_name()
         self.size = size
         path = FOLDER / self.name
@@ -40,13 +40,13 @@ class Region:
         return "/" + self.name
 
     def unlink(self) -> None:
-        """Takes the name away; whoever has mapped the region keeps it."""
+        """Take the name away; whoever has mapped the region keeps it."""
         with contextlib.suppress(OSError):
             (FOLDER / self.name).unlink()
 
 
 def clear_folder() -> None:
-    """Takes away the names that processes left which were killed while they registered a region."""
+    """Take away the names that processes left which were killed while they registered a region."""
     names: list[str] = []
     with contextlib.suppress(OSError):
         names = [path.name for path in FOLDER.iterdir()]

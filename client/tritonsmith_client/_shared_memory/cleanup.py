@@ -47,18 +47,18 @@ class Farewell:
         self._pid = os.getpid()
 
     def watch(self, owner: object, pool: RegionPool) -> None:
-        """Takes care of a pool once its owner is gone, or at the interpreter's end."""
+        """Take care of a pool once its owner is gone, or at the interpreter's end."""
         self._pools.append(pool)
         weakref.finalize(owner, self._leave).atexit = False
         atexit.register(self._say)
 
     def done(self) -> None:
-        """The client has been closed."""
+        """Take note that the client has been closed."""
         atexit.unregister(self._say)
         self._pools.clear()
 
     def names(self) -> list[str]:
-        """The regions that the server may know."""
+        """Return the regions that the server may know."""
         return [name for pool in self._pools for name in pool.drain()]
 
     def _leave(self) -> None:
@@ -84,7 +84,7 @@ class Farewell:
 
 
 def left_behind(server: str) -> list[str]:
-    """The regions of clients of this server that were thrown away; each is said once."""
+    """Return the regions of clients of this server that were thrown away; each is said once."""
     names = []
     for _ in range(len(_left)):
         try:

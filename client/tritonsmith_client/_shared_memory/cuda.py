@@ -67,7 +67,7 @@ class CudaTensor(RegionTensor):
         }
 
     def torch(self) -> Any:
-        """The tensor as a torch tensor on its GPU, without a copy; bfloat16 too."""
+        """Return the tensor as a torch tensor on its GPU, without a copy; bfloat16 too."""
         import torch
 
         where = f"cuda:{self.region.device}"
@@ -112,7 +112,7 @@ class CudaRegion(Region):
 
     @classmethod
     def of(cls, tensor: Any) -> CudaTensor:
-        """A tensor on a GPU as it lies there, with a region around it: ``client.register(
+        """Return a tensor on a GPU as it lies there, with a region around it: ``client.register(
         found.region)``.
 
         The server can then read and write the whole allocation that holds the tensor, which for

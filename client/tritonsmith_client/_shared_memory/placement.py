@@ -28,7 +28,7 @@ OutputSizes = Mapping[str, int | None]  # None: BYTES, which stay in the respons
 
 
 def learn(result: Result) -> dict[str, int | None]:
-    """The sizes to expect from requests that look the same."""
+    """Return the sizes to expect from requests that look the same."""
     return {n: None if a.dtype.kind == "O" else int(a.nbytes) for n, a in result.items()}
 
 
@@ -66,7 +66,7 @@ class Placement:
 
 
 def place(inputs: Sequence[int], outputs: OutputSizes) -> Placement:
-    """Inputs of these sizes one after the other, and then the outputs."""
+    """Return inputs of these sizes one after the other, and then the outputs."""
     end = 0
 
     def reserved(size: int) -> int:

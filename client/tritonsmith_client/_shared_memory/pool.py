@@ -33,14 +33,14 @@ class RegionPool:
         self._lock = threading.RLock()  # a lease may end at any time, also while this is held
 
     def lease(self, size: int) -> Lease | None:
-        """An idle region of this size, if there is one."""
+        """Return an idle region of this size, if there is one."""
         try:
             return Lease(self, self._idle[size].pop())
         except (KeyError, IndexError):
             return None
 
     def make(self, size: int) -> Lease | None:
-        """A new region; None where memory or the limit is used up."""
+        """Return a new region; None where memory or the limit is used up."""
         with self._lock:
             # Others need shared memory too, a server's Python models above all.
             if self._used + size > self._limit or size > blocks.free_bytes() // 2:
@@ -71,18 +71,18 @@ class RegionPool:
                 self._release(region.size)
 
     def disown(self, region: Region) -> None:
-        """Takes note that the server did not take a region."""
+        """Take note that the server did not take a region."""
         with self._lock:
             self._names.discard(region.name)
             self._old.add(region.name)  # its answer may have been lost
 
     def forget(self, name: str) -> None:
-        """Takes note that the server let go of a dropped region."""
+        """Take note that the server let go of a dropped region."""
         with self._lock:
             self._release(self.dropped.pop(name, 0))
 
     def drain(self) -> list[str]:
-        """Empties the pool; the names that the server may know, of regions in use as well."""
+        """Empty the pool; the names that the server may know, of regions in use as well."""
         self.reset()
         names, self._old = list(self._old), set()
         return names
@@ -122,7 +122,7 @@ class Lease:
         self.layout: Any = None
 
     def array(self, start: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-        """An array on the region, which keeps the lease."""
+        """Return an array on the region, which keeps the lease."""
         if 0 in shape:
             return np.empty(shape, dtype)
         lent = _Lent(shape, dtype, self.region.map, start)

@@ -1,5 +1,6 @@
 """Names of regions that say whose they are, so that those of processes which have ended can be told
-from all others and be cleared away."""
+from all others and be cleared away.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ _STATE, _START = 0, 19  # among the fields in /proc/PID/stat that follow the pro
 
 
 def region_name() -> str:
-    """A name that nobody can guess and no other process uses."""
+    """Return a name that nobody can guess and no other process uses."""
     owner = f"{os.getpid()}_{_started(os.getpid())}_{_namespace()}"
     return f"{_PREFIX}_{owner}_{os.urandom(8).hex()}"
 
@@ -51,7 +52,7 @@ def _started(process: int) -> str:
 
 
 def _state(process: int) -> list[str]:
-    """What the system says about a process; nothing if it is not there, or hidden."""
+    """Return what the system says about a process; nothing if it is not there, or hidden."""
     try:
         stat = Path(f"/proc/{process}/stat").read_bytes()  # a program's name may be any bytes
     except OSError:
@@ -61,7 +62,8 @@ def _state(process: int) -> list[str]:
 
 def _namespace() -> str:
     """Where a process is known by its number: the kernel as it was started, and the numbers'
-    namespace, whose own number is the same on many machines. Empty where there is none."""
+    namespace, whose own number is the same on many machines. Empty where there is none.
+    """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return Path("/proc/self/ns/pid").readlink().name.strip("pid:[]") + "-" + boot

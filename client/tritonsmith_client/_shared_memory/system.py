@@ -65,7 +65,7 @@ class SystemRegion(Region):
         tensor.numpy()[...] = host
 
     def close(self) -> None:
-        """Takes the name away; the memory goes with the last array on it."""
+        """Take the name away; the memory goes with the last array on it."""
         self._memory.unlink()
 
     def __del__(self) -> None:

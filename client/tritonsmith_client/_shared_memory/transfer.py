@@ -1,5 +1,6 @@
 """When tensors travel through shared memory, and what happens when that fails. The flows here do
-no more I/O than making regions, which takes no time."""
+no more I/O than making regions, which takes no time.
+"""
 
 from __future__ import annotations
 
@@ -62,14 +63,15 @@ class Sharing:
         return self._failures >= _MOST_FAILURES
 
     def idle(self, size: int) -> Lease | None:
-        """A region of so many bytes that the server knows, if there is one and nothing else to do
-        before it is used."""
+        """Lease a region that the server knows, if there is one of so many bytes and nothing to do
+        before it is used.
+        """
         if self._pid != os.getpid() or (self._refuses and self._pool.dropped):
             return None
         return self._pool.lease(size)
 
     def lease(self, size: int) -> Flow[Lease | None]:
-        """A region of so many bytes; None where there is none to be had."""
+        """Return a region of so many bytes; None where there is none to be had."""
         if self._pid != os.getpid():
             yield from self._begin()
         pool = self._pool
@@ -90,7 +92,7 @@ class Sharing:
         return region in {status.name for status in found}
 
     def failed(self) -> None:
-        """The server has forgotten a region: it has been started anew, or others answer too."""
+        """Take note that the server forgot a region: it was started anew, or others answer too."""
         with self._lock:
             self._failures += 1
         self._pool.reset()

@@ -32,7 +32,7 @@ class BalancedTransport:
         self._closed = False
 
     def send(self, exchange: Exchange[T], deadline: Deadline) -> T:
-        """Sends a request to the server whose turn it is. Raises TritonError."""
+        """Send a request to the server whose turn it is. Raises TritonError."""
         self._refresh()
         address = self._balancer.pick(exchange.affinity, exchange.tried)
         try:
@@ -45,7 +45,10 @@ class BalancedTransport:
         return reply
 
     def stream(self, exchange: Exchange[T], timeout: float | None) -> Iterator[T]:
-        """The replies to one request, from the server whose turn it is. Raises TritonError."""
+        """Yield the replies to one request, from the server whose turn it is.
+
+        Raises TritonError.
+        """
         self._refresh()
         address = self._balancer.pick(exchange.affinity)
         try:

@@ -115,7 +115,7 @@ class Client:
         )
 
     def model(self, name: str, version: str | int = "") -> Model:
-        """A model, called like a function. Reads its metadata and configuration.
+        """Return a model, called like a function. Reads its metadata and configuration.
 
         Args:
             version: a number, as an int or a str; empty for the newest one that the server offers.
@@ -141,7 +141,7 @@ class Client:
         return self._check(self._core.model_ready(name, version))
 
     def wait_ready(self, timeout: float | None = 60.0, models: Sequence[str] = ()) -> None:
-        """Waits until the server is ready or, if models are named, until each of them is.
+        """Wait until the server is ready or, if models are named, until each of them is.
 
         Raises:
             DeadlineExceededError: it took longer than that many seconds; says what was not ready.
@@ -150,11 +150,11 @@ class Client:
         self._driver.run(self._core.wait_ready(models, deadline), deadline)
 
     def metadata(self) -> ServerMetadata:
-        """The server's name, version and extensions."""
+        """Return the server's name, version and extensions."""
         return self._ask(self._core.protocol.server_metadata())
 
     def statistics(self, name: str = "", version: str | int = "") -> tuple[ModelStatistics, ...]:
-        """What models did since they were loaded.
+        """Return what models did since they were loaded.
 
         Args:
             name: all models if empty.
@@ -163,7 +163,7 @@ class Client:
         return self._ask(self._core.statistics(name, version))
 
     def index(self, ready: bool = False) -> tuple[IndexEntry, ...]:
-        """The models in the server's repository. Args: ready: only those that are ready."""
+        """Return the models in the server's repository. Args: ready: only those that are ready."""
         return self._ask(self._core.index(ready))
 
     def load(
@@ -173,7 +173,7 @@ class Client:
         files: Mapping[str, bytes] | None = None,
         timeout: float | None = 300.0,
     ) -> None:
-        """Loads a model, or loads it again (servers with ``--model-control-mode=explicit``).
+        """Load a model, or loads it again (servers with ``--model-control-mode=explicit``).
 
         Args:
             config: a configuration to use instead of the model's own.
@@ -190,7 +190,7 @@ class Client:
     def trace_settings(
         self, model: str = "", changes: Mapping[str, Any] | None = None
     ) -> dict[str, Setting]:
-        """The trace settings of the server or of a model, after changes to them if any are given.
+        """Change trace settings of the server or of a model, if any are given; return all of them.
 
         Args:
             model: the server's own if empty.
@@ -203,7 +203,7 @@ class Client:
         return self._ask(self._core.trace_settings(model, changes))
 
     def log_settings(self, changes: Mapping[str, Any] | None = None) -> dict[str, Setting]:
-        """The log settings of the server, after changes to them if any are given.
+        """Return the log settings of the server, after changes to them if any are given.
 
         Args:
             changes: by name: a bool for ``log_info``, ``log_warning`` and ``log_error``, an int for
@@ -232,12 +232,12 @@ class Client:
         self._driver.run(self._core.unregister(region, deadline), deadline)
 
     def memory_status(self) -> tuple[RegionStatus, ...]:
-        """The regions that the server has registered, whoever made them."""
+        """Return the regions that the server has registered, whoever made them."""
         deadline = self._core.deadline()
         return self._driver.run(self._core.memory_status(deadline), deadline)
 
     def metrics(self, url: str | None = None) -> tuple[Metric, ...]:
-        """The samples of the server's Prometheus metrics.
+        """Return the samples of the server's Prometheus metrics.
 
         Args:
             url: where they are; port 8002 of the (first) server if left out.
@@ -254,7 +254,7 @@ class Client:
             driver.close()
 
     def close(self) -> None:
-        """Closes the connections; a later call raises ClosedError."""
+        """Close the connections; a later call raises ClosedError."""
         if self._core.has_regions:
             with contextlib.suppress(TritonError):
                 self._driver.run(self._core.farewell(), self._core.deadline(_FAREWELL))

@@ -31,7 +31,7 @@ class ConcurrentCalls:
     _options: Options
 
     def submit(self, *args: Any, **named: Any) -> Future[Result]:
-        """Runs the model in another thread; the future's ``cancel()`` ends the call.
+        """Run the model in another thread; the future's ``cancel()`` ends the call.
 
         Arrays are read while the call runs: leave them alone until it is done.
         """
@@ -48,7 +48,7 @@ class ConcurrentCalls:
         concurrency: int = 8,
         progress: Callable[[int], object] | None = None,
     ) -> Iterator[Result]:
-        """Runs the model for each item, several at a time; results come in the items' order.
+        """Run the model for each item, several at a time; results come in the items' order.
 
         Args:
             items: each an array, a tuple of arrays by position, or a mapping by name. Read only

@@ -38,7 +38,7 @@ class Connection(ABC, Generic[Sent, Received]):
     def _receive(self, deadline: Deadline) -> Received: ...
 
     def exchange(self, request: Sent, deadline: Deadline) -> Received:
-        """Sends a request and waits for its reply; TimeoutError when the time is over."""
+        """Send a request and wait for its reply; TimeoutError when the time is over."""
         self.sent = False
         try:
             self._send(request, deadline)
@@ -48,7 +48,7 @@ class Connection(ABC, Generic[Sent, Received]):
         return self._receive(deadline)
 
     def abort(self) -> None:
-        """Ends a call in another thread."""
+        """End a call in another thread."""
         self._socket.abort()
 
     def close(self) -> None:

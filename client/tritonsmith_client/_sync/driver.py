@@ -36,7 +36,7 @@ class Driver:
         self._closed = False
 
     def run(self, flow: Flow[T], deadline: Deadline) -> T:
-        """Does what a flow asks for until it returns."""
+        """Do what a flow asks for until it returns."""
         send = self.transport.send
         try:
             action = next(flow)
@@ -60,7 +60,7 @@ class Driver:
         recover: Callable[[TritonError, bool, Deadline], Flow[Exchange[T | None]]],
         timeout: float | None,
     ) -> Iterator[T]:
-        """The replies to one request that have a content.
+        """Return the replies to one request that have a content.
 
         Args:
             start: gives what to ask; at once, so that a wrong argument is not found out later.
@@ -93,7 +93,7 @@ class Driver:
                 final = True
 
     def submit(self, start: Callable[[Deadline], Flow[T]], budget: float | None) -> Future[T]:
-        """Runs a flow in another thread; its time counts from now."""
+        """Run a flow in another thread; its time counts from now."""
         deadline = CancellableDeadline(budget)
         from tritonsmith_client._sync.workers import Pending
 

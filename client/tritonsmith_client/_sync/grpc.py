@@ -44,7 +44,7 @@ class GrpcTransport:
         self._closed = False
 
     def send(self, exchange: Exchange[T], deadline: Deadline) -> T:
-        """Sends a request and reads its reply within the deadline. Raises TritonError."""
+        """Send a request and read its reply within the deadline. Raises TritonError."""
         calls = self._calls
         route: Any = exchange.route
         call = calls.get(route) if self._pid == os.getpid() else None
@@ -74,7 +74,7 @@ class GrpcTransport:
         return exchange.parse(reply)
 
     def stream(self, exchange: Exchange[T], timeout: float | None) -> Iterator[T]:
-        """The replies to one request; the timeout is for each of them. Raises TritonError."""
+        """Yield the replies to one request; the timeout is for each of them. Raises TritonError."""
         metadata = self._config.metadata(exchange.headers)
         with self._lock:
             start = self._open().stream_stream(exchange.route)
@@ -123,7 +123,7 @@ class GrpcTransport:
             return call
 
     def _open(self) -> Any:
-        """The channel. grpc-stubs ask for serializers; without them, bytes pass through."""
+        """Return the channel. grpc-stubs ask for serializers; without them, bytes pass through."""
         if self._closed:
             raise closed("Client")
         if self._channel is None or self._pid != os.getpid():

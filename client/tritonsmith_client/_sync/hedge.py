@@ -20,7 +20,7 @@ def race(
     hedge: Hedge,
     deadline: Deadline,
 ) -> Any:
-    """Runs the attempts in other threads. Raises what the first of them raises, if all fail.
+    """Run the attempts in other threads. Raises what the first of them raises, if all fail.
 
     Args:
         submit: runs a function in another thread.

@@ -46,7 +46,7 @@ class _Connection(Connection[Request, Reply]):
         self._socket.send(buffers, deadline)
 
     def _receive(self, deadline: Deadline) -> Reply:
-        """The tensors of a reply that was foreseen are received into their place at once."""
+        """Return the tensors of a reply that was foreseen are received into their place at once."""
         template = self._template
         if template is None:
             return self._receive_any(deadline)
@@ -95,7 +95,7 @@ class HttpTransport(PoolTransport[Request, Reply]):
         self._tls = None if config.tls is None else config.tls.context()
 
     def stream(self, exchange: Exchange[T], timeout: float | None) -> Iterator[T]:
-        """The events of a reply; the timeout is for each of them. Raises TritonError."""
+        """Yield the events of a reply; the timeout is for each of them. Raises TritonError."""
         self._check_open()
         request = self._write(exchange)
         connection = self._connect(self._open_stream, exchange.what, Deadline(timeout))

@@ -29,7 +29,7 @@ class _Connection(Connection[Request, Http2Reply]):
     """One socket and the HTTP/2 that goes over it."""
 
     def __init__(self, sock: DeadlineSocket, deadline: Deadline) -> None:
-        """Waits for the server's settings. Raises OSError, ResponseError."""
+        """Wait for the server's settings. Raises OSError, ResponseError."""
         super().__init__(sock)
         self._http2 = Http2Connection()
         sock.send(self._http2.take(), deadline)
@@ -45,7 +45,7 @@ class _Connection(Connection[Request, Http2Reply]):
         return self._http2.silent
 
     def usable(self) -> bool:
-        """Reads what the server has said since the last call, without waiting."""
+        """Read what the server has said since the last call, without waiting."""
         try:
             while not self._socket.quiet():
                 self._read(Deadline(_AT_ONCE))  # half a TLS record makes it unusable

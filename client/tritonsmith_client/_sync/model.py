@@ -64,7 +64,7 @@ class Model(ConcurrentCalls):
         return self._core.info.config
 
     def __call__(self, *args: Any, **named: Any) -> Result:
-        """Runs the model.
+        """Run the model.
 
         Args:
             args: arrays in the order of `metadata.inputs`, or one mapping from name to array.
@@ -90,7 +90,7 @@ class Model(ConcurrentCalls):
         return result
 
     def stream(self, *args: Any, **named: Any) -> Iterator[Result]:
-        """Runs a decoupled model: yields its responses as they come, any number of them.
+        """Run a decoupled model: yields its responses as they come, any number of them.
 
         The timeout counts for each response. Leave the loop early, or close() the iterator, and
         the server is told to stop. Of a model that is not decoupled it yields the one response.
@@ -110,7 +110,7 @@ class Model(ConcurrentCalls):
         return self._driver.stream(start, recover, self._client.budget(options.timeout))
 
     def sequence(self, id: int | str | None = None) -> Sequence:
-        """A sequence of requests to a model that keeps state between them.
+        """Return a sequence of requests to a model that keeps state between them.
 
             with model.sequence() as track:
                 for frame in frames:
@@ -141,7 +141,7 @@ class Model(ConcurrentCalls):
         hedge: float | None = None,
         out: Mapping[str, Array | RegionTensor] | None = None,
     ) -> Model:
-        """The same model with other options; what is left out stays as it is.
+        """Return the same model with other options; what is left out stays as it is.
 
         Args:
             outputs: names of the wanted outputs; all if empty.
@@ -200,15 +200,18 @@ class Sequence:
         return self._state.id
 
     def __call__(self, *args: Any, **named: Any) -> Result:
-        """The next request. Never repeated after a failure. Arguments as for `Model`."""
+        """Return the next request.
+
+        Never repeated after a failure. Arguments as for `Model`.
+        """
         return self._send(args, named, end=False)
 
     def end(self, *args: Any, **named: Any) -> Result:
-        """The last request. Without it the last one is sent again to end the sequence."""
+        """Return the last request. Without it the last one is sent again to end the sequence."""
         return self._send(args, named, end=True)
 
     def stream(self, *args: Any, **named: Any) -> Iterator[Result]:
-        """The next request to a decoupled model, over gRPC: yields its responses as they come.
+        """Give the next request to a decoupled model, over gRPC: yields its responses as they come.
 
         It is sent when the first of them is asked for; see `Model.stream`. The next request
         has to wait until this one's responses are read, or the iterator is closed.

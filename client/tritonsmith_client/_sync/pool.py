@@ -30,22 +30,22 @@ class PoolTransport(ABC, Generic[Request, Reply]):
 
     @abstractmethod
     def _request(self, exchange: Exchange[Any], deadline: Deadline) -> Request:
-        """What is sent."""
+        """Return what is sent."""
 
     @abstractmethod
     def _open(self, deadline: Deadline) -> Connection[Request, Reply]:
-        """A new connection. Raises OSError."""
+        """Return a new connection. Raises OSError."""
 
     @abstractmethod
     def _value(self, exchange: Exchange[T], reply: Reply) -> T:
-        """What the reply means. Raises TritonError."""
+        """Return what the reply means. Raises TritonError."""
 
     @abstractmethod
     def stream(self, exchange: Exchange[T], timeout: float | None) -> Iterator[T]:
-        """The replies to one request; the timeout is for each of them. Raises TritonError."""
+        """Give the replies to one request; the timeout is for each of them. Raises TritonError."""
 
     def send(self, exchange: Exchange[T], deadline: Deadline) -> T:
-        """Sends a request and reads its reply within the deadline. Raises TritonError."""
+        """Send a request and read its reply within the deadline. Raises TritonError."""
         try:
             request = self._request(exchange, deadline)
         except TimeoutError as exc:
@@ -114,7 +114,7 @@ class PoolTransport(ABC, Generic[Request, Reply]):
         return None
 
     def _connect(self, opening: Callable[[Deadline], T], what: str, deadline: Deadline) -> T:
-        """What that opens before the deadline. Raises TritonError."""
+        """Return what that opens before the deadline. Raises TritonError."""
         try:
             opened = opening(deadline)
         except TimeoutError as exc:

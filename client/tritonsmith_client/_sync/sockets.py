@@ -41,7 +41,7 @@ class DeadlineSocket:
         return not self._poll.poll(0)
 
     def send(self, buffers: Sequence[Buffer], deadline: Deadline) -> None:
-        """Sends all of them. Raises TimeoutError when the time is over."""
+        """Send all of them. Raises TimeoutError when the time is over."""
         if sum(map(len, buffers)) <= _JOINED:  # else each would be a record of its own
             buffers = [b"".join(buffers)]
         for buffer in buffers:
@@ -49,7 +49,8 @@ class DeadlineSocket:
 
     def receive(self, buffer: memoryview, deadline: Deadline) -> int:
         """Receives what has come, at least one byte; 0 at the end of the stream. Raises
-        TimeoutError when the time is over."""
+        TimeoutError when the time is over.
+        """
         self._socket.settimeout(deadline.left())
         return self._socket.recv_into(buffer)
 
@@ -62,7 +63,7 @@ class DeadlineSocket:
         return self.receive(buffer, deadline)
 
     def abort(self) -> None:
-        """Ends a send or receive in another thread."""
+        """End a send or receive in another thread."""
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
 
@@ -149,7 +150,7 @@ class _KernelTimedSocket(DeadlineSocket):
             self._set(2.0 ** (math.frexp(left)[1] - 1) if left > _LEAST else left)
 
     def _expired(self, deadline: Deadline) -> None:
-        """The kernel's timeout is over; raises TimeoutError if the call's is, too."""
+        """Raise TimeoutError if not only the kernel's timeout is over but the call's, too."""
         left = deadline.left()
         self._set(math.inf)
         if left is not None:
@@ -171,7 +172,7 @@ def connect(
     protocol: str | None = None,
     keepalive: float | None = None,
 ) -> DeadlineSocket:
-    """A connection to the first of the host's addresses that answers.
+    """Return a connection to the first of the host's addresses that answers.
 
     Args:
         name: the one that the server's certificate must have.

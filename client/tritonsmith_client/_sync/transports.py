@@ -25,7 +25,7 @@ def balanced(
 
 
 def transport(config: ConnectionConfig) -> Transport:
-    """What reaches a server, by its protocol."""
+    """Return what reaches a server, by its protocol."""
     if config.address.protocol == "grpc" and config.http2 == "own":
         from tritonsmith_client._sync.http2 import (
             Http2Transport,  # only the one that is used is imported

@@ -26,7 +26,7 @@ class Pending(Future[T]):
         self._deadline = deadline
 
     def cancel(self) -> bool:
-        """Ends the call; a call that is under way ends with RequestCancelledError."""
+        """End the call; a call that is under way ends with RequestCancelledError."""
         if super().cancel():
             return True
         if self.done():

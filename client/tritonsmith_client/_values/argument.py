@@ -16,7 +16,8 @@ V = TypeVar("V")
 @dataclass(frozen=True)
 class Argument(Generic[V]):
     """Lies beside what takes the argument. Checks run where arguments come in, once, so that a call
-    has nothing left to check."""
+    has nothing left to check.
+    """
 
     name: str
     check: Check[V]
@@ -42,6 +43,6 @@ class Argument(Generic[V]):
 
 
 def check_instance(kind: type, option: str, value: Any, where: str) -> None:
-    """Raises InputError for a value of another class."""
+    """Raise InputError for a value of another class."""
     if not isinstance(value, kind):
         raise InputError(f"{where}: {option} is {shown(value)}; it must be a {kind.__name__}")

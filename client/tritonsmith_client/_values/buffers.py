@@ -33,7 +33,7 @@ _COPY_UP_TO = 131072
 
 
 def wire_buffer(array: Array, dtype: DataType, name: str) -> tuple[Buffer, int]:
-    """What to send for an array: flat little-endian bytes and how many they are.
+    """Return what to send for an array: flat little-endian bytes and how many they are.
 
     Contiguous little-endian arrays are lent, not copied.
 
@@ -65,13 +65,13 @@ def is_little_endian(dtype: np.dtype[Any]) -> bool:
 
 
 def flat_view(array: Array) -> memoryview:
-    """The bytes of a contiguous array that is not empty."""
+    """Return the bytes of a contiguous array that is not empty."""
     # numpy declares that it exports a buffer from Python 3.12 on; it always has.
     return memoryview(array).cast("B")  # type: ignore[arg-type]
 
 
 def data_type(wire: str, name: str) -> DataType:
-    """The data type that a response names. Raises ResponseError for an unknown one."""
+    """Return the data type that a response names. Raises ResponseError for an unknown one."""
     try:
         return from_wire(wire)
     except KeyError:
@@ -86,7 +86,7 @@ def array_from_wire(
     shape: tuple[int, ...],
     name: str,
 ) -> Array:
-    """The output that lies at ``message[start : start + size]``.
+    """Return the output that lies at ``message[start : start + size]``.
 
     Raises:
         ResponseError: size and shape do not fit each other.
@@ -128,7 +128,7 @@ class _Owned:
 
 
 def array_over(owner: object, address: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """A writable array on memory that is there as long as its owner is."""
+    """Return a writable array on memory that is there as long as its owner is."""
     size = _elements(shape) * dtype.itemsize
     if not size:
         return np.empty(shape, dtype)
@@ -140,7 +140,7 @@ def array_over(owner: object, address: int, shape: tuple[int, ...], dtype: np.dt
 def array_at(
     message: bytes | memoryview, start: int, shape: tuple[int, ...], dtype: np.dtype[Any]
 ) -> Array:
-    """A writable array of what lies in a message that nobody else holds.
+    """Return a writable array of what lies in a message that nobody else holds.
 
     grpcio returns ``bytes``, which numpy would make read-only. The caller of this function is the
     only owner of the message, so nobody can see that its content changes.

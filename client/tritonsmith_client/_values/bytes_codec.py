@@ -16,7 +16,7 @@ _LENGTH = struct.Struct("<I")
 
 
 def encode(array: np.ndarray[Any, Any], name: str = "") -> bytes:
-    """The wire form of an array of strings.
+    """Return the wire form of an array of strings.
 
     Args:
         array: dtype ``object`` (elements bytes, str, bytearray or memoryview), ``S`` or ``U``;
@@ -39,7 +39,7 @@ def encode(array: np.ndarray[Any, Any], name: str = "") -> bytes:
 
 
 def decode(message: bytes | memoryview, name: str = "") -> np.ndarray[Any, Any]:
-    """The elements of a BYTES tensor, as a flat object array of ``bytes``.
+    """Return the elements of a BYTES tensor, as a flat object array of ``bytes``.
 
     Raises:
         ResponseError: the lengths do not add up to the message.

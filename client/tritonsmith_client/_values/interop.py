@@ -16,7 +16,7 @@ __all__ = ["as_numpy", "to_frame", "to_torch"]
 
 
 def as_numpy(value: Any, name: str) -> Array | None:
-    """A foreign array as numpy, without a copy where it lies in the host's memory.
+    """Return a foreign array as numpy, without a copy where it lies in the host's memory.
 
     Takes torch tensors (bfloat16 too, and those on a GPU), pandas series, and whatever else
     speaks DLPack. None for a value that is no array, such as a list.
@@ -52,7 +52,7 @@ def _from_torch(tensor: Any, torch: Any) -> Array:
 
 
 def to_torch(outputs: Mapping[str, Array]) -> dict[str, Any]:
-    """Outputs as torch tensors, which share their memory. BYTES outputs are left out.
+    """Return outputs as torch tensors, which share their memory. BYTES outputs are left out.
 
     Raises:
         InputError: torch is not installed.
@@ -71,7 +71,7 @@ def to_torch(outputs: Mapping[str, Array]) -> dict[str, Any]:
 
 
 def to_frame(outputs: Mapping[str, Array]) -> Any:
-    """Outputs as a pandas DataFrame: one row an item of the batch, one column an output.
+    """Return outputs as a pandas DataFrame: one row an item of the batch, one column an output.
 
     What has more axes than the batch becomes a column for each element (``name_0`` ...).
 

@@ -71,7 +71,7 @@ class Region:
         self.size = size
 
     def tensor(self, dtype: str | DataType, shape: Sequence[int], offset: int = 0) -> RegionTensor:
-        """A tensor in this region.
+        """Return a tensor in this region.
 
         Args:
             dtype: any but BYTES, as on the wire: ``"FP32"``, ``"INT64"`` ...
@@ -96,7 +96,7 @@ class Region:
         raise NotImplementedError
 
     def settle(self) -> None:
-        """Waits until what this process does to the memory is done."""
+        """Wait until what this process does to the memory is done."""
 
     def close(self) -> None:
         """Frees the memory. Unregister the region before."""
@@ -141,11 +141,11 @@ class RegionTensor:
         return self.region.name, self.offset, self.nbytes
 
     def numpy(self) -> Array:
-        """The content: for system shared memory the memory itself, for CUDA a copy."""
+        """Return the content: for system shared memory the memory itself, for CUDA a copy."""
         return self.region.view(self)
 
     def write(self, array: Any) -> None:
-        """Copies an array of the same data type and shape into the region.
+        """Copy an array of the same data type and shape into the region.
 
         Args:
             array: numpy, torch or DLPack; for a `CudaRegion`, on the host or on the same GPU.
@@ -160,13 +160,13 @@ class RegionTensor:
 
 
 def as_host(array: Any) -> Array:
-    """An array of any library as numpy."""
+    """Return an array of any library as numpy."""
     found = array if isinstance(array, np.ndarray) else as_numpy(array, "of the region")
     return np.asarray(array) if found is None else found
 
 
 def check_same(tensor: RegionTensor, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
-    """Raises InputError for an array that is not what the tensor is."""
+    """Raise InputError for an array that is not what the tensor is."""
     if (dtype, shape) != (tensor.dtype, tensor.shape):
         raise InputError(
             f"{tensor!r} takes {tensor.dtype}{list(tensor.shape)} and was given "
@@ -189,7 +189,7 @@ SIZE = Argument("size", whole(1, INT64 - 1, " (bytes)"))
 def tensor_type(
     dtype: str | DataType, shape: Sequence[int], offset: int
 ) -> tuple[DataType, tuple[int, ...], int]:
-    """What a tensor in a region is, in the form in which it is used. Raises InputError."""
+    """Return what a tensor in a region is, in the form in which it is used. Raises InputError."""
     try:
         found = dtype if isinstance(dtype, DataType) else from_wire(dtype)
     except (KeyError, TypeError):

@@ -69,13 +69,13 @@ class Result(Mapping[str, "np.ndarray[Any, Any]"]):
         self._outputs[name] = output
 
     def holding(self, outputs: dict[str, np.ndarray[Any, Any]]) -> Result:
-        """The same result with other outputs."""
+        """Return the same result with other outputs."""
         return Result(
             outputs, self.model_name, self.model_version, self.id, self.parameters, self.elsewhere
         )
 
     def classes(self, name: str) -> list[list[Class]]:
-        """A classification that was asked for with ``using(classes=k)``: k entries a row.
+        """Return a classification that was asked for with ``using(classes=k)``: k entries a row.
 
         Raises:
             ResponseError: the output is no classification.
@@ -93,13 +93,13 @@ class Result(Mapping[str, "np.ndarray[Any, Any]"]):
             ) from exc
 
     def torch(self) -> dict[str, Any]:
-        """The outputs as torch tensors, without copies; those that hold strings are left out."""
+        """Give the outputs as torch tensors, without copies; those with strings are left out."""
         from tritonsmith_client._values.interop import to_torch
 
         return to_torch(self)
 
     def frame(self) -> Any:
-        """The outputs as a pandas DataFrame with a row for each item of the batch."""
+        """Return the outputs as a pandas DataFrame with a row for each item of the batch."""
         from tritonsmith_client._values.interop import to_frame
 
         return to_frame(self)

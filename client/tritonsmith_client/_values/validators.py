@@ -53,7 +53,7 @@ class RefusedError(Exception):
 
 
 def number(allowed: str, least: float, most: float, *, zero: bool = False) -> Check[float]:
-    """A number within limits, which are allowed; perhaps 0 besides."""
+    """Return a number within limits, which are allowed; perhaps 0 besides."""
 
     def check(value: Any) -> float:
         real = isinstance(value, (int, float, np.integer, np.floating))
@@ -75,12 +75,12 @@ def seconds(
     most: float = _LONGEST,
     zero: bool = False,
 ) -> Check[float]:
-    """A time in seconds."""
+    """Return a time in seconds."""
     return number(f"seconds {above} up to {most:.0f}{otherwise}", least, most, zero=zero)
 
 
 def or_none(check: Check[V]) -> Check[V | None]:
-    """What the check takes, or None."""
+    """Return what the check takes, or None."""
 
     def none_or(value: Any) -> V | None:
         return None if value is None else check(value)
@@ -100,7 +100,7 @@ def choice(allowed: str, *choices: V) -> Check[V]:
 
 
 def whole(least: int, most: int, meaning: str = "") -> Check[int]:
-    """An int within limits, which are allowed."""
+    """Return an int within limits, which are allowed."""
 
     def check(value: Any) -> int:
         if is_whole(value) and least <= value <= most:
@@ -157,7 +157,7 @@ def names(value: Any) -> tuple[str, ...]:
 
 
 def shown(value: object) -> str:
-    """A value in few characters, all of which can be printed."""
+    """Return a value in few characters, all of which can be printed."""
     try:
         return _SHORT.repr(value)
     except ValueError:  # Python writes no int of more than 4300 digits

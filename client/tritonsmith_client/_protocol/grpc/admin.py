@@ -140,7 +140,7 @@ class GrpcAdmin:
 
 
 def plain(message: Any) -> dict[str, Any]:
-    """A message as plain values, with defaults, as Triton's JSON shows it."""
+    """Return a message as plain values, with defaults, as Triton's JSON shows it."""
     result: dict[str, Any] = {}
     for field in message.DESCRIPTOR.fields:
         if field.has_presence and not message.HasField(field.name):

@@ -24,7 +24,7 @@ _INT64_MAX = (1 << 63) - 1
 
 
 def request_framing(call: InferCall) -> tuple[bytes, ...]:
-    """What precedes each input's bytes in a ModelInferRequest.
+    """Return what precedes each input's bytes in a ModelInferRequest.
 
     The message is ``framing[0] + data[0] + framing[1] + data[1] ...``; inputs in shared memory
     have no data and come after those that have. Fields stand in the order of their numbers.
@@ -54,7 +54,7 @@ def request_framing(call: InferCall) -> tuple[bytes, ...]:
 
 
 def _parameters(field: int, parameters: Mapping[str, Parameter]) -> list[bytes]:
-    """A ``map<string, InferParameter>``, in the order given."""
+    """Return a ``map<string, InferParameter>``, in the order given."""
     return [
         length_delimited(
             field, length_delimited(1, key.encode()) + length_delimited(2, _parameter(value))
@@ -93,7 +93,7 @@ class _Layout:
             self._constant.append((slice(start, len(data)), data[start:]))
 
     def read(self, data: bytes | memoryview) -> Result | None:
-        """What a message of this layout says; None for another one."""
+        """Return what a message of this layout says; None for another one."""
         if len(data) != self._total:
             return None
         for place, constant in self._constant:
@@ -120,7 +120,7 @@ class ResponseReader:
         self._layout: _Layout | None = None
 
     def read(self, data: bytes | memoryview) -> Result:
-        """Raises ResponseError for what is no such message or contradicts itself.
+        """Raise ResponseError for what is no such message or contradicts itself.
 
         Args:
             data: nobody else holds it.
@@ -226,7 +226,7 @@ def _parameter_from_wire(data: bytes, start: int, end: int) -> Parameter:
 
 
 def read_stream(data: bytes, read: Callable[[bytes], Result], what: str) -> Result | None:
-    """The result in a ModelStreamInferResponse; None for one that only ends a request.
+    """Return the result in a ModelStreamInferResponse; None for one that only ends a request.
 
     Raises:
         StatusError: it is an error; see `stream_error`.

@@ -13,7 +13,7 @@ _FIXED = {1: 8, 5: 4}  # wire type -> bytes
 
 
 def varint(number: int) -> bytes:
-    """A base-128 varint; negative numbers as their 64-bit two's complement."""
+    """Return a base-128 varint; negative numbers as their 64-bit two's complement."""
     number &= (1 << 64) - 1
     if number < 0x80:
         return bytes((number,))
@@ -26,7 +26,7 @@ def varint(number: int) -> bytes:
 
 
 def length_delimited(field: int, content: bytes) -> bytes:
-    """A field of wire type 2: a string, bytes or a message."""
+    """Return a field of wire type 2: a string, bytes or a message."""
     return varint(field << 3 | 2) + varint(len(content)) + content
 
 
@@ -35,7 +35,7 @@ def double(field: int, number: float) -> bytes:
 
 
 def fields(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
-    """The fields of the message at ``data[start:end]``.
+    """Yield the fields of the message at ``data[start:end]``.
 
     Yields:
         (field number, wire type, value, length): for wire type 2 the value is where the content
@@ -65,7 +65,10 @@ def fields(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int, i
 
 
 def read_varint(data: bytes, start: int) -> tuple[int, int]:
-    """A varint and where it ends. Raises IndexError where the data ends, or it never does."""
+    """Return a varint and where it ends.
+
+    Raises IndexError where the data ends, or it never does.
+    """
     number = data[start]
     start += 1
     if number < 0x80:
@@ -81,7 +84,7 @@ def read_varint(data: bytes, start: int) -> tuple[int, int]:
 
 
 def varints(data: bytes, start: int, end: int) -> list[int]:
-    """The packed numbers at ``data[start:end]``."""
+    """Return the packed numbers at ``data[start:end]``."""
     numbers = []
     while start < end:
         number, start = read_varint(data, start)

@@ -83,7 +83,7 @@ class GrpcProtocol(GrpcAdmin):
         exchange: Exchange[Result],
         options: Options,
     ) -> Exchange[Result | None]:
-        """The same request, sent over a stream."""
+        """Return the same request, sent over a stream."""
 
         def read(data: bytes) -> Result | None:
             return read_stream(data, exchange.parse, exchange.what)

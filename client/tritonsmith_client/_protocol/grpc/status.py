@@ -31,7 +31,7 @@ _BROKEN = re.compile(
 
 
 def mapped(exc: grpc.RpcError, what: str, deadline: Deadline | None = None) -> TritonError:
-    """The error for a failed call, by its status. Args: deadline: the call's, if it has one.
+    """Return the error for a failed call, by its status. Args: deadline: the call's, if it has one.
 
     UNAVAILABLE is what the server says and also what grpcio says itself, of a server that it did
     not reach and of a connection that broke. Only the words tell these apart.

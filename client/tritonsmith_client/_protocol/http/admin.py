@@ -104,7 +104,7 @@ class HttpAdmin:
         return self.write(what, path, {}, _nothing, Repeat.ALWAYS)
 
     def read(self, what: Asked, path: str, parse: Callable[[Any], T]) -> Exchange[T]:
-        """A GET below /v2 whose reply is JSON."""
+        """Return a GET below /v2 whose reply is JSON."""
         return Exchange(what, route("GET", self._root + path), (), _json_reader(what, parse))
 
     def write(
@@ -115,7 +115,7 @@ class HttpAdmin:
         parse: Callable[[Any], T],
         repeat: Repeat = Repeat.UNEXECUTED,
     ) -> Exchange[T]:
-        """A POST of JSON below /v2 whose reply is JSON."""
+        """Return a POST of JSON below /v2 whose reply is JSON."""
         body = json.dumps(request).encode()
         line = route("POST", self._root + path, "Content-Type: application/json\r\n", len(body))
         return Exchange(what, line, (body,), _json_reader(what, parse), repeat)

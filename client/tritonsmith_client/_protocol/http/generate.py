@@ -30,7 +30,7 @@ _USE_GRPC = "use a grpc:// address for streams of this model"
 
 
 def stream_body(info: ModelInfo, arrays: Mapping[str, Array], options: Options) -> dict[str, Any]:
-    """The JSON of a request. Raises InputError for what it cannot carry."""
+    """Return the JSON of a request. Raises InputError for what it cannot carry."""
     for name in ("priority", "queue_timeout", "classes", "sequence"):
         if getattr(options, name):
             raise InputError(f"a stream over HTTP takes no {name}; {_USE_GRPC}")
@@ -64,7 +64,7 @@ def _texts(row: Array, name: str) -> list[str]:
 def read_event(
     reply: HttpReply, what: str, metadata: ModelMetadata, options: Options
 ) -> Result | None:
-    """The result in an event.
+    """Return the result in an event.
 
     Raises:
         StatusError: it is an error; see `stream_error`. Triton gives whatever a model says first
@@ -99,7 +99,7 @@ def read_event(
 
 
 def _array(tensor: TensorMetadata, data: Any) -> Array:
-    """An output in the shape that the metadata let expect; in one axis where they do not."""
+    """Return an output in the shape that the metadata let expect; in one axis where they do not."""
     flat = array_from_json(data if isinstance(data, list) else [data], tensor.dtype, (-1,))
     shape = list(tensor.shape)
     if shape.count(-1) > 1:

@@ -25,7 +25,7 @@ __all__ = ["ResponseReader", "array_from_json", "infer_request"]
 
 
 def infer_request(path: str, call: InferCall) -> tuple[bytes, bytes]:
-    """The route and the JSON of an inference request; the inputs' bytes follow the JSON."""
+    """Return the route and the JSON of an inference request; the inputs' bytes follow the JSON."""
     request: dict[str, Any] = {}
     if call.id:
         request["id"] = call.id
@@ -61,10 +61,9 @@ class ResponseReader:
     """Reads inference replies; remembers what the last JSON meant. Safe to share by threads."""
 
     def __init__(self, what: str, shared: frozenset[str], newest: TemplateSlot) -> None:
-        """
-        Args:
-            shared: the outputs whose bytes are in shared memory.
-            newest: gets what the next reply begins with, if it is as the last ones were.
+        """Args:
+        shared: the outputs whose bytes are in shared memory.
+        newest: gets what the next reply begins with, if it is as the last ones were.
         """
         self._newest = newest
         self._what = what
@@ -72,7 +71,7 @@ class ResponseReader:
         self._layout: _Layout | None = None
 
     def __call__(self, reply: HttpReply) -> Result:
-        """Raises the error that the reply stands for, or ResponseError."""
+        """Raise the error that the reply stands for, or ResponseError."""
         if reply.status != 200 and (error := reply.error(self._what)) is not None:
             raise error
         body, known = reply.body, self._layout

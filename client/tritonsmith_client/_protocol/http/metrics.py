@@ -32,7 +32,10 @@ _ESCAPES = {"\\n": "\n", '\\"': '"', "\\\\": "\\"}
 
 
 def parse_metrics(text: str) -> tuple[Metric, ...]:
-    """The samples of Prometheus' text format. Raises ResponseError for a line that is none."""
+    """Return the samples of Prometheus' text format.
+
+    Raises ResponseError for a line that is none.
+    """
     samples = []
     for line in text.splitlines():
         if not line.strip() or line.startswith("#"):
@@ -62,7 +65,7 @@ _METRICS_HINT = (
 
 
 def metrics_exchange(path: str) -> Exchange[tuple[Metric, ...]]:
-    """Reading the Prometheus metrics, which have an address of their own."""
+    """Return reading the Prometheus metrics, which have an address of their own."""
     what = Asked("reading the metrics", hint=_METRICS_HINT)
 
     def read(reply: HttpReply) -> tuple[Metric, ...]:

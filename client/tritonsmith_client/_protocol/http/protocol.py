@@ -72,7 +72,7 @@ class HttpProtocol(HttpAdmin):
         exchange: Exchange[Result],
         options: Options,
     ) -> Exchange[Result | None]:
-        """The request of Triton's generate extension."""
+        """Return the request of Triton's generate extension."""
         what, metadata = exchange.what, info.metadata
         path = self._root + model_path(metadata.name, version) + "/generate_stream"
         body = json.dumps(stream_body(info, arrays, options)).encode()

@@ -48,7 +48,7 @@ class _Layout:
         )
 
     def read(self, body: memoryview) -> Result:
-        """A body of this layout, which has been checked."""
+        """Return a body of this layout, which has been checked."""
         length = len(self.json)
         outputs = {}
         for name, dtype, shape, start, _ in self.outputs:
@@ -87,7 +87,7 @@ Reply = HttpReply | Result  # a result where the reply was foreseen
 
 
 def value_of(exchange: Exchange[T], reply: Reply) -> T:
-    """What a reply means. Raises TritonError."""
+    """Return what a reply means. Raises TritonError."""
     if type(reply) is Result:
         return reply  # type: ignore[return-value]  # the exchange is an inference
     return exchange.parse(reply)
