@@ -9,8 +9,8 @@ import sys
 
 import numpy as np
 import pytest
-from support.http_replies import http, then
-from support.scripted import ScriptedServer
+from support.wire.http_replies import http, then
+from support.wire.scripted import ScriptedServer
 
 from tritonsmith_client import AsyncClient, Client, Retry, UnavailableError
 from tritonsmith_client.testing import FakeServer
