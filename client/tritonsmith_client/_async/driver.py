@@ -1,4 +1,4 @@
-"""Runs flows in an event loop: what `runner` does in threads."""
+"""Runs flows in an event loop: what `_sync.driver` does in threads."""
 
 from __future__ import annotations
 

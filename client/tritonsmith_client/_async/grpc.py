@@ -1,4 +1,4 @@
-"""gRPC through grpc.aio: what `grpctransport` does in threads."""
+"""gRPC through grpc.aio: what `_sync.grpc` does in threads."""
 
 from __future__ import annotations
 

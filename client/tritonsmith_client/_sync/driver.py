@@ -1,4 +1,4 @@
-"""Runs flows in threads: the synchronous half of what `asyncrunner` does for asyncio."""
+"""Runs flows in threads: the synchronous half of what `_async.driver` does for asyncio."""
 
 from __future__ import annotations
 

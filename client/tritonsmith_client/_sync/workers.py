@@ -1,6 +1,6 @@
 """Calls in threads: futures that can be cancelled, and the pools that run them.
 
-Apart from `runner`, as concurrent.futures takes its time to import and few programs need it.
+Apart from `_sync.driver`, as concurrent.futures takes its time to import and few programs need it.
 """
 
 from __future__ import annotations
