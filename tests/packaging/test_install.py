@@ -68,6 +68,7 @@ def test_without_the_extra_the_command_says_how_to_get_it(thin: Environment) -> 
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.soak  # make setup is much the same
 def test_with_the_extra_the_command_reads_a_model(whole: Environment, root: Path) -> None:
     done = whole("gen-repo", "inspect", str(root / MODEL))
     assert done.returncode == 0, done.stderr

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
+from support.onnx.precision_builds import save_samples
 
 
 @pytest.fixture
 def samples(tmp_path: Path) -> Path:
-    path = tmp_path / "samples.npz"
-    np.savez(path, input=np.random.default_rng(0).random((32, 784), np.float32))
-    return path
+    return save_samples(tmp_path / "samples.npz")

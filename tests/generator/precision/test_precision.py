@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -14,19 +15,62 @@ import pytest
 from support.harness.needs import named, needs_modelopt, needs_rtx
 from support.harness.paths import MODEL_REPOSITORY as MODELS
 from support.onnx import bad_models as models
-from support.onnx.precision_builds import built, overflowing, spec
+from support.onnx.precision_builds import built, overflowing, save_samples, spec
 from support.programs.command import GenRepo
 
 from tritonsmith_generator.onnx_model.case_file import case_path, load_cases
 
+PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "int8")
+
+
+@pytest.fixture(scope="module")
+def every_precision(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository in which each model is named for its precision, and what was said of them.
+
+    It needs neither torch nor tools that were found wanting: a converter that makes invalid graphs,
+    one that needs torch, a builder that ignores FP16.
+    """
+    folder = tmp_path_factory.mktemp("precisions")
+    for name in ("torch", "modelopt", "onnxconverter_common", "polygraphy"):
+        (folder / f"{name}.py").write_text(f"raise ImportError('{name} is not wanted here')\n")
+    save_samples(folder / "samples.npz")
+    source = MODELS / "simplenet.onnx"
+    lines = [
+        f"  {p}: {{onnx: '{source}', precision: {p}, calibration: samples.npz}}\n"
+        for p in PRECISIONS
+    ]
+    text = "defaults: {target: tensorrt_rtx, simplify: true}\nmodels:\n" + "".join(lines)
+    (folder / "models.yaml").write_text(text)
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "tritonsmith_generator",
+            "models.yaml",
+            "-o",
+            "repository",
+            "--json",
+        ],
+        cwd=folder,
+        env={
+            **os.environ,
+            "XDG_CACHE_HOME": str(folder / "cache"),
+            "PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")]),
+        },
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (folder / "said.json").write_text(done.stdout)
+    return folder / "repository"
+
 
 @needs_rtx
-@pytest.mark.parametrize("precision", ["fp32", "tf32", "fp16", "bf16", "int8"])
-def test_plans_of_every_precision(
-    precision: str, gen_repo: GenRepo, tmp_path: Path, samples: Path
-) -> None:
-    spec(tmp_path, f"target: tensorrt_rtx, precision: {precision}, calibration: samples.npz")
-    model = built(gen_repo("models.yaml", "-o", "repository", "--json"))
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_plans_of_every_precision(precision: str, every_precision: Path) -> None:
+    said = json.loads(every_precision.with_name("said.json").read_text())
+    (model,) = (model for model in said if model["model"] == precision)
+    assert model["status"] == "built"
     notes = " ".join(model["notes"])
     assert "plan: " in notes
     if precision not in ("fp32", "tf32"):
@@ -34,55 +78,28 @@ def test_plans_of_every_precision(
         allowed = r"relative L2 \S+ \(at most \S+\)"
         assert re.search(f"accuracy of 'output': {allowed}, {measured}", notes), notes
         assert "lowered" in notes
-    assert (tmp_path / "repository/m/1/model.plan").stat().st_size > 100_000
-    assert gen_repo("check", "repository").code == 0
+    assert (every_precision / precision / "1/model.plan").stat().st_size > 100_000
 
 
 @needs_rtx
-def test_half_is_not_fp32_under_another_name(
-    gen_repo: GenRepo, tmp_path: Path, samples: Path
+def test_a_repository_of_every_precision_is_in_order(
+    gen_repo: GenRepo, every_precision: Path
 ) -> None:
+    assert gen_repo("check", every_precision).code == 0
+
+
+@needs_rtx
+def test_half_is_not_fp32_under_another_name(every_precision: Path) -> None:
     """TensorRT for RTX takes any graph without a word: only the size tells, and only here.
 
     Inputs and outputs stay FP32, so that clients need not know.
     """
     sizes = {}
     for precision in ("fp32", "fp16", "bf16"):
-        spec(tmp_path, f"target: tensorrt_rtx, precision: {precision}")
-        built(gen_repo("models.yaml", "-o", precision, "--json"))
-        sizes[precision] = (tmp_path / precision / "m/1/model.plan").stat().st_size
-        config = (tmp_path / precision / "m/config.pbtxt").read_text()
+        sizes[precision] = (every_precision / precision / "1/model.plan").stat().st_size
+        config = (every_precision / precision / "config.pbtxt").read_text()
         assert config.count("data_type: TYPE_FP32\n    #") == 2, config
     assert max(sizes["fp16"], sizes["bf16"]) < 0.9 * sizes["fp32"], sizes
-
-
-@needs_rtx
-def test_neither_torch_nor_tools_that_were_found_wanting_are_needed(
-    tmp_path: Path, samples: Path
-) -> None:
-    """A converter that makes invalid graphs, one that needs torch, a builder that ignores FP16."""
-    for name in ("torch", "modelopt", "onnxconverter_common", "polygraphy"):
-        (tmp_path / f"{name}.py").write_text(f"raise ImportError('{name} is not wanted here')\n")
-    source = MODELS / "simplenet.onnx"
-    lines = [
-        f"  {p}: {{onnx: '{source}', precision: {p}, accuracy: {{samples: samples.npz}}}}\n"
-        for p in ("fp32", "tf32", "fp16", "bf16", "int8")
-    ]
-    text = "defaults: {target: tensorrt_rtx, simplify: true}\nmodels:\n" + "".join(lines)
-    (tmp_path / "models.yaml").write_text(text)
-    done = subprocess.run(
-        [sys.executable, "-m", "tritonsmith_generator", "models.yaml", "-o", "repository"],
-        cwd=tmp_path,
-        env={
-            **os.environ,
-            "XDG_CACHE_HOME": str(tmp_path / "cache"),
-            "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]),
-        },
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "5 built" in done.stdout
 
 
 @needs_rtx

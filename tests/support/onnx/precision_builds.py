@@ -18,6 +18,11 @@ def spec(tmp_path: Path, options: str, source: Path = MODELS / "simplenet.onnx")
     (tmp_path / "models.yaml").write_text(f"models: {{m: {{onnx: '{source}', {options}}}}}\n")
 
 
+def save_samples(path: Path) -> Path:
+    np.savez(path, input=np.random.default_rng(0).random((32, 784), np.float32))
+    return path
+
+
 def built(outcome: Outcome) -> dict[str, Any]:
     assert outcome.code == 0, outcome
     (model,) = json.loads(outcome.out)
