@@ -27,8 +27,9 @@ def test_a_difference_is_shown_and_mended(tmp_path: Path) -> None:
     target = copy / "tritonsmith_client" / "_sync" / "model.py"
     written = target.read_text("utf-8")
     assert "Generated from client/tritonsmith_client/_async/model.py" in written.partition("\n")[0]
-    target.write_text(written.replace("self._runner", "self._runnner", 1), "utf-8")
+    assert "self._driver" in written
+    target.write_text(written.replace("self._driver", "self._drivver", 1), "utf-8")
     done = check(copy, "--check")
     assert done.returncode == 1
-    assert "-        self._runnner = runner\n+        self._runner = runner" in done.stderr
+    assert "-        self._drivver = driver\n+        self._driver = driver" in done.stderr
     assert check(copy).returncode == 0 and target.read_text("utf-8") == written

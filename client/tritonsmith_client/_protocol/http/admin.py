@@ -69,17 +69,13 @@ class HttpAdmin:
 
     def log_settings(self, changes: Mapping[str, Any]) -> Exchange[dict[str, Setting]]:
         what = settings_asked("log", changes)
-        exchange = self._settings(what, "/logging", changes, changes)
-        parse = exchange.parse
 
-        def read(reply: HttpReply) -> dict[str, Setting]:
-            if changes and reply.status == 503 and (said := reply.said()):
+        def check(reply: HttpReply) -> None:
+            if reply.status == 503 and (said := reply.said()):
                 # What Triton answers here to a value that it does not take; over gRPC it says so.
                 raise refused(InvalidArgumentError, what, "HTTP 503", said)
-            return parse(reply)
 
-        exchange.parse = read
-        return exchange
+        return self._settings(what, "/logging", changes, changes, check)
 
     def register_memory(self, name: str, key: str, size: int) -> Exchange[None]:
         path = f"/systemsharedmemory/region/{quote(name, safe='')}/register"
@@ -114,24 +110,40 @@ class HttpAdmin:
         request: Mapping[str, Any],
         parse: Callable[[Any], T],
         repeat: Repeat = Repeat.UNEXECUTED,
+        check: Callable[[HttpReply], None] | None = None,
     ) -> Exchange[T]:
-        """Return a POST of JSON below /v2 whose reply is JSON."""
+        """Make a POST of JSON below /v2 whose reply is JSON.
+
+        Args:
+            check: looks at a reply first, and raises what this route alone means by it.
+        """
         body = json.dumps(request).encode()
         line = route("POST", self._root + path, "Content-Type: application/json\r\n", len(body))
-        return Exchange(what, line, (body,), _json_reader(what, parse), repeat)
+        return Exchange(what, line, (body,), _json_reader(what, parse, check), repeat)
 
     def _settings(
-        self, what: Asked, path: str, changes: Mapping[str, Any], request: Mapping[str, Any]
+        self,
+        what: Asked,
+        path: str,
+        changes: Mapping[str, Any],
+        request: Mapping[str, Any],
+        check: Callable[[HttpReply], None] | None = None,
     ) -> Exchange[dict[str, Setting]]:
         def read(now: dict[str, Any]) -> dict[str, Setting]:
             check_taken(what, changes, now)
             return settings_from(now)
 
-        return self.write(what, path, request, read) if changes else self.read(what, path, read)
+        if not changes:
+            return self.read(what, path, read)
+        return self.write(what, path, request, read, check=check)
 
 
-def _json_reader(what: str, parse: Callable[[Any], T]) -> Callable[[HttpReply], T]:
+def _json_reader(
+    what: str, parse: Callable[[Any], T], check: Callable[[HttpReply], None] | None = None
+) -> Callable[[HttpReply], T]:
     def read(reply: HttpReply) -> T:
+        if check is not None:
+            check(reply)
         value = json_of(reply, what)
         try:
             return parse(value)
