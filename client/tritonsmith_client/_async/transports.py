@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tritonsmith_client._core.balancing import Balancer
 from tritonsmith_client._exchange.transport import AsyncTransport
 from tritonsmith_client._net.address import Address
 from tritonsmith_client._net.connection_config import ConnectionConfig
@@ -19,6 +18,7 @@ def async_balanced(
     if len(addresses) == 1 and not resolve:
         return first
     from tritonsmith_client._async.balancer import AsyncBalancedTransport
+    from tritonsmith_client._core.balancing import Balancer  # not for a single server
 
     return AsyncBalancedTransport(Balancer(addresses, resolve), connect)
 

@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from tritonsmith_client._core.server_settings import log_settings, trace_settings
 from tritonsmith_client._values.argument import Argument
 from tritonsmith_client._values.validators import (
     INT64,
@@ -28,7 +27,6 @@ __all__ = [
     "DEPENDENTS",
     "FILES",
     "ITEMS",
-    "LOG_SETTINGS",
     "MODEL",
     "MODELS",
     "NAME",
@@ -36,7 +34,6 @@ __all__ = [
     "READY",
     "RESOLVE",
     "SHARED_MEMORY",
-    "TRACE_SETTINGS",
     "VERSION",
     "WORKERS",
 ]
@@ -93,7 +90,6 @@ CONFIG = Argument("config", _config)
 DEPENDENTS = Argument("dependents", flag)
 FILES = Argument("files", _files)
 ITEMS = Argument("items", _items)
-LOG_SETTINGS = Argument("log settings", log_settings)
 MODEL = Argument("model", text)
 MODELS = Argument("models", names)
 NAME = Argument("name", name)
@@ -101,6 +97,5 @@ PROGRESS = Argument("progress", _progress)
 READY = Argument("ready", flag)
 RESOLVE = Argument("resolve", flag)
 SHARED_MEMORY = Argument("shared_memory", choice("'auto' or 'off'", "auto", "off"))
-TRACE_SETTINGS = Argument("trace settings", trace_settings)
 VERSION = Argument("version", _version)
 WORKERS = Argument("workers", whole(1, UINT32))

@@ -10,14 +10,12 @@ from tritonsmith_client._core.arguments import (
     CONFIG,
     DEPENDENTS,
     FILES,
-    LOG_SETTINGS,
     MODEL,
     MODELS,
     NAME,
     READY,
     RESOLVE,
     SHARED_MEMORY,
-    TRACE_SETTINGS,
     VERSION,
     WORKERS,
 )
@@ -26,7 +24,6 @@ from tritonsmith_client._core.retries import Retry, attempts
 from tritonsmith_client._exchange.exchange import Exchange, Flow, Sleep, T
 from tritonsmith_client._net.address import Address, parse_url
 from tritonsmith_client._net.deadline import TIMEOUT, Deadline
-from tritonsmith_client._protocol.admin import RegionStatus
 from tritonsmith_client._protocol.protocol import WireProtocol, called
 from tritonsmith_client._shared_memory.transfer import Sharing, possible
 from tritonsmith_client._values.argument import check_instance
@@ -35,7 +32,12 @@ from tritonsmith_client.errors import DeadlineExceededError, InputError, Unavail
 
 if TYPE_CHECKING:
     from tritonsmith_client._exchange.transport import Transport
-    from tritonsmith_client._protocol.admin import IndexEntry, ModelStatistics, Setting
+    from tritonsmith_client._protocol.admin import (
+        IndexEntry,
+        ModelStatistics,
+        RegionStatus,
+        Setting,
+    )
 
 __all__ = ["ClientCore"]
 
@@ -171,10 +173,14 @@ class ClientCore:
     def trace_settings(
         self, model: str, changes: Mapping[str, Any] | None
     ) -> Exchange[dict[str, Setting]]:
+        from tritonsmith_client._core.server_settings import TRACE_SETTINGS  # rarely asked
+
         where = "client.trace_settings()"
         return self.protocol.trace_settings(MODEL(model, where), TRACE_SETTINGS(changes, where))
 
     def log_settings(self, changes: Mapping[str, Any] | None) -> Exchange[dict[str, Setting]]:
+        from tritonsmith_client._core.server_settings import LOG_SETTINGS  # rarely asked
+
         return self.protocol.log_settings(LOG_SETTINGS(changes, "client.log_settings()"))
 
     def metrics_address(self, url: str | None) -> Address:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from tritonsmith_client._values.argument import Argument
 from tritonsmith_client._values.validators import (
     UINT32,
     Check,
@@ -80,3 +81,7 @@ _LOG_SETTINGS: Mapping[str, Check[bool] | Check[int] | Check[str]] = {
     "log_verbose_level": whole(0, UINT32),
     "log_warning": flag,
 }
+
+
+TRACE_SETTINGS = Argument("trace settings", trace_settings)
+LOG_SETTINGS = Argument("log settings", log_settings)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tritonsmith_client._core.balancing import Balancer
 from tritonsmith_client._exchange.transport import Transport
 from tritonsmith_client._net.address import Address
 from tritonsmith_client._net.connection_config import ConnectionConfig
@@ -19,6 +18,7 @@ def balanced(
     if len(addresses) == 1 and not resolve:
         return first
     first.close()
+    from tritonsmith_client._core.balancing import Balancer  # not for a single server
     from tritonsmith_client._sync.balancer import BalancedTransport
 
     return BalancedTransport(Balancer(addresses, resolve), connect)
