@@ -27,7 +27,7 @@ of a restricted protocol, which is 403 over HTTP.
 The protocols do not say equally much. Over HTTP Triton answers 400 for ALREADY_EXISTS, CANCELLED
 and UNKNOWN too. What fails in the stream of a decoupled model comes without a status, except over
 HTTP where the server refuses the request at once: it has the class that the server's own words
-have elsewhere (`streamerrors`), and is a plain StatusError where the words are the model's.
+have elsewhere (`stream_errors`), and is a plain StatusError where the words are the model's.
 
 A message says what failed, what was given, what was allowed and what to do next.
 """

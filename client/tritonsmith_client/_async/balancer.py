@@ -6,10 +6,9 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator, Callable
-from typing import TypeVar
 
 from tritonsmith_client._core.balancing import Balancer, addresses_of, is_server_fault
-from tritonsmith_client._exchange.exchange import Exchange
+from tritonsmith_client._exchange.exchange import Exchange, T
 from tritonsmith_client._exchange.transport import AsyncTransport
 from tritonsmith_client._net.address import Address
 from tritonsmith_client._net.connection_errors import closed
@@ -17,8 +16,6 @@ from tritonsmith_client._net.deadline import Deadline
 from tritonsmith_client.errors import TritonError
 
 __all__ = ["AsyncBalancedTransport"]
-
-T = TypeVar("T")
 
 
 class AsyncBalancedTransport:

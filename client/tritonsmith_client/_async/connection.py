@@ -44,7 +44,7 @@ class AsyncConnection(asyncio.BufferedProtocol, ABC, Generic[Sent, Received]):
 
     @abstractmethod
     def _more(self) -> Buffer:
-        """Return what may be sent now; where that is nothing, says in `sent` whether it was all."""
+        """Return what may be sent now; where that is nothing, say in `sent` whether it was all."""
 
     async def usable(self) -> bool:
         """Whether another call may follow, by all that the server has said since the last one.

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any, TypeVar
+from typing import Any
 
 import grpc
 import grpc.aio
 
-from tritonsmith_client._exchange.exchange import Exchange
+from tritonsmith_client._exchange.exchange import Exchange, T
 from tritonsmith_client._net.connection_config import ConnectionConfig
 from tritonsmith_client._net.connection_errors import closed, closed_meanwhile
 from tritonsmith_client._net.deadline import Deadline
@@ -20,7 +20,6 @@ from tritonsmith_client.errors import DeadlineExceededError
 
 __all__ = ["AsyncGrpcTransport"]
 
-T = TypeVar("T")
 _aio: Any = grpc.aio  # grpc-stubs know nothing of EOF
 _END = _aio.EOF
 

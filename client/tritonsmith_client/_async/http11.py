@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 from tritonsmith_client._async.connection import PIECE, AsyncConnection
 from tritonsmith_client._async.pool import AsyncPoolTransport
 from tritonsmith_client._async.sockets import connect, open_stream
 from tritonsmith_client._async.sse import async_events
-from tritonsmith_client._exchange.exchange import Exchange
+from tritonsmith_client._exchange.exchange import Exchange, T
 from tritonsmith_client._http.body import aligned
 from tritonsmith_client._http.messages import RequestWriter
 from tritonsmith_client._http.reader import HttpResponseReader
@@ -20,8 +20,6 @@ from tritonsmith_client._protocol.http.reply_template import Reply, ReplyTemplat
 from tritonsmith_client._values.buffers import Buffer
 
 __all__ = ["AsyncHttpTransport"]
-
-T = TypeVar("T")
 
 
 class _Connection(AsyncConnection[Request, Reply]):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from tritonsmith_client._async.connection import PIECE, AsyncConnection
 from tritonsmith_client._async.pool import AsyncPoolTransport
 from tritonsmith_client._async.sockets import connect
-from tritonsmith_client._exchange.exchange import Exchange
+from tritonsmith_client._exchange.exchange import Exchange, T
 from tritonsmith_client._http2.connection import Http2Connection, Http2Reply, Request
 from tritonsmith_client._http2.grpc_framing import Head, message_of, wire_message
 from tritonsmith_client._net.connection_config import ConnectionConfig
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from tritonsmith_client._async.grpc import AsyncGrpcTransport
 
 __all__ = ["AsyncHttp2Transport"]
-
-T = TypeVar("T")
 
 
 class _Connection(AsyncConnection[Request, Http2Reply]):

@@ -6,10 +6,10 @@ import asyncio
 import os
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Coroutine
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic
 
 from tritonsmith_client._async.connection import AsyncConnection
-from tritonsmith_client._exchange.exchange import Exchange
+from tritonsmith_client._exchange.exchange import Exchange, T
 from tritonsmith_client._exchange.idle_connections import IdleConnections, may_send_again
 from tritonsmith_client._exchange.transport import Reply, Request
 from tritonsmith_client._net.connection_config import ConnectionConfig
@@ -19,8 +19,6 @@ from tritonsmith_client._net.log import debug
 from tritonsmith_client.errors import DeadlineExceededError
 
 __all__ = ["AsyncPoolTransport"]
-
-T = TypeVar("T")
 
 
 class AsyncPoolTransport(ABC, Generic[Request, Reply]):
@@ -100,8 +98,7 @@ class AsyncPoolTransport(ABC, Generic[Request, Reply]):
             raise closed("AsyncClient")
 
     async def _take_idle(self) -> AsyncConnection[Request, Reply] | None:
-        if self._idle.closed:
-            self._check_open()
+        self._check_open()
         owner = _owner()
         while (connection := self._idle.take(owner)) is not None:
             try:

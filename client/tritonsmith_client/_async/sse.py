@@ -16,8 +16,8 @@ from tritonsmith_client.errors import TritonError
 if TYPE_CHECKING:
     import asyncio
 
-from tritonsmith_client._http.sse import _BUFFER
-from tritonsmith_client._net.connection_errors import _silent
+from tritonsmith_client._http.sse import BUFFER
+from tritonsmith_client._net.connection_errors import silent
 
 __all__ = ["async_events"]
 
@@ -40,14 +40,14 @@ async def async_events(
         await asyncio.wait_for(sink.drain(), left)
         while not reader.done:
             left = deadline.left()
-            data = await asyncio.wait_for(source.read(_BUFFER), left)
+            data = await asyncio.wait_for(source.read(BUFFER), left)
             for reply in reader.feed(data):
                 yield exchange.parse(reply)
                 deadline = Deadline(timeout)
     except TritonError:
         raise
     except (TimeoutError, asyncio.TimeoutError) as exc:
-        raise _silent(exchange.what, timeout) from exc
+        raise silent(exchange.what, timeout) from exc
     except OSError as exc:
         raise lost(exchange.what, address, exc, complete=True) from exc
     finally:

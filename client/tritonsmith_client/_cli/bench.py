@@ -14,7 +14,7 @@ from tritonsmith_client._cli.inputs import read_inputs
 from tritonsmith_client._cli.load_test import Load, Report, run_load
 
 
-def _bench(options: argparse.Namespace) -> None:
+def run_bench(options: argparse.Namespace) -> None:
     if options.plot is not None and not os.access(options.plot.parent, os.W_OK):
         raise InputError(
             f"the plot cannot be written to {options.plot}: name a folder that is there and is "
@@ -44,7 +44,7 @@ def _bench(options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps(figures if len(figures) > 1 else figures[0]))
     elif len(figures) > 1:
-        _table([tuple(figures[0]), *(tuple(_cells(f).values()) for f in figures)])
+        print_table([tuple(figures[0]), *(tuple(_cells(f).values()) for f in figures)])
     else:
         for name, cell in _cells(figures[0]).items():
             print(f"{name:>12}  {cell}")
@@ -98,7 +98,7 @@ def _bars(report: Report) -> None:
         print(f"{bound:>9.2f} ms  {'#' * round(50 * count / most)}")
 
 
-def _table(rows: Sequence[Sequence[str]]) -> None:
+def print_table(rows: Sequence[Sequence[str]]) -> None:
     widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
     for row in rows:
         print("  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)).rstrip())

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tritonsmith_client import Client, InputError, TritonError
-from tritonsmith_client._cli.bench import _bench, _table
+from tritonsmith_client._cli.bench import print_table, run_bench
 from tritonsmith_client._cli.inputs import read_inputs, summarize
 from tritonsmith_client._core.hints import command_message
 
@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
 
     infer = command("infer", _infer, "call a model once")
     infer.add_argument("--output", "-o", type=Path, help="write each output here as NAME.npy")
-    bench = command("bench", _bench, "measure how fast a model answers")
+    bench = command("bench", run_bench, "measure how fast a model answers")
     bench.add_argument(
         "--concurrency",
         type=_numbers,
@@ -145,7 +145,7 @@ def _infer(options: argparse.Namespace) -> None:
         numbers = ("-" if n is None else f"{n:.4g}" for n in (o.min, o.mean, o.max))
         first = " ".join(f"{v:.4g}" if isinstance(v, float) else str(v) for v in o.first)
         rows.append((o.name, o.dtype, "x".join(map(str, o.shape)), *numbers, first))
-    _table(rows)
+    print_table(rows)
 
 
 def _write(folder: Path, outputs: dict[str, Any]) -> None:
@@ -172,7 +172,7 @@ def _models(options: argparse.Namespace) -> None:
         print(json.dumps([dataclasses.asdict(entry) for entry in entries]))
         return
     rows = [("model", "version", "state", "reason")]
-    _table(rows + [(e.name, e.version, e.state or "not loaded", e.reason) for e in entries])
+    print_table(rows + [(e.name, e.version, e.state or "not loaded", e.reason) for e in entries])
 
 
 def _health(options: argparse.Namespace) -> int:
@@ -184,7 +184,7 @@ def _health(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(found))
     else:
-        _table([(name, "yes" if well else "no") for name, well in found.items()])
+        print_table([(name, "yes" if well else "no") for name, well in found.items()])
     return 0 if all(found.values()) else 1
 
 
@@ -213,5 +213,5 @@ def _watch(options: argparse.Namespace) -> None:
             if options.json:
                 print(json.dumps([dict(zip(rows[0], row, strict=True)) for row in rows[1:]]))
             else:
-                _table(rows)
+                print_table(rows)
             sys.stdout.flush()

@@ -16,7 +16,7 @@ from tritonsmith_client._shared_memory.placement import OutputSizes, Placement
 from tritonsmith_client._values.buffers import Array, Buffer
 from tritonsmith_client.dtypes import DataType
 
-__all__ = ["Layout", "PreparedCall", "Ready"]
+__all__ = ["Alike", "Layout", "PreparedCall", "Ready"]
 
 
 @dataclass(eq=False)
@@ -59,7 +59,7 @@ class Layout:
 
 
 @dataclass(slots=True, eq=False)
-class _Alike:
+class Alike:
     """What the arrays of a call have to be for its plan to be this one."""
 
     options: Options

@@ -42,7 +42,7 @@ def read_model_info(
 ) -> Flow[ModelInfo]:
     """Return what the server says about a model. A NotFoundError says what there is instead."""
     try:
-        return (yield from _read_signature(protocol, name, version, retry, deadline))
+        return (yield from _read_info(protocol, name, version, retry, deadline))
     except NotFoundError as error:
         yield from _explain(error, protocol, name, version)
         raise
@@ -55,7 +55,7 @@ def _explain(error: NotFoundError, protocol: WireProtocol, name: str, version: s
         yield from explain(error, protocol, name, version)
 
 
-def _read_signature(
+def _read_info(
     protocol: WireProtocol, name: str, version: str, retry: Retry, deadline: Deadline
 ) -> Flow[ModelInfo]:
     metadata = yield from attempts(protocol.model_metadata(name, version), retry, deadline)
@@ -207,7 +207,7 @@ class ModelCore:
     def _refresh(self, deadline: Deadline) -> Flow[bool]:
         """Read the signature again; True if it has changed, False too if that is not to be had."""
         try:
-            now = yield from _read_signature(
+            now = yield from _read_info(
                 self._protocol, self.name, self.version, self._retry, deadline
             )
         except TritonError:  # what the caller did wrong says more

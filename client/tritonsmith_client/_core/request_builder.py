@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tritonsmith_client._core.call_plan import Layout, PreparedCall, Ready, _Alike
+from tritonsmith_client._core.call_plan import Alike, Layout, PreparedCall, Ready
 from tritonsmith_client._core.input_checks import check_classes, check_outputs, check_tensors
 from tritonsmith_client._exchange.exchange import Exchange, Repeat
 from tritonsmith_client._protocol.infer_request import (
@@ -52,7 +52,7 @@ class RequestBuilder:
         self._name = name
         self._version = version
         self._plans: dict[Any, PreparedCall] = {}
-        self._last: _Alike | None = None  # with arrays by position: the next call is often alike
+        self._last: Alike | None = None  # with arrays by position: the next call is often alike
         self._names = tuple(tensor.name for tensor in info.metadata.inputs)
 
     def direct(
@@ -83,7 +83,7 @@ class RequestBuilder:
 
     def _direct_plan(
         self, args: tuple[Any, ...], named: Mapping[str, Any], options: Options
-    ) -> _Alike | None:
+    ) -> Alike | None:
         if not options.plain:
             return None
         pairs = [*zip(self._names, args, strict=False), *named.items()]
@@ -96,7 +96,7 @@ class RequestBuilder:
         plan = self._plans.get((described, options.key))
         if plan is None or not plan.direct:
             return None
-        last = _Alike(options, [(array.dtype, array.shape) for _, array in pairs], plan)
+        last = Alike(options, [(array.dtype, array.shape) for _, array in pairs], plan)
         if not named:
             self._last = last
         return last

@@ -8,7 +8,13 @@ from typing import Protocol, TypeVar
 from tritonsmith_client._exchange.exchange import Exchange, T
 from tritonsmith_client._net.deadline import Deadline
 
-__all__ = ["AsyncTransport", "Transport"]
+__all__ = ["AsyncTransport", "Received", "Reply", "Request", "Sent", "Transport"]
+
+# What a pool of connections sends and receives.
+Request = TypeVar("Request")
+Reply = TypeVar("Reply")
+Sent = TypeVar("Sent", contravariant=True)
+Received = TypeVar("Received", covariant=True)
 
 
 class Transport(Protocol):
@@ -25,15 +31,3 @@ class AsyncTransport(Protocol):
     async def send(self, exchange: Exchange[T], deadline: Deadline) -> T: ...
     def stream(self, exchange: Exchange[T], timeout: float | None) -> AsyncIterator[T]: ...
     async def close(self) -> None: ...
-
-
-Request = TypeVar("Request")
-
-
-Reply = TypeVar("Reply")
-
-
-Sent = TypeVar("Sent", contravariant=True)
-
-
-Received = TypeVar("Received", covariant=True)

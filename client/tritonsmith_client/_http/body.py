@@ -9,7 +9,7 @@ import numpy as np
 from tritonsmith_client._values.buffers import flat_view
 from tritonsmith_client.errors import ResponseError
 
-__all__ = ["aligned", "decompressed"]
+__all__ = ["ALIGN_FROM", "aligned", "decompressed"]
 
 
 _ALIGNMENT = 64
@@ -18,7 +18,7 @@ _ALIGNMENT = 64
 _SMALL_ALIGNMENT = 8
 
 
-_ALIGN_FROM = 16384
+ALIGN_FROM = 16384
 
 
 def aligned(length: int, before: int = 0) -> memoryview:
@@ -27,7 +27,7 @@ def aligned(length: int, before: int = 0) -> memoryview:
     Args:
         before: bytes that precede them.
     """
-    if length < _ALIGN_FROM:
+    if length < ALIGN_FROM:
         skip = -before % _SMALL_ALIGNMENT  # where a bytearray of Python's starts, too
         return memoryview(bytearray(skip + length))[skip:]
     try:

@@ -9,7 +9,7 @@ from tritonsmith_client.errors import ResponseError
 
 
 @dataclass(frozen=True)
-class _Head:
+class Head:
     """What the headers of a response say.
 
     Attributes:
@@ -27,7 +27,7 @@ class _Head:
     tensors: int
 
 
-def _parse_head(raw: bytes) -> _Head:
+def parse_head(raw: bytes) -> Head:
     first, *lines = raw.decode("latin-1").split("\r\n")
     version, _, rest = first.partition(" ")
     if version not in ("HTTP/1.1", "HTTP/1.0") or not rest[:3].isdecimal():
@@ -51,7 +51,7 @@ def _parse_head(raw: bytes) -> _Head:
     keep_alive = version == "HTTP/1.1" and not closes
     before = headers.get("inference-header-content-length", "")
     tensors = int(before) if _is_length(before) else 0
-    return _Head(raw, status, headers, keep_alive, framing, int(length), tensors)
+    return Head(raw, status, headers, keep_alive, framing, int(length), tensors)
 
 
 def _is_length(text: str) -> bool:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tritonsmith_client._http.body import _ALIGN_FROM, aligned, decompressed
-from tritonsmith_client._http.head import _Head, _parse_head
+from tritonsmith_client._http.body import ALIGN_FROM, aligned, decompressed
+from tritonsmith_client._http.head import Head, parse_head
 from tritonsmith_client._http.messages import HttpReply
 from tritonsmith_client.errors import ResponseError
 
@@ -34,7 +34,7 @@ class HttpResponseReader:
     def __init__(self) -> None:
         self.scratch = bytearray(_HEAD_LIMIT)
         self.scratch_view = memoryview(self.scratch)
-        self._heads: dict[bytes, _Head] = {}
+        self._heads: dict[bytes, Head] = {}
         self._ahead = _HEAD_LIMIT
         self.start(True)
 
@@ -43,7 +43,7 @@ class HttpResponseReader:
         self.fresh = True
         self.complete = False
         self._filled = 0
-        self._head: _Head | None = None
+        self._head: Head | None = None
         self._body: memoryview | None = None
         self._at = 0
         self._chunks: bytearray | None = None
@@ -156,7 +156,7 @@ class HttpResponseReader:
             raw = bytes(self.scratch_view[:end])
             head = self._heads.get(raw)
             if head is None:
-                head = _parse_head(raw)
+                head = parse_head(raw)
                 if len(self._heads) > 64:
                     self._heads.clear()
                 self._heads[raw] = head
@@ -170,7 +170,7 @@ class HttpResponseReader:
         self._begin_body(head, end + 4, rest)
         return True
 
-    def _begin_body(self, head: _Head, start: int, rest: int) -> None:
+    def _begin_body(self, head: Head, start: int, rest: int) -> None:
         self.keep_alive = head.keep_alive
         length = head.length if self._has_body else 0
         if head.framing == "length" or not self._has_body:
@@ -178,7 +178,7 @@ class HttpResponseReader:
                 self.keep_alive = False  # the server sent more than it announced
                 rest = length
             # So that the next one's tensors, if it is alike, are received straight into place.
-            self._ahead = start + head.tensors if length > _ALIGN_FROM else _HEAD_LIMIT
+            self._ahead = start + head.tensors if length > ALIGN_FROM else _HEAD_LIMIT
             self._body = aligned(length, head.tensors)
             self._body[:rest] = self.scratch_view[start : start + rest]
             self._at = rest

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from tritonsmith_client._http.messages import HttpReply
 from tritonsmith_client._http.reader import HttpResponseReader
 
-__all__ = ["StreamReader"]
+__all__ = ["BUFFER", "StreamReader"]
 
 
-_BUFFER = 1 << 16
+BUFFER = 1 << 16
 
 
 def is_event(headers: Mapping[str, str]) -> bool:

@@ -26,10 +26,6 @@ class Message:
     def complete(self) -> bool:
         return self.content is not None and self.at == len(self.content)
 
-    @property
-    def begun(self) -> bool:
-        return self.content is not None or bool(self._prefix)
-
     def add(self, data: memoryview) -> None:
         """Take the next bytes of the stream. Raises ResponseError for more than one message."""
         if self.content is None:

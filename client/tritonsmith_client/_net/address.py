@@ -26,11 +26,13 @@ _HOST = re.compile(r"[0-9A-Za-z._-]+|[0-9a-f:.]+(%[0-9A-Za-z._-]+)?")
 
 @dataclass(frozen=True)
 class Address:
-    """Attributes:
-    protocol: ``"grpc"`` or ``"http"``.
-    host: name or IP address, IPv6 without brackets; empty for a Unix domain socket.
-    name: what was looked up to find the host, if it was; TLS asks for it.
-    path: what stands before ``/v2`` over HTTP, or the path of the Unix domain socket.
+    """Where a server is.
+
+    Attributes:
+        protocol: ``"grpc"`` or ``"http"``.
+        host: name or IP address, IPv6 without brackets; empty for a Unix domain socket.
+        name: what was looked up to find the host, if it was; TLS asks for it.
+        path: what stands before ``/v2`` over HTTP, or the path of the Unix domain socket.
     """
 
     protocol: str

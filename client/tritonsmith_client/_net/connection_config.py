@@ -31,15 +31,17 @@ _KEEPALIVE = Argument(
 
 @dataclass(frozen=True)
 class ConnectionConfig:
-    """Attributes:
-    headers: sent with each call, besides host and user agent.
-    hook: called before each call for more headers, such as a token that expires.
-    tls: None for connections in the clear.
-    compression: of requests, ``"gzip"`` or ``"deflate"``; responses come back likewise.
-    keepalive: seconds of silence after which the other side is asked whether it is there.
-    http2: who speaks HTTP/2 for gRPC, ``"grpcio"`` or ``"own"``.
-    host: what the server is asked for (over gRPC, the authority), if not the address.
-    user_agent: what the client calls itself, if not what it does by default.
+    """How to reach a server.
+
+    Attributes:
+        headers: sent with each call, besides host and user agent.
+        hook: called before each call for more headers, such as a token that expires.
+        tls: None for connections in the clear.
+        compression: of requests, ``"gzip"`` or ``"deflate"``; responses come back likewise.
+        keepalive: seconds of silence after which the other side is asked whether it is there.
+        http2: who speaks HTTP/2 for gRPC, ``"grpcio"`` or ``"own"``.
+        host: what the server is asked for (over gRPC, the authority), if not the address.
+        user_agent: what the client calls itself, if not what it does by default.
     """
 
     address: Address

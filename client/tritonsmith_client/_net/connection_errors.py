@@ -11,7 +11,7 @@ from tritonsmith_client.errors import (
     TritonError,
 )
 
-__all__ = ["closed", "closed_meanwhile", "lost", "no_connection"]
+__all__ = ["closed", "closed_meanwhile", "lost", "no_connection", "silent"]
 
 
 def closed(client: str) -> TritonError:
@@ -23,7 +23,7 @@ def closed_meanwhile() -> TritonError:
     return ClosedError("the client was closed while it was used")
 
 
-def _silent(what: str, timeout: float | None) -> TritonError:
+def silent(what: str, timeout: float | None) -> TritonError:
     return DeadlineExceededError(f"{what} failed: no response within {timeout:g} s")
 
 

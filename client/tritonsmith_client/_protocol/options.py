@@ -45,22 +45,24 @@ class SequenceStep:
 
 @dataclass(frozen=True)
 class Options:
-    """Attributes:
-    outputs: names of the wanted outputs; empty for all.
-    timeout: seconds for the whole call; None for no deadline; ``...`` for the client's.
-    id: comes back in the result and stands in the server's logs.
-    parameters: reach the model; bool, int, float or str.
-    priority: 1 is the highest, 0 the model's default.
-    queue_timeout: seconds that the request may wait in the server's queue.
-    headers: HTTP headers or gRPC metadata.
-    classes: above 0, each output is replaced by its so many largest values as
-        ``value:index:label`` (the server's classification extension).
-    convert: numbers of another data type are converted, float32 to BF16 for instance, instead
-        of refused.
-    split: a batch over the model's max_batch_size is sent in parts and joined.
-    hedge: seconds after which a request without an answer is sent once more; 0 for never.
-    out: arrays, or tensors in regions, that take the outputs of these names.
-    sequence: id, start and end of the sequence that the request belongs to.
+    """What can be said about a call besides its inputs.
+
+    Attributes:
+        outputs: names of the wanted outputs; empty for all.
+        timeout: seconds for the whole call; None for no deadline; ``...`` for the client's.
+        id: comes back in the result and stands in the server's logs.
+        parameters: reach the model; bool, int, float or str.
+        priority: 1 is the highest, 0 the model's default.
+        queue_timeout: seconds that the request may wait in the server's queue.
+        headers: HTTP headers or gRPC metadata.
+        classes: above 0, each output is replaced by its so many largest values as
+            ``value:index:label`` (the server's classification extension).
+        convert: numbers of another data type are converted, float32 to BF16 for instance, instead
+            of refused.
+        split: a batch over the model's max_batch_size is sent in parts and joined.
+        hedge: seconds after which a request without an answer is sent once more; 0 for never.
+        out: arrays, or tensors in regions, that take the outputs of these names.
+        sequence: id, start and end of the sequence that the request belongs to.
     """
 
     outputs: tuple[str, ...] = ()

@@ -6,10 +6,9 @@ import contextlib
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from typing import TypeVar
 
 from tritonsmith_client._core.balancing import Balancer, addresses_of, is_server_fault
-from tritonsmith_client._exchange.exchange import Exchange
+from tritonsmith_client._exchange.exchange import Exchange, T
 from tritonsmith_client._exchange.transport import Transport
 from tritonsmith_client._net.address import Address
 from tritonsmith_client._net.connection_errors import closed
@@ -17,8 +16,6 @@ from tritonsmith_client._net.deadline import Deadline
 from tritonsmith_client.errors import TritonError
 
 __all__ = ["BalancedTransport"]
-
-T = TypeVar("T")
 
 
 class BalancedTransport:

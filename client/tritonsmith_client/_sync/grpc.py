@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
-from typing import Any, TypeVar
+from typing import Any
 
 import grpc
 
-from tritonsmith_client._exchange.exchange import Exchange
+from tritonsmith_client._exchange.exchange import Exchange, T
 from tritonsmith_client._exchange.status import from_grpc_status
 from tritonsmith_client._net.connection_config import ConnectionConfig
 from tritonsmith_client._net.connection_errors import closed, closed_meanwhile
@@ -21,7 +21,6 @@ from tritonsmith_client.errors import DeadlineExceededError
 
 __all__ = ["GrpcTransport"]
 
-T = TypeVar("T")
 
 # glibc gives the end of its heap back to the system where twice its largest block is free there. A
 # message, grpcio's copy of it and the reply are three: each call would have its memory mapped anew,

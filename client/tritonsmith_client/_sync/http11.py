@@ -46,7 +46,7 @@ class _Connection(Connection[Request, Reply]):
         self._socket.send(buffers, deadline)
 
     def _receive(self, deadline: Deadline) -> Reply:
-        """Return the tensors of a reply that was foreseen are received into their place at once."""
+        """Receive a reply; the tensors of one that was foreseen go into their place at once."""
         template = self._template
         if template is None:
             return self._receive_any(deadline)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from tritonsmith_client._exchange.exchange import Exchange
+from tritonsmith_client._exchange.exchange import Exchange, T
 from tritonsmith_client._http2.connection import Http2Connection, Http2Reply, Request
 from tritonsmith_client._http2.grpc_framing import Head, message_of, wire_message
 from tritonsmith_client._net.connection_config import ConnectionConfig, server_name
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Http2Transport"]
 
-T = TypeVar("T")
 _AT_ONCE = 0.001  # seconds
 
 

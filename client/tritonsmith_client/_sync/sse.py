@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from tritonsmith_client._exchange.exchange import Exchange, T
-from tritonsmith_client._http.sse import _BUFFER, StreamReader
+from tritonsmith_client._http.sse import BUFFER, StreamReader
 from tritonsmith_client._net.address import Address
-from tritonsmith_client._net.connection_errors import _silent, lost
+from tritonsmith_client._net.connection_errors import lost, silent
 from tritonsmith_client._net.deadline import Deadline
 from tritonsmith_client._values.buffers import Buffer
 from tritonsmith_client.errors import TritonError
@@ -31,7 +31,7 @@ def events(
 ) -> Iterator[T]:
     """Args: timeout: for each of them. Raises TritonError."""
     deadline = Deadline(timeout)
-    reader, buffer = StreamReader(), memoryview(bytearray(_BUFFER))
+    reader, buffer = StreamReader(), memoryview(bytearray(BUFFER))
     try:
         connection.send(request, deadline)
         while not reader.done:
@@ -42,7 +42,7 @@ def events(
     except TritonError:  # some are a TimeoutError, too
         raise
     except TimeoutError as exc:
-        raise _silent(exchange.what, timeout) from exc
+        raise silent(exchange.what, timeout) from exc
     except OSError as exc:
         raise lost(exchange.what, address, exc, complete=True) from exc
     finally:

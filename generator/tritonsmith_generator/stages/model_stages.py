@@ -233,9 +233,7 @@ class ModelStages:
             self._tell(stage, detail, fraction)
 
         def compile_into(folder: Path) -> Mapping[str, Any]:
-            return compile_plan(
-                job, graph.model, engine_options(job), self._shaping, self._process, folder, tell
-            )
+            return compile_plan(job, graph.model, self._shaping, self._process, folder, tell)
 
         return self._stages.result(stage, compile_into, self._published)
 

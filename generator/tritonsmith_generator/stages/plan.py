@@ -94,7 +94,6 @@ def engine_options(job: Job) -> EngineOptions:
 def compile_plan(
     job: Job,
     model: Path,
-    options: EngineOptions,
     shaping: Shaping,
     process: EngineProcess,
     folder: Path,
@@ -111,7 +110,7 @@ def compile_plan(
         onnx=model,
         plan=folder / job.target.filename,
         profiles=shaping.profiles,
-        options=options,
+        options=engine_options(job),
         values=shaping.values,
     )
     tell("plan", "starting the builder", None)

@@ -100,7 +100,7 @@ class HttpAdmin:
         return self.write(what, path, {}, _nothing, Repeat.ALWAYS)
 
     def read(self, what: Asked, path: str, parse: Callable[[Any], T]) -> Exchange[T]:
-        """Return a GET below /v2 whose reply is JSON."""
+        """Make a GET below /v2 whose reply is JSON."""
         return Exchange(what, route("GET", self._root + path), (), _json_reader(what, parse))
 
     def write(

@@ -9,7 +9,11 @@ import numpy as np
 
 from tritonsmith_client._exchange.status import from_http_status
 from tritonsmith_client._http.messages import HttpReply, route
-from tritonsmith_client._protocol.http.reply_template import ReplyTemplate, _Layout, _Output
+from tritonsmith_client._protocol.http.reply_template import (
+    OutputLayout,
+    ReplyLayout,
+    ReplyTemplate,
+)
 from tritonsmith_client._protocol.infer_request import InferCall, RequestedOutput, TemplateSlot
 from tritonsmith_client._values.buffers import (
     Array,
@@ -61,14 +65,16 @@ class ResponseReader:
     """Reads inference replies; remembers what the last JSON meant. Safe to share by threads."""
 
     def __init__(self, what: str, shared: frozenset[str], newest: TemplateSlot) -> None:
-        """Args:
-        shared: the outputs whose bytes are in shared memory.
-        newest: gets what the next reply begins with, if it is as the last ones were.
+        """Read the replies to one request.
+
+        Args:
+            shared: the outputs whose bytes are in shared memory.
+            newest: gets what the next reply begins with, if it is as the last ones were.
         """
         self._newest = newest
         self._what = what
         self._shared = shared
-        self._layout: _Layout | None = None
+        self._layout: ReplyLayout | None = None
 
     def __call__(self, reply: HttpReply) -> Result:
         """Raise the error that the reply stands for, or ResponseError."""
@@ -107,12 +113,12 @@ def _header_length(reply: HttpReply, what: str) -> int:
     return int(text)
 
 
-def _parse(head: bytes, what: str, shared: frozenset[str]) -> _Layout:
+def _parse(head: bytes, what: str, shared: frozenset[str]) -> ReplyLayout:
     try:
         reply = json.loads(head)
         if "error" in reply:  # with status 200: Triton's generate extension does that
             raise from_http_status(500, str(reply["error"]), what)
-        outputs: list[_Output] = []
+        outputs: list[OutputLayout] = []
         given: dict[str, Array] = {}
         elsewhere: dict[str, tuple[DataType, tuple[int, ...]]] = {}
         start = 0
@@ -140,7 +146,7 @@ def _parse(head: bytes, what: str, shared: frozenset[str]) -> _Layout:
         )
     except (ValueError, KeyError, TypeError, AttributeError) as exc:
         raise ResponseError(f"{what}: the reply is malformed: {head[:200]!r}") from exc
-    return _Layout(head, result, outputs, given, start)
+    return ReplyLayout(head, result, outputs, given, start)
 
 
 def array_from_json(data: Any, dtype: DataType, shape: tuple[int, ...]) -> Array:

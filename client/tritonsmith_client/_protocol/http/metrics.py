@@ -65,7 +65,7 @@ _METRICS_HINT = (
 
 
 def metrics_exchange(path: str) -> Exchange[tuple[Metric, ...]]:
-    """Return reading the Prometheus metrics, which have an address of their own."""
+    """Ask for the Prometheus metrics, which have an address of their own."""
     what = Asked("reading the metrics", hint=_METRICS_HINT)
 
     def read(reply: HttpReply) -> tuple[Metric, ...]:

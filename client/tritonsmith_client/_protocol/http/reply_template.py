@@ -17,14 +17,14 @@ from tritonsmith_client._values.buffers import (
 from tritonsmith_client._values.result import Result
 from tritonsmith_client.dtypes import DataType
 
-__all__ = ["ReplyTemplate", "Reply", "Request", "value_of"]
+__all__ = ["OutputLayout", "Reply", "ReplyLayout", "ReplyTemplate", "Request", "value_of"]
 
 
-_Output = tuple[str, DataType, tuple[int, ...], int, int]  # the last two: start and size
+OutputLayout = tuple[str, DataType, tuple[int, ...], int, int]  # the last two: start and size
 
 
 @dataclass(frozen=True)
-class _Layout:
+class ReplyLayout:
     """What the JSON of a reply says.
 
     Attributes:
@@ -36,7 +36,7 @@ class _Layout:
 
     json: bytes
     result: Result
-    outputs: list[_Output]
+    outputs: list[OutputLayout]
     given: dict[str, Array]
     size: int
 
@@ -66,7 +66,7 @@ class ReplyTemplate:
 
     __slots__ = ("_outputs", "_result", "size", "start")
 
-    def __init__(self, start: bytes, layout: _Layout) -> None:
+    def __init__(self, start: bytes, layout: ReplyLayout) -> None:
         self.start = start + layout.json
         self.size = layout.size
         self._result = layout.result
