@@ -18,7 +18,7 @@ from tritonsmith_generator import ModelSpec, export, load_spec
 from tritonsmith_generator.onnx_model import onnx_file
 from tritonsmith_generator.onnx_model.cases import record_cases
 from tritonsmith_generator.onnx_model.profiles import Profile
-from tritonsmith_generator.pipeline.shaping import derive_shaping
+from tritonsmith_generator.pipeline.profile_set import derive_profile_set
 from tritonsmith_generator.spec.schema import resolve_source
 
 HERE = Path(__file__).parent
@@ -63,15 +63,15 @@ def unknown(name: str, onnx: Path, spec: ModelSpec) -> Subject:
     """A model nobody knows anything of: asked what the accuracy gate would ask, and more of it."""
     file = onnx_file.read(onnx)
     signature = onnx_file.signature_of(file.proto)
-    shaping = derive_shaping(signature, spec)
-    asked = [dict(case.inputs) for case in record_cases(onnx, file.proto, signature, shaping)]
+    profile_set = derive_profile_set(signature, spec)
+    asked = [dict(case.inputs) for case in record_cases(onnx, file.proto, signature, profile_set)]
     others = [_others(asked[-1], seed) for seed in range(8)]
     return Subject(
         name=name,
         onnx=onnx,
         inputs=[*asked, *(_others(asked[-1], seed) for seed in range(8, 12))],
         calibration={key: np.concatenate([o[key] for o in others]) for key in asked[-1]},
-        profiles=shaping.profiles,
+        profiles=profile_set.profiles,
     )
 
 
@@ -101,13 +101,13 @@ def digits() -> Subject:
 
     spec = load_spec(MODELS / "models.yaml").models["simplenet_rtx"]
     onnx = MODELS / "simplenet.onnx"
-    shaping = derive_shaping(onnx_file.signature_of(onnx_file.read(onnx).proto), spec)
+    profile_set = derive_profile_set(onnx_file.signature_of(onnx_file.read(onnx).proto), spec)
     return Subject(
         name="simplenet",
         onnx=onnx,
         inputs=[{"input": images[held_out]}],
         calibration={"input": images[train[:256]]},
-        profiles=shaping.profiles,
+        profiles=profile_set.profiles,
         judge=judge,
     )
 
@@ -173,12 +173,12 @@ def sentences(folder: Path) -> Subject:
     spec = ModelSpec.model_validate(
         {"onnx": str(onnx), "shapes": {"input_ids": shapes, "attention_mask": shapes}}
     )
-    shaping = derive_shaping(onnx_file.signature_of(onnx_file.read(onnx).proto), spec)
+    profile_set = derive_profile_set(onnx_file.signature_of(onnx_file.read(onnx).proto), spec)
     return Subject(
         name="minilm",
         onnx=onnx,
         inputs=[tokens([sentence for pair in PAIRS for sentence in pair], TOKENS)],
         calibration=tokens(CALIBRATION, TOKENS),
-        profiles=shaping.profiles,
+        profiles=profile_set.profiles,
         judge=judge,
     )

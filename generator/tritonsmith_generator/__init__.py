@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .check.live import Proven, prove
+    from .check.live import LiveCheck, prove
     from .check.repository import Finding, check_repository
     from .errors import HostError, InputError, ServerError, TritonsmithError, UsageError
     from .events import Event
@@ -43,7 +43,7 @@ _HOME = {
     "MergedModel": "merging.merge",
     "ModelResult": "pipeline.build",
     "ModelSpec": "spec.schema",
-    "Proven": "check.live",
+    "LiveCheck": "check.live",
     "Server": "serve",
     "ServerError": "errors",
     "Spec": "spec.schema",
@@ -69,7 +69,7 @@ __all__ = [
     "MergedModel",
     "ModelResult",
     "ModelSpec",
-    "Proven",
+    "LiveCheck",
     "Server",
     "ServerError",
     "Spec",

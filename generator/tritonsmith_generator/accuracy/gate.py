@@ -39,7 +39,7 @@ def gate(
 def judge(
     metrics: Mapping[str, Metrics], reference: Answers, limits: Limits, precision: str
 ) -> GateReport:
-    """The verdict on what was measured; ``reference`` says each output's data type."""
+    """Return the verdict on what was measured; ``reference`` says each output's data type."""
     allowed = {name: _limits_of(reference[name], limits) for name in metrics}
     failures = tuple(
         failure

@@ -37,7 +37,7 @@ class Metrics:
 
 
 def measure(references: Sequence[Array], outputs: Sequence[Array]) -> Metrics:
-    """The metrics of one output over its samples. Raises InputError when shapes differ."""
+    """Return the metrics of one output over its samples. Raises InputError when shapes differ."""
     for reference, output in zip(references, outputs, strict=True):
         if reference.shape != output.shape:
             raise InputError(
@@ -81,7 +81,7 @@ def _agreement(references: Sequence[Array], outputs: Sequence[Array]) -> float:
 
 
 def _choices(reference: Array, output: Array) -> tuple[Array, Array]:
-    """What has to agree: the place of the largest element of a row, or integers themselves."""
+    """Give what has to agree: the place of the largest element of a row, or integers themselves."""
     if reference.dtype.kind in "iub":
         return reference, output
     if not reference.ndim or not reference.size:

@@ -74,7 +74,7 @@ class GateReport:
         return self._next(LIMITS)
 
     def lines(self) -> Iterator[str]:
-        """What was measured, and what was allowed: a sentence for each output."""
+        """Yield what was measured, and what was allowed: a sentence for each output."""
         for name, metrics in self.outputs.items():
             limits = self.limits[name]
             measured = (
@@ -92,7 +92,7 @@ class GateReport:
         searched: str = "",
         available: Collection[str] = LIMITS,
     ) -> None:
-        """Raises InputError that names output, value, limit and the precision to try next.
+        """Raise InputError that names output, value, limit and the precision to try next.
 
         ``what`` says of what the outputs are, before all else, e.g. ``"the plan: "``;
         ``sparse`` says that weights were pruned as well, which may lose more than any precision;

@@ -30,7 +30,7 @@ _ADVISORIES = (
 
 
 def advice_on(image: str) -> str | None:
-    """What is known of the release in the image's name; None if nothing is."""
+    """Return what is known of the release in the image's name; None if nothing is."""
     found = re.search(r"tritonserver:(\d\d\.\d\d)\b", image)
     known = [a for a in _ADVISORIES if found and found[1] < a.fixed]
     if not found or not known:

@@ -42,12 +42,12 @@ class _Service:
 
 
 def compose_file(folder: Path) -> Path | None:
-    """The compose file in this folder, by the names that docker compose looks for."""
+    """Return the compose file in this folder, by the names that docker compose looks for."""
     return next((folder / name for name in COMPOSE_NAMES if (folder / name).is_file()), None)
 
 
 def check_compose(path: Path) -> tuple[Finding, ...]:
-    """Raises InputError if it is no compose file."""
+    """Raise InputError if it is no compose file."""
     try:
         read = yaml.safe_load(path.read_text(encoding="utf-8"))
         services = dict(read["services"])
@@ -101,7 +101,7 @@ def _control(service: _Service) -> Iterator[str]:
 
 
 def _restricted(service: _Service) -> set[str]:
-    """What both protocols restrict."""
+    """Return what both protocols restrict."""
     values = [
         set(service.flags.get(flag, "").partition(":")[0].split(","))
         for flag in ("http-restricted-api", "grpc-restricted-protocol")

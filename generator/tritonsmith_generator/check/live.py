@@ -28,7 +28,7 @@ from tritonsmith_generator.repository.inspect import InspectedModel, inspect_mod
 from tritonsmith_generator.repository.lock import LockedModel, read_lock
 from tritonsmith_generator.serve import Server
 
-__all__ = ["Proven", "prove"]
+__all__ = ["LiveCheck", "prove"]
 
 PROTOCOLS = ("grpc", "http")
 # Latency is the median of so many calls, after the cases themselves have warmed the model up.
@@ -36,7 +36,7 @@ _CALLS = 21
 
 
 @dataclass(frozen=True)
-class Proven:
+class LiveCheck:
     """How one model did.
 
     Attributes:
@@ -59,7 +59,7 @@ def prove(
     *,
     server_env: Path | None = None,
     on_progress: Callable[[str], None] = lambda _: None,
-) -> tuple[Proven, ...]:
+) -> tuple[LiveCheck, ...]:
     """Serve the repository with the embedded server and replay every case.
 
     Raises HostError or ServerError where the server doesn't start or a model doesn't load.
@@ -82,7 +82,7 @@ def prove(
             for model in models:
                 on_progress(f"asking {model.name}")
                 if model.name in server.skipped:
-                    results.append(Proven(model, skipped=server.skipped[model.name]))
+                    results.append(LiveCheck(model, skipped=server.skipped[model.name]))
                 else:
                     folder, locked = repository / model.name, lock.models.get(model.name)
                     results.append(_prove_model(folder, model, locked, clients))
@@ -97,10 +97,10 @@ def _prove_model(
     model: InspectedModel,
     locked: LockedModel | None,
     clients: Mapping[str, Client],
-) -> Proven:
+) -> LiveCheck:
     path = case_path(folder, model.versions[-1])
     if not path.exists():
-        return Proven(model, problem=f"no recorded cases ({path.name} is missing): build again")
+        return LiveCheck(model, problem=f"no recorded cases ({path.name} is missing): build again")
     cases = load_cases(path)
     worst = 0.0
     latency = {}
@@ -110,7 +110,7 @@ def _prove_model(
             try:
                 answer = handle(case.inputs)
             except TritonError as exc:
-                return Proven(
+                return LiveCheck(
                     model, len(cases), problem=f"case {number} over {protocol}: {exc.message}"
                 )
             got = {name: np.asarray(answer[name]) for name in case.outputs}
@@ -118,10 +118,10 @@ def _prove_model(
             problem = _problem(got, case, locked)
             if problem:
                 where = f"case {number} over {protocol}"
-                return Proven(model, len(cases), difference=worst, problem=f"{where}: {problem}")
+                return LiveCheck(model, len(cases), difference=worst, problem=f"{where}: {problem}")
         smallest = min(cases, key=lambda case: sum(a.size for a in case.inputs.values()))
         latency[protocol] = _median_ms(partial(handle, smallest.inputs))
-    return Proven(model, len(cases), latency, worst)
+    return LiveCheck(model, len(cases), latency, worst)
 
 
 def _problem(got: Arrays, case: Case, locked: LockedModel | None) -> str | None:

@@ -252,7 +252,7 @@ def _disagreements(file: Signature, config: Signature) -> Iterator[str]:
 
 
 def _agree(model: Tensor, config: Tensor) -> bool:
-    """A config may fix what the model leaves open, and the other way round is wrong."""
+    """Tell whether the dims agree: a config may fix what the model leaves open, not the reverse."""
     if model.dtype != config.dtype or len(model.shape) != len(config.shape):
         return False
     pairs = zip(model.dims, config.dims, strict=True)

@@ -98,7 +98,7 @@ def _names(folder: Path, config: ModelConfig) -> Iterator[Finding]:
 
 
 def _environment(folder: Path, config: ModelConfig) -> Iterator[Finding]:
-    """A Python environment is code that the server runs."""
+    """Yield a finding for each Python environment: it is code that the server runs."""
     if "EXECUTION_ENV_PATH" not in config.parameters:
         return
     path = config.parameters["EXECUTION_ENV_PATH"].string_value

@@ -54,7 +54,7 @@ def _options(
         ),
     ] = False,
 ) -> None:
-    """What may stand before a command; ``run`` takes --debug, which may stand anywhere."""
+    """Take what may stand before a command; ``run`` takes --debug, which may stand anywhere."""
 
 
 # What a shell reports for a program ended by Ctrl-C: 128 + SIGINT.

@@ -157,7 +157,7 @@ def _spec_of_one(name: str, source: Path, given: Mapping[str, Any]) -> Spec:
 
 
 def _default_repository(source: Path) -> Path:
-    """A spec may lie in the repository that it describes: Triton takes no notice of files."""
+    """Write no spec over another; it may lie in the repository: Triton ignores files there."""
     is_spec = source.suffix != ".onnx"
     lies_in_one = source.resolve().parent.name == DEFAULT_REPOSITORY
     return source.parent if is_spec and lies_in_one else Path(DEFAULT_REPOSITORY)

@@ -17,7 +17,7 @@ from rich.table import Table
 from tritonsmith_generator.errors import InputError, ServerError
 
 if TYPE_CHECKING:
-    from tritonsmith_generator.check.live import Proven
+    from tritonsmith_generator.check.live import LiveCheck
     from tritonsmith_generator.check.repository import Finding
 
 
@@ -47,18 +47,18 @@ def check(
     findings = check_repository(repository) if compose is None else check_compose(compose)
     live = live and compose is None
     broken = any(finding.severity == "error" for finding in findings)
-    proven = _prove(repository, server_env) if live and not broken else ()
+    checks = _prove(repository, server_env) if live and not broken else ()
     if as_json:
-        print(json.dumps({"findings": [asdict(f) for f in findings], **_live(proven)}, indent=2))
+        print(json.dumps({"findings": [asdict(f) for f in findings], **_live(checks)}, indent=2))
     else:
-        _print(findings, proven, repository)
+        _print(findings, checks, repository)
     if broken:
         raise typer.Exit(InputError.exit_code)
-    if any(model.problem for model in proven):
+    if any(model.problem for model in checks):
         raise typer.Exit(ServerError.exit_code)
 
 
-def _prove(repository: Path, server_env: Path | None) -> tuple[Proven, ...]:
+def _prove(repository: Path, server_env: Path | None) -> tuple[LiveCheck, ...]:
     from tritonsmith_generator.check.live import prove
 
     console = Console(stderr=True)
@@ -85,12 +85,12 @@ class _Lines:
             self._last = doing
 
 
-def _print(findings: tuple[Finding, ...], proven: tuple[Proven, ...], repository: Path) -> None:
+def _print(findings: tuple[Finding, ...], checks: tuple[LiveCheck, ...], repository: Path) -> None:
     console = Console(highlight=False)
     print_findings(findings, console)
-    if proven:
-        console.print(_table(proven))
-        for model in proven:
+    if checks:
+        console.print(_table(checks))
+        for model in checks:
             if model.problem:
                 console.print(
                     f"[red]wrong[/] {escape(model.model.name)}: {escape(model.problem)}",
@@ -107,7 +107,7 @@ def _print(findings: tuple[Finding, ...], proven: tuple[Proven, ...], repository
 
 
 def print_findings(findings: tuple[Finding, ...], console: Console) -> None:
-    """A line for each."""
+    """Print a line for each."""
     colors = {"error": "red", "warning": "yellow"}
     for finding in findings:
         console.print(
@@ -117,12 +117,12 @@ def print_findings(findings: tuple[Finding, ...], console: Console) -> None:
         )
 
 
-def _table(proven: tuple[Proven, ...]) -> Table:
+def _table(checks: tuple[LiveCheck, ...]) -> Table:
     table = Table(box=None)
     for heading in ("Model", "Target", "Size", "Version", "gRPC ms", "HTTP ms", "Max diff"):
         numeric = heading in ("Size", "Version", "gRPC ms", "HTTP ms", "Max diff")
         table.add_column(heading, justify="right" if numeric else "left", no_wrap=True)
-    for result in proven:
+    for result in checks:
         latency = result.latency or {}
         table.add_row(
             escape(result.model.name),
@@ -135,8 +135,8 @@ def _table(proven: tuple[Proven, ...]) -> Table:
     return table
 
 
-def _live(proven: tuple[Proven, ...]) -> dict[str, Any]:
-    if not proven:
+def _live(checks: tuple[LiveCheck, ...]) -> dict[str, Any]:
+    if not checks:
         return {}
     return {
         "live": [
@@ -151,6 +151,6 @@ def _live(proven: tuple[Proven, ...]) -> dict[str, Any]:
                 "problem": result.problem,
                 "skipped": result.skipped,
             }
-            for result in proven
+            for result in checks
         ]
     }

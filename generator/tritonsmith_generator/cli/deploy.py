@@ -89,7 +89,7 @@ def deploy(
 
 
 def _next(what: What, name: str, folder: Path, repository: Path) -> list[str]:
-    """The commands that use what was written."""
+    """Return the commands that use what was written."""
     if what is What.compose:
         return [
             f"Make the secrets ({folder}/SECRETS.md), then:  cd {folder} && docker compose up -d"

@@ -63,7 +63,7 @@ def infer(
 
 @contextmanager
 def _client_errors(url: str) -> Iterator[None]:
-    """The client's errors as the generator's, with their exit codes."""
+    """Provide the client's errors as the generator's, with their exit codes."""
     from tritonsmith_client import InputError as ClientInputError
     from tritonsmith_client import TritonError
     from tritonsmith_client._core.hints import command_message
@@ -77,7 +77,10 @@ def _client_errors(url: str) -> Iterator[None]:
 
 
 def _write(result: Result, folder: Path) -> dict[str, str]:
-    """The file of each output. Strings are written as fixed-width bytes, without pickling."""
+    """Return the file of each output.
+
+    Strings are written as fixed-width bytes, without pickling.
+    """
     import numpy as np
 
     paths = {}

@@ -188,7 +188,7 @@ def _show(console: Console, line: LogLine, verbose: bool) -> None:
 
 @contextlib.contextmanager
 def _progress_bar(console: Console) -> Iterator[Callable[[str, float], None]]:
-    """A progress bar that appears with the first report and goes with the last."""
+    """Provide a progress bar that appears with the first report and goes with the last."""
     bar = Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),

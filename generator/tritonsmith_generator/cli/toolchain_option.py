@@ -18,7 +18,7 @@ def choose_toolchain(
     wanted: str | None,
     show: Callable[[Event], None],
 ) -> Toolchain:
-    """This environment's TensorRT, or an image's. ``wanted`` is the release in the spec.
+    """Return this environment's TensorRT, or an image's. ``wanted`` is the release in the spec.
 
     Raises UsageError for options that contradict each other or the spec.
     """

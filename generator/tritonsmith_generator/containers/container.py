@@ -98,7 +98,7 @@ class ContainerRun:
         self.ended.set()
 
     def _wait(self) -> int:
-        """The exit code, however long it takes."""
+        """Return the exit code, however long it takes."""
         while True:
             try:
                 return int(self._container.wait(timeout=3600)["StatusCode"])

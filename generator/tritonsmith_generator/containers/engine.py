@@ -53,7 +53,7 @@ class Image:
 
 
 def connect() -> docker.DockerClient:
-    """A client of the engine that DOCKER_HOST names, or the usual one. Raises HostError."""
+    """Return a client of the engine that DOCKER_HOST names, or the usual one. Raises HostError."""
     address = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
     try:
         if address.startswith("unix://"):  # docker's own client leaks the socket if this fails
@@ -66,7 +66,7 @@ def connect() -> docker.DockerClient:
 
 
 def _chain(exc: BaseException | None) -> Iterator[BaseException]:
-    """The exception and all that caused it; requests hides the first cause in the arguments."""
+    """Get the exception and all that caused it; requests hides the first cause in the arguments."""
     while exc is not None:
         yield exc
         for argument in exc.args:
@@ -77,7 +77,7 @@ def _chain(exc: BaseException | None) -> Iterator[BaseException]:
 
 @contextlib.contextmanager
 def refusals(doing: str) -> Iterator[None]:
-    """What the engine refuses becomes a HostError with the engine's own explanation."""
+    """Raise what the engine refuses as a HostError with the engine's own explanation."""
     try:
         yield
     except docker.errors.APIError as exc:
@@ -87,7 +87,7 @@ def refusals(doing: str) -> Iterator[None]:
 
 
 def ensure_image(client: docker.DockerClient, name: str, on_progress: Progress | None) -> Image:
-    """The image, pulled with progress if it is not here. Raises HostError."""
+    """Return the image, pulled with progress if it is not here. Raises HostError."""
     with refusals(f"look for the image {name}"):
         try:
             return _described(name, client.images.get(name))

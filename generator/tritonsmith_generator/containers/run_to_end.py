@@ -69,6 +69,6 @@ def _arguments(
 
 
 def _user(client: docker.DockerClient) -> str:
-    """This user, who is root inside where the engine itself runs as this user."""
+    """Return this user, who is root inside where the engine itself runs as this user."""
     rootless = any("rootless" in option for option in client.info().get("SecurityOptions") or ())
     return "0:0" if rootless else f"{os.getuid()}:{os.getgid()}"

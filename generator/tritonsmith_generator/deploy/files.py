@@ -157,7 +157,7 @@ _COMPOSE_FILES = {
 def compose_files(
     deployment: Deployment, folder: Path, changes: Mapping[str, object] | None = None
 ) -> dict[str, str]:
-    """The compose file and what its services read, for this folder.
+    """Return the compose file and what its services read, for this folder.
 
     ``changes`` replace values of the templates.
     """
@@ -187,14 +187,14 @@ def compose_files(
 
 
 def _mounts(deployment: Deployment, repository: str) -> dict[str, str]:
-    """The whole repository, or just the models that are served if some are left out."""
+    """Return the whole repository, or just the models that are served if some are left out."""
     if not deployment.left_out:
         return {"/models": repository}
     return {f"/models/{name}": f"{repository}/{name}" for name in deployment.models}
 
 
 def _seen_from(folder: Path, repository: Path) -> str:
-    """A repository that is named relative to here stays so: both may be moved together."""
+    """Keep a repository's path relative where it was named so: both may be moved together."""
     if repository.is_absolute():
         return str(repository)
     seen = os.path.relpath(repository, folder)

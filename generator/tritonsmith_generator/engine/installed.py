@@ -13,7 +13,7 @@ __all__ = ["tensorrt_releases"]
 
 @cache
 def tensorrt_releases() -> tuple[Release, ...]:
-    """The installed TensorRT libraries, ``tensorrt`` first; nothing is imported."""
+    """Return the installed TensorRT libraries, ``tensorrt`` first; nothing is imported."""
     libraries: tuple[Library, ...] = ("tensorrt", "tensorrt_rtx")
     found = []
     for library in libraries:

@@ -60,7 +60,7 @@ def _builds(arguments: Sequence[str]) -> bool:
 
 
 def _value(arguments: Sequence[str], *names: str) -> str | None:
-    """What follows one of these options."""
+    """Return what follows one of these options."""
     for argument, following in zip(arguments, (*arguments[1:], None), strict=True):
         name, equals, value = argument.partition("=")
         if name in names:

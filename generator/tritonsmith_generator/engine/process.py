@@ -50,7 +50,7 @@ class EngineProcess(Protocol):
         """
 
     def unsupported(self, onnx: Path, plugins: tuple[Path, ...]) -> tuple[UnsupportedNode, ...]:
-        """The nodes that this TensorRT cannot take; quick, nothing is built.
+        """Return the nodes that this TensorRT cannot take; quick, nothing is built.
 
         Empty where that is not known before the build. Raises HostError.
         """
@@ -73,7 +73,7 @@ class EngineProcess(Protocol):
 
 
 def local_process(library: Library) -> EngineProcess:
-    """A process of this environment. Nothing is started yet, unless ``start_early`` has."""
+    """Return a process of this environment. Nothing is started yet, unless ``start_early`` has."""
     return _early.pop(library, None) or _LocalProcess(library)
 
 

@@ -12,7 +12,7 @@ __all__ = ["release_of", "resolve"]
 
 
 def resolve(spec: ModelSpec, toolchain: Toolchain) -> TargetKind:
-    """The target that the spec names; "auto" is TensorRT where a GPU and the library are."""
+    """Return the target that the spec names; "auto" is TensorRT where a GPU and the library are."""
     if spec.target != "auto":
         return TARGETS[spec.target]
     installed = {release.library for release in toolchain.releases}
@@ -20,7 +20,7 @@ def resolve(spec: ModelSpec, toolchain: Toolchain) -> TargetKind:
 
 
 def release_of(target: TargetKind, toolchain: Toolchain) -> Release | None:
-    """The library that builds plans for the target; None where none is needed.
+    """Return the library that builds plans for the target; None where none is needed.
 
     Raises HostError if it is needed and the toolchain has it not.
     """

@@ -44,7 +44,7 @@ class Toolchain(Protocol):
     def timings(self) -> Path: ...
 
     def missing(self, library: Library) -> HostError:
-        """What to say where a model needs a library that this place has not."""
+        """Return what to say where a model needs a library that this place has not."""
 
     def process(self, library: Library) -> EngineProcess:
         """Where one plan is built and run; nothing is started yet."""

@@ -33,7 +33,10 @@ def write_arrays(path: Path, rows: Sequence[Arrays | None]) -> None:
 
 
 def read_arrays(path: Path) -> tuple[Arrays | None, ...]:
-    """What ``write_arrays`` wrote. Raises OSError, ValueError or KeyError for anything else."""
+    """Return what ``write_arrays`` wrote.
+
+    Raises OSError, ValueError or KeyError for anything else.
+    """
     with np.load(path, allow_pickle=False) as stored:
         return tuple(
             row if row is None else _row(stored, number, row)

@@ -19,7 +19,7 @@ _CUDA = "13"  # where an image does not say what it has
 
 
 def packages_for(image: Image, contents: Contents, report: Progress) -> Path:
-    """A folder for the ``sys.path`` of the image's Python; fetched once. Raises HostError."""
+    """Give a folder for the ``sys.path`` of the image's Python; fetched once. Raises HostError."""
     wanted = (*_PACKAGES, *_bindings(image, contents))
     digest = hashlib.sha256("\n".join(wanted).encode()).hexdigest()[:12]
     folder = cache_folder("images") / f"python{contents.python}-{contents.machine}-{digest}"

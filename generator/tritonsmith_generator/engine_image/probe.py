@@ -80,7 +80,7 @@ class Contents:
 
 
 def contents_of(image: Image) -> Contents:
-    """Raises HostError if the image does not run, or has no TensorRT or Python for a build."""
+    """Raise HostError if the image does not run, or has no TensorRT or Python for a build."""
     folder = cache_folder("images") / image.id.replace(":", "-")
     make_once(folder, lambda new: _ask(image, new))
     return _contents(image, json.loads((folder / _FILE).read_text()))

@@ -148,7 +148,7 @@ class _ImageProcess(EngineProcess):
 
 
 def image_toolchain(name: str, on_progress: Report) -> ImageToolchain:
-    """The TensorRT of this image, pulled if it is not here. Raises HostError."""
+    """Return the TensorRT of this image, pulled if it is not here. Raises HostError."""
     with contextlib.closing(connect()) as client:
         image = ensure_image(client, name, on_progress)
     contents = contents_of(image)
@@ -187,7 +187,7 @@ def _inside(
     wanted: str,
     failed: str,
 ) -> Any:
-    """What ``inside`` says of the kind that is wanted. Raises its errors, and HostError."""
+    """Return what ``inside`` says of the kind that is wanted. Raises its errors, and HostError."""
     answers: dict[str, Any] = {}
     others: list[str] = []
 
@@ -232,7 +232,7 @@ def _our_mounts(packages: Path) -> list[Mount]:
 
 
 def _moved(request: EngineRequest) -> tuple[EngineRequest, list[Mount]]:
-    """The request with its files where the container has them, and the mounts for that."""
+    """Return the request with its files where the container has them, and the mounts for that."""
     onnx = request.onnx.resolve()  # what a link leads to need not lie in its folder
     mounts = [
         _mount(f"{_WORK}/model", onnx.parent),
@@ -265,7 +265,7 @@ def _turns() -> list[Mount]:
 
 
 def _plugins(plugins: Sequence[Path]) -> tuple[tuple[Path, ...], list[Mount]]:
-    """The libraries where the container has them."""
+    """Return the libraries where the container has them."""
     moved = tuple(_WORK / "plugins" / str(n) / plugin.name for n, plugin in enumerate(plugins))
     mounts = [_mount(str(to), plugin) for to, plugin in zip(moved, plugins, strict=True)]
     return moved, mounts

@@ -102,7 +102,7 @@ def _remove(folder: Path) -> None:
 
 
 def _remove_unfinished(folder: Path) -> None:
-    """What lies beside the folder, of a process that was killed; one that is at work has a lock."""
+    """Remove what killed processes left beside the folder; one that is at work has a lock."""
     with contextlib.suppress(OSError), _lock(_lock_of(folder), wait=False):
         for left in folder.parent.glob(folder.name + _UNFINISHED + "*"):
             shutil.rmtree(left, ignore_errors=True)
@@ -145,7 +145,7 @@ def _files(folder: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _lock(path: Path, wait: bool = True) -> Iterator[None]:
-    """Raises BlockingIOError if another process has it, and this one is not to wait."""
+    """Raise BlockingIOError if another process has it, and this one is not to wait."""
     import fcntl  # Unix only; the docker server, which needs no lock, runs elsewhere, too
 
     while True:

@@ -9,7 +9,7 @@ __all__ = ["sha256"]
 
 
 def sha256(path: Path) -> str:
-    """The file's SHA-256 in hexadecimal digits, read in pieces."""
+    """Return the file's SHA-256 in hexadecimal digits, read in pieces."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while piece := file.read(1 << 22):

@@ -68,7 +68,7 @@ def _left_in_groups(root: Path) -> Iterator[int]:
 
 
 def _groups(root: Path, controller: str) -> Iterator[Path]:
-    """The control groups that this process is in, from the innermost to the outermost."""
+    """Yield the control groups that this process is in, from the innermost to the outermost."""
     home = root / "sys/fs/cgroup"
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()

@@ -31,7 +31,7 @@ _OTHER: _Way = (HostError, "look after that file and the disk that it is on")
 
 @contextmanager
 def file_trouble_in_words(doing: str, folder: Path) -> Iterator[None]:
-    """Raises an InputError or HostError in the place of an OSError within the block.
+    """Raise an InputError or HostError in the place of an OSError within the block.
 
     One about ``folder``, whose maker knows what to say, is passed on; so is a full disk that is
     not told by a name, since ``folder`` is what is written to.

@@ -19,7 +19,7 @@ _OTHERWISE = ", or name an environment that is already there: --server-env PATH"
 
 
 def download(requirement: str, folder: Path) -> Path:
-    """The wheel of ``requirement`` itself, without what it depends on."""
+    """Return the wheel of ``requirement`` itself, without what it depends on."""
     flags = ["--no-deps", "--only-binary=:all:", "--dest", str(folder)]
     _run([sys.executable, "-m", "pip", "download", *flags, requirement], requirement, _OTHERWISE)
     return next(folder.glob("*.whl"))

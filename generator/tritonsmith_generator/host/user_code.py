@@ -18,7 +18,7 @@ __all__ = ["call_factory", "file_of_factory"]
 
 
 def file_of_factory(reference: str, folder: Path) -> Path | None:
-    """The file with the factory's code; None if it is not found. Nothing is imported.
+    """Return the file with the factory's code; None if it is not found. Nothing is imported.
 
     ``folder`` is where the path of a file starts.
     """
@@ -35,7 +35,10 @@ def file_of_factory(reference: str, folder: Path) -> Path | None:
 
 
 def call_factory(reference: str) -> Any:
-    """What the factory returns. Raises UsageError for the reference, InputError for its code."""
+    """Return what the factory returns.
+
+    Raises UsageError for the reference, InputError for its code.
+    """
     source, colon, name = reference.rpartition(":")
     if not (source and colon and name):
         raise UsageError(

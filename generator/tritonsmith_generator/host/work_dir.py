@@ -19,7 +19,7 @@ __all__ = ["remove_abandoned", "work_folder"]
 
 @contextmanager
 def work_folder() -> Iterator[Path]:
-    """A new folder in the user's cache, removed at the end of the block.
+    """Provide a new folder in the user's cache, removed at the end of the block.
 
     Its process holds a lock on it. Folders without one were left by processes that were killed:
     they are removed, too. Raises HostError where the folder or a file in it cannot be written, and

@@ -86,7 +86,7 @@ def join(parts: tuple[Part, ...]) -> Joined:
 
 
 def _plans(parts: Sequence[Part]) -> dict[str, tuple[LockedPlan, Path]]:
-    """The plans of all parts with their files, by the GPUs that they run on."""
+    """Return the plans of all parts with their files, by the GPUs that they run on."""
     plans: dict[str, tuple[LockedPlan, Path]] = {}
     for part in parts:
         for gpus, plan in part.locked.plans.items() if part.locked is not None else ():

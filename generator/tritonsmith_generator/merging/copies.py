@@ -53,19 +53,19 @@ class Part:
         return path if path.is_file() else None
 
     def files(self, version: int | None = None) -> dict[str, Path]:
-        """The files of a version, or all of the model, by path relative to its folder there."""
+        """Get the files of a version, or all of the model, by path relative to its folder there."""
         home = self.folder if version is None else self.folder / str(version)
         found = sorted(path for path in home.rglob("*") if path.is_file())
         return {path.relative_to(home).as_posix(): path for path in found}
 
     def side_files(self) -> dict[str, Path]:
-        """What is neither config nor cases nor in a version: labels, warmup data, ..."""
+        """Return what is neither config nor cases nor in a version: labels, warmup data, ..."""
         apart = {"cases", CONFIG_NAME, *map(str, self.versions)}
         return {p: path for p, path in self.files().items() if p.split("/")[0] not in apart}
 
 
 def read_parts(repositories: Sequence[Path]) -> Mapping[str, tuple[Part, ...]]:
-    """The parts of each model, in the order of the repositories.
+    """Return the parts of each model, in the order of the repositories.
 
     Raises InputError for a folder that holds no model, and for a file that is not what gen-repo
     wrote: what it was made from is then not known.

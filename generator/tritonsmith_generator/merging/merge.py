@@ -88,7 +88,7 @@ def merge(
 
 
 def _release(repositories: Sequence[Path]) -> str | None:
-    """The Triton release that all are for, as far as they say. Raises InputError for two."""
+    """Return the Triton release that all are for, as far as they say. Raises InputError for two."""
     said = {read_lock(path).triton: path for path in repositories}
     said.pop(None, None)
     if len(said) > 1:
@@ -132,7 +132,7 @@ def _step(output: Path, lock: Lock, joined: Joined, force: bool) -> _Step:
 def _refuse_other_files(
     folder: Path, version: int, joined: Joined, changes: tuple[Change, ...]
 ) -> None:
-    """A version that is there already holds these files, and no others."""
+    """Check that a version that is there already holds these files, and no others."""
     there = {path.name for path in (folder / str(version)).glob("*")}
     other = [
         str(folder.parent / change.path)

@@ -31,7 +31,7 @@ class Case:
 
 
 def largest_difference(got: Mapping[str, Any], want: Mapping[str, Any]) -> float:
-    """The largest absolute difference over all outputs; inf where shape, dtype or bytes differ.
+    """Get the largest absolute difference over all outputs; inf where shape, dtype or bytes differ.
 
     NaN on both sides is no difference, on one side it is inf.
     """
@@ -46,7 +46,7 @@ def case_path(model_folder: Path, version: int) -> Path:
 
 
 def served_cases(cases: Sequence[Case], served: Signature) -> tuple[Case, ...]:
-    """The cases in the data types of the served signature (TensorRT makes FP32 of FP64)."""
+    """Return the cases in the data types of the served signature (TensorRT makes FP32 of FP64)."""
     dtype = {t.name: t.dtype.numpy for t in (*served.inputs, *served.outputs)}
 
     def cast(arrays: Arrays) -> Arrays:
@@ -56,7 +56,7 @@ def served_cases(cases: Sequence[Case], served: Signature) -> tuple[Case, ...]:
 
 
 def write_cases(cases: Sequence[Case]) -> bytes:
-    """The cases as the content of one ``.npz`` file: plain bytes, no pickles, reproducible."""
+    """Give the cases as the content of one ``.npz`` file: plain bytes, no pickles, reproducible."""
     about: list[Any] = []
     arrays: dict[str, Any] = {}
     for index, case in enumerate(cases):

@@ -17,7 +17,7 @@ import onnx
 from tritonsmith_client.dtypes import DataType
 from tritonsmith_generator.errors import InputError
 from tritonsmith_generator.onnx_model.case_file import Case
-from tritonsmith_generator.onnx_model.profiles import Profile, Shape, Shaping
+from tritonsmith_generator.onnx_model.profiles import Profile, ProfileSet, Shape
 from tritonsmith_generator.onnx_model.reference import Arrays, Reference
 from tritonsmith_generator.onnx_model.signature import Signature
 
@@ -33,7 +33,7 @@ def record_cases(
     model: Path,
     proto: onnx.ModelProto,
     signature: Signature,
-    shaping: Shaping,
+    profile_set: ProfileSet,
     samples: Sequence[Mapping[str, Any]] = (),
     exact: bool = False,
 ) -> tuple[Case, ...]:
@@ -45,20 +45,20 @@ def record_cases(
     """
     reference = Reference(model, exact)
     names = [tensor.name for tensor in signature.outputs]
-    made = tuple(_corner_inputs(proto, signature, shaping))
+    made = tuple(_corner_inputs(proto, signature, profile_set))
     asked = [dict(sample) for sample in samples] or made
     cases = tuple(Case(inputs, reference(inputs, names)) for inputs in asked)
-    if shaping.max_batch_size > 1:
+    if profile_set.max_batch_size > 1:
         usual = Case(made[-1], reference(made[-1], names)) if samples else cases[-1]
-        _refuse_dependent_rows(reference, usual, shaping)
+        _refuse_dependent_rows(reference, usual, profile_set)
     return cases
 
 
 def _corner_inputs(
-    proto: onnx.ModelProto, signature: Signature, shaping: Shaping
+    proto: onnx.ModelProto, signature: Signature, profile_set: ProfileSet
 ) -> Iterator[Arrays]:
     bounds = _lookup_bounds(proto)
-    for seed, (shapes, values) in enumerate(corners(shaping)):
+    for seed, (shapes, values) in enumerate(corners(profile_set)):
         random = np.random.default_rng(seed)
         inputs = {
             t.name: _random(random, t.dtype, shapes[t.name], bounds.get(t.name, 2))
@@ -71,14 +71,14 @@ def _corner_inputs(
         yield {**inputs, **known}
 
 
-def corners(shaping: Shaping) -> Iterator[tuple[Mapping[str, Shape], Mapping[str, Shape]]]:
-    """What is asked without samples: shapes of all inputs, and values of those that say shapes."""
+def corners(profile_set: ProfileSet) -> Iterator[tuple[Mapping[str, Shape], Mapping[str, Shape]]]:
+    """Yield what is asked without samples: all inputs' shapes, and the shape tensors' values."""
     seen = set()
-    known = shaping.values or ({},) * len(shaping.profiles)
-    for profile, values in zip(shaping.profiles, known, strict=True):
+    known = profile_set.values or ({},) * len(profile_set.profiles)
+    for profile, values in zip(profile_set.profiles, known, strict=True):
         for corner in (
             (_min(profile), _min(values)),
-            (_usual(profile, shaping), _opt(values)),
+            (_usual(profile, profile_set), _opt(values)),
         ):
             if str(corner) not in seen:
                 seen.add(str(corner))
@@ -93,10 +93,10 @@ def _opt(ranges: Profile) -> Mapping[str, Shape]:
     return {name: r.opt for name, r in ranges.items()}
 
 
-def _usual(profile: Profile, shaping: Shaping) -> Mapping[str, Shape]:
-    if not shaping.max_batch_size:
+def _usual(profile: Profile, profile_set: ProfileSet) -> Mapping[str, Shape]:
+    if not profile_set.max_batch_size:
         return _opt(profile)
-    rows = min(_ROWS, shaping.max_batch_size)
+    rows = min(_ROWS, profile_set.max_batch_size)
     return {name: (min(max(rows, r.min[0]), r.max[0]), *r.opt[1:]) for name, r in profile.items()}
 
 
@@ -124,9 +124,9 @@ def _lookup_bounds(proto: onnx.ModelProto) -> dict[str, int]:
     }
 
 
-def _refuse_dependent_rows(reference: Reference, case: Case, shaping: Shaping) -> None:
+def _refuse_dependent_rows(reference: Reference, case: Case, profile_set: ProfileSet) -> None:
     rows = next(iter(case.inputs.values())).shape[0]
-    smallest = max(r.min[0] for r in shaping.profiles[-1].values())
+    smallest = max(r.min[0] for r in profile_set.profiles[-1].values())
     if rows < 2 or smallest > 1:
         return
     alone = reference({name: array[:1] for name, array in case.inputs.items()}, list(case.outputs))

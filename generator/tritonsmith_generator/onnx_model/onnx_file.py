@@ -105,7 +105,7 @@ _NOT_ONNX = (
 
 
 def signature_of(proto: onnx.ModelProto) -> Signature:
-    """The graph's inputs (without those that are weights) and outputs.
+    """Return the graph's inputs (without those that are weights) and outputs.
 
     Expects a model that passed ``precheck``: every type is a tensor type that Triton knows.
     """
@@ -132,7 +132,7 @@ def _dim(dim: onnx.TensorShapeProto.Dimension) -> Dim:
 
 
 def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """The graph and every sub-graph in its nodes (If, Loop, Scan)."""
+    """Yield the graph and every sub-graph in its nodes (If, Loop, Scan)."""
     yield graph
     for node in graph.node:
         for attribute in node.attribute:
@@ -158,7 +158,7 @@ def external(tensor: TensorProto) -> bool:
 
 
 def location(tensor: TensorProto) -> str:
-    """The file that holds an external tensor, relative to the model's folder."""
+    """Return the file that holds an external tensor, relative to the model's folder."""
     return external_entry(tensor, "location", "")
 
 

@@ -232,7 +232,7 @@ def _shapes_agree(file: OnnxFile, target: str) -> Iterator[str]:
 
 
 def _without_large_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with the values of small tensors only: no large one says a shape."""
+    """Return the model with the values of small tensors only: no large one says a shape."""
     graph = proto.graph
     light = onnx.ModelProto(
         ir_version=proto.ir_version, opset_import=proto.opset_import, functions=proto.functions

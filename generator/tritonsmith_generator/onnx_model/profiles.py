@@ -9,15 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from tritonsmith_generator.errors import InputError
 from tritonsmith_generator.onnx_model.signature import Signature, Tensor
 
-if TYPE_CHECKING:  # the process that builds an engine needs no pydantic
-    pass
-
-__all__ = ["Profile", "Shape", "ShapeRange", "Shaping", "check_profiles", "check_range"]
+__all__ = ["Profile", "Shape", "ShapeRange", "ProfileSet", "check_profiles", "check_range"]
 
 Shape = tuple[int, ...]
 
@@ -36,7 +32,7 @@ Profile = Mapping[str, ShapeRange]
 
 
 @dataclass(frozen=True)
-class Shaping:
+class ProfileSet:
     """The shapes in which a model is built and served.
 
     ``max_batch_size`` is 0 where requests carry full shapes; ``reason`` says in words where the
@@ -51,7 +47,7 @@ class Shaping:
 
 
 def check_profiles(signature: Signature, profiles: tuple[Profile, ...]) -> None:
-    """Raises InputError, with input, axis and values, unless the profiles suit the inputs."""
+    """Raise InputError, with input, axis and values, unless the profiles suit the inputs."""
     dynamic = [tensor for tensor in signature.inputs if tensor.dynamic_axes]
     if dynamic and not profiles:
         raise InputError(

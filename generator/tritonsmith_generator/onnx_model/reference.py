@@ -51,7 +51,10 @@ class Reference:
             raise InputError(f"{model}: ONNX Runtime cannot load it: {_reason(exc)}") from exc
 
     def __call__(self, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> Arrays:
-        """The named outputs (all by default) for these inputs. Raises InputError if it fails."""
+        """Return the named outputs (all by default) for these inputs.
+
+        Raises InputError if it fails.
+        """
         names = list(outputs or (output.name for output in self._session.get_outputs()))
         options = ort.RunOptions()
         options.log_severity_level = _ERRORS_ONLY + 1  # the error is raised, not logged as well
@@ -101,5 +104,5 @@ def _from_value(value: ort.OrtValue) -> Array:
 
 
 def _reason(exc: Exception) -> str:
-    """The last part of "[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : reason", on one line."""
+    """Give the last part of "[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : reason", on one line."""
     return " ".join(str(exc).rsplit(" : ", 1)[-1].split())

@@ -14,10 +14,10 @@ import numpy as np
 import onnx
 
 from tritonsmith_generator.errors import InputError
-from tritonsmith_generator.onnx_model.profiles import ShapeRange, Shaping
+from tritonsmith_generator.onnx_model.profiles import ProfileSet, ShapeRange
 from tritonsmith_generator.onnx_model.signature import Signature, Tensor
 
-__all__ = ["shape_inputs", "with_values"]
+__all__ = ["shape_inputs", "with_shape_tensors"]
 
 # Which operands say a shape, by operator.
 _OPERANDS: Mapping[str, tuple[int, ...]] = {
@@ -44,7 +44,7 @@ _ARITHMETIC = frozenset(
 
 
 def shape_inputs(graph: onnx.GraphProto, signature: Signature) -> dict[str, onnx.NodeProto]:
-    """The inputs whose values say shapes, each with a node that takes its shape from them."""
+    """Give the inputs whose values say shapes, each with a node that takes its shape from them."""
     able = {t.name for t in signature.inputs if t.dtype.numpy.kind in "iu" and len(t.shape) < 2}
     makers = {name: node for node in graph.node for name in node.output}
     found: dict[str, onnx.NodeProto] = {}
@@ -64,28 +64,28 @@ def shape_inputs(graph: onnx.GraphProto, signature: Signature) -> dict[str, onnx
     return found
 
 
-def with_values(
-    shaping: Shaping,
+def with_shape_tensors(
+    profile_set: ProfileSet,
     graph: onnx.GraphProto,
     signature: Signature,
     samples: Sequence[Mapping[str, Any]],
-) -> Shaping:
-    """The shaping with values for every such input: the spec's, else those of the samples.
+) -> ProfileSet:
+    """Return the profile set with values for every shape tensor: the spec's, else the samples'.
 
     Raises InputError, naming input, node and what to write, where neither gives them.
     """
     needed = shape_inputs(graph, signature)
     if not needed:
-        return shaping
+        return profile_set
     seen = {name: [np.asarray(sample[name]).reshape(-1) for sample in samples] for name in needed}
     derived = {name: _range(arrays) for name, arrays in seen.items() if arrays}
-    given = shaping.values or ({},) * len(shaping.profiles)
+    given = profile_set.values or ({},) * len(profile_set.profiles)
     values = tuple({**derived, **one} for one in given)
     for number, one in enumerate(values):
         for name in needed:
             if name not in one:
                 raise InputError(_missing(number, signature.input(name), needed[name]))
-    return replace(shaping, values=values)
+    return replace(profile_set, values=values)
 
 
 def _range(arrays: Sequence[Any]) -> ShapeRange:

@@ -43,9 +43,9 @@ class Signature:
     outputs: tuple[Tensor, ...]
 
     def input(self, name: str) -> Tensor:
-        """The input of this name. Raises KeyError."""
+        """Return the input of this name. Raises KeyError."""
         return {t.name: t for t in self.inputs}[name]
 
     def output(self, name: str) -> Tensor:
-        """The output of this name. Raises KeyError."""
+        """Return the output of this name. Raises KeyError."""
         return {t.name: t for t in self.outputs}[name]

@@ -22,7 +22,7 @@ __all__ = ["tensors_of"]
 def tensors_of(
     model: Path, names: Sequence[str], workdir: Path
 ) -> Iterator[Callable[[Arrays], Arrays]]:
-    """A function from a model's inputs to these FP32 tensors of it (inputs may be among them)."""
+    """Return a function from a model's inputs to these FP32 tensors of it, inputs included."""
     file = onnx_file.read(model)
     inputs = {value.name for value in file.proto.graph.input}
     inner = [name for name in names if name not in inputs]
@@ -45,7 +45,7 @@ def tensors_of(
 
 
 def _link(source: Path, target: Path) -> None:
-    """The same file under another name; a copy where the file system has no such thing."""
+    """Link the same file under another name; copy it where the file system has no links."""
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(source, target)

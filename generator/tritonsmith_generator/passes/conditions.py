@@ -21,13 +21,13 @@ __all__ = [
 
 
 def opset_of(proto: onnx.ModelProto) -> int:
-    """The version of the standard operators; 0 where the model declares none."""
+    """Return the version of the standard operators; 0 where the model declares none."""
     versions = (o.version for o in proto.opset_import if o.domain in ("", "ai.onnx"))
     return max(versions, default=0)
 
 
 def opset_at_least(minimum: int) -> Condition:
-    """The standard operators are of this opset or a newer one."""
+    """Return the condition that the standard operators are of this opset or a newer one."""
 
     def broken(proto: onnx.ModelProto) -> str | None:
         opset = opset_of(proto)

@@ -47,11 +47,11 @@ class Model:
         return conditions.opset_of(self.proto)
 
     def value(self, tensor: TensorProto) -> Array:
-        """The values of an initializer of the main graph, or of any tensor that is inline."""
+        """Give the values of an initializer of the main graph, or of any tensor that is inline."""
         return self.values(tensor)()
 
     def values(self, tensor: TensorProto) -> Callable[[], Array]:
-        """A function that returns what ``value`` returns now, whatever replaces it later."""
+        """Return a function that returns what ``value`` returns now, whatever replaces it later."""
         if load := self.weights.get(tensor.name):
             return load
         array: Array = numpy_helper.to_array(tensor)

@@ -25,7 +25,7 @@ def matches(node: onnx.NodeProto, patterns: Sequence[str]) -> bool:
 
 
 def check_patterns(proto: onnx.ModelProto, patterns: Sequence[str]) -> None:
-    """Raises InputError for a pattern that fits no node: it is a typing mistake."""
+    """Raise InputError for a pattern that fits no node: it is a typing mistake."""
     nodes = [node for graph in onnx_file.graphs(proto.graph) for node in graph.node]
     for pattern in patterns:
         if any(matches(node, (pattern,)) for node in nodes):

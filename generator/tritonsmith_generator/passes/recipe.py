@@ -63,7 +63,7 @@ class Recipe:
 def for_precision(
     precision: Precision, library: Executor, version: str, options: Options = Options()
 ) -> Recipe:
-    """The recipe for a precision on a target, e.g. ``("fp16", "tensorrt", "10.13.3.9")``.
+    """Return the recipe for a precision on a target, e.g. ``("fp16", "tensorrt", "10.13.3.9")``.
 
     Raises InputError where the target cannot compute in that precision.
     """
@@ -87,7 +87,7 @@ def for_precision(
 
 
 def precisions_of(library: Executor, version: str) -> tuple[str, ...]:
-    """What the target can compute in."""
+    """Return what the target can compute in."""
     return tuple(_steps(library, version))
 
 
@@ -120,7 +120,7 @@ _NEEDS = {
 
 
 def _prepare(options: Options) -> list[Pass]:
-    """The passes before any change of precision."""
+    """Return the passes before any change of precision."""
     steps: list[Pass] = []
     if options.simplify:
         from tritonsmith_generator.passes.graph.simplify import Simplify  # half a second

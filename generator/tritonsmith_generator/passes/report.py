@@ -17,7 +17,7 @@ from tritonsmith_generator.passes.base import PassReport, PassResult
 from tritonsmith_generator.passes.model import read_model
 from tritonsmith_generator.passes.tensor_types import tensor_types
 
-__all__ = ["Census", "Stopwatch", "census", "float_type"]
+__all__ = ["NodeCounts", "Stopwatch", "count_nodes", "float_type"]
 
 FLOAT_TYPES: dict[int, str] = {
     TensorProto.FLOAT: "FP32",
@@ -31,7 +31,7 @@ _NO_COMPUTE = frozenset({"Cast", "Constant", "Identity", "QuantizeLinear", "Dequ
 
 
 @dataclass(frozen=True)
-class Census:
+class NodeCounts:
     """Counts over the main graph and its sub-graphs.
 
     Attributes:
@@ -57,11 +57,11 @@ class Census:
         return self.operators.get("DequantizeLinear", 0)
 
 
-def census(path: Path) -> Census:
+def count_nodes(path: Path) -> NodeCounts:
     """Count the nodes of a model on disk."""
     proto = onnx.shape_inference.infer_shapes(read_model(path).proto)
     nodes = [node for graph in onnx_file.graphs(proto.graph) for node in graph.node]
-    return Census(
+    return NodeCounts(
         nodes=len(nodes),
         by_type=Counter(_types_of_nodes(proto.graph, conditions.opset_of(proto))),
         operators=Counter(node.op_type for node in nodes),
@@ -80,7 +80,7 @@ def _types_of_nodes(main: onnx.GraphProto, opset: int) -> Iterator[str]:
 
 
 def float_type(number: int) -> str | None:
-    """The name of a floating-point type by its ONNX number; None for any other type."""
+    """Return the name of a floating-point type by its ONNX number; None for any other type."""
     return FLOAT_TYPES.get(number)
 
 
@@ -93,9 +93,9 @@ class Stopwatch:
     def result(
         self, after: Path, notes: tuple[str, ...] = (), kept: Mapping[str, str] | None = None
     ) -> PassResult:
-        """The result for the model written at ``after``, its nodes counted."""
+        """Return the result for the model written at ``after``, its nodes counted."""
         seconds = perf_counter() - self._start
-        counts = census(after)
+        counts = count_nodes(after)
         report = PassReport(
             name=self._name,
             nodes=counts.nodes,

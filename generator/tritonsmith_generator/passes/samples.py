@@ -41,7 +41,7 @@ class Samples:
     source: str
 
     def read(self, signature: Signature, most: int | None = None) -> Iterator[Arrays]:
-        """The samples, each a full set of inputs for the model, one batch after the other.
+        """Yield the samples, each a full set of inputs for the model, one batch after the other.
 
         After ``most`` samples no further batch is begun (None: all are read). Raises InputError
         for a source that cannot be read, for arrays that don't fit the model's inputs, for NaN,
@@ -78,7 +78,7 @@ class Samples:
 
 
 def none_given(precision: str) -> InputError:
-    """The error for a precision that cannot do without samples."""
+    """Return the error for a precision that cannot do without samples."""
     return InputError(
         f"{precision} needs samples to measure ranges with: name them as accuracy.samples or "
         "calibration in the spec, or with --samples for a single ONNX file (a .npz file, a folder "
@@ -87,7 +87,7 @@ def none_given(precision: str) -> InputError:
 
 
 def _rows(signature: Signature, batch: Arrays) -> int:
-    """The samples in a batch; one, where the first input has no axis for several."""
+    """Return the samples in a batch; one, where the first input has no axis for several."""
     first = signature.inputs[0]
     return len(batch[first.name]) if 0 in first.dynamic_axes else 1
 
@@ -140,7 +140,7 @@ def _from_folder(folder: Path, signature: Signature) -> Iterator[Mapping[str, Ar
 
 
 def _with_rank(array: Array, rank: int) -> Array:
-    """A single sample may lack the batch axis."""
+    """Add the batch axis, which a single sample may lack."""
     return array[None] if array.ndim == rank - 1 else array
 
 
@@ -199,7 +199,7 @@ def _cut(source: str, tensor: Tensor, array: Array) -> Iterator[Array]:
 
 
 def _checked(source: str, tensor: Tensor, batch: Mapping[str, Any]) -> Array:
-    """The batch's array for one input, in the input's own dtype."""
+    """Return the batch's array for one input, in the input's own dtype."""
     if tensor.name not in batch:
         raise InputError(_missing(source, tensor, batch))
     array: Array = np.asarray(batch[tensor.name])

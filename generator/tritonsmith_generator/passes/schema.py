@@ -34,7 +34,7 @@ class Operator:
         return any(formal.type_str == variable for formal in self._schema.inputs)
 
     def output_type(self, index: int, inputs: Sequence[int]) -> int:
-        """The type number of output ``index`` for inputs of these types; 0 if it isn't clear."""
+        """Return output ``index``'s type number for inputs of these types; 0 if it isn't clear."""
         text = _formal(self._schema.outputs, index).type_str
         for position, number in enumerate(inputs):
             if number and _formal(self._schema.inputs, position).type_str == text:
@@ -53,12 +53,12 @@ _NUMBERS: dict[str, int] = {
 def _formal(
     formals: Sequence[defs.OpSchema.FormalParameter], index: int
 ) -> defs.OpSchema.FormalParameter:
-    """The last formal parameter may be variadic and stand for all further ones."""
+    """Return the formal parameter; the last may be variadic and stand for all further ones."""
     return formals[min(index, len(formals) - 1)]
 
 
 def operator(node: onnx.NodeProto, opset: int) -> Operator | None:
-    """The node's operator; None where ONNX has no such operator at this opset."""
+    """Return the node's operator; None where ONNX has no such operator at this opset."""
     return _operator(node.op_type, opset) if node.domain in STANDARD else None
 
 

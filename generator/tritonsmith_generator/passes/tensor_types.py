@@ -16,7 +16,7 @@ NO_TENSOR = -1
 
 
 def tensor_types(graph: onnx.GraphProto, outer: Types, opset: int) -> dict[str, int]:
-    """The types of all tensors that can be named in a graph whose types were inferred.
+    """Return the types of all tensors that can be named in a graph whose types were inferred.
 
     NO_TENSOR stands for a sequence or an optional, 0 or no entry for an unknown type. Inference
     gives up on a shape that it doesn't know, so types that the operators imply are filled in.

@@ -74,7 +74,7 @@ class Update:
 
 
 def unchanged(asked: Update) -> ModelResult | None:
-    """The result if sizes and times alone tell that the model is up to date.
+    """Return the result if sizes and times alone tell that the model is up to date.
 
     Nothing is read, hashed or exported here: what might be out of date is left to ``update``.
     """

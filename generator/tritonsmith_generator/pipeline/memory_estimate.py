@@ -53,7 +53,7 @@ def _weights(spec: ModelSpec, folder: Path, locked: LockedModel | None) -> int:
 
 
 def _external(graph: bytes) -> set[str]:
-    """The paths of weight files, found without parsing the graph: this process loads no onnx."""
+    """Return the weight files' paths without parsing the graph: this process loads no onnx."""
     names = set()
     for match in _LOCATION.finditer(graph):
         low, *high = match[1]

@@ -14,12 +14,12 @@ from tritonsmith_generator.host.work_dir import work_folder
 from tritonsmith_generator.onnx_model.case_file import case_path, served_cases, write_cases
 from tritonsmith_generator.onnx_model.onnx_file import OnnxFile, read
 from tritonsmith_generator.onnx_model.precheck import Checked, precheck
-from tritonsmith_generator.onnx_model.profiles import Shaping
-from tritonsmith_generator.onnx_model.shape_tensors import with_values
+from tritonsmith_generator.onnx_model.profiles import ProfileSet
+from tritonsmith_generator.onnx_model.shape_tensors import with_shape_tensors
 from tritonsmith_generator.onnx_model.signature import Signature
 from tritonsmith_generator.passes.base import Arrays
 from tritonsmith_generator.passes.graph.tidy import Tidy
-from tritonsmith_generator.pipeline.shaping import derive_shaping
+from tritonsmith_generator.pipeline.profile_set import derive_profile_set
 from tritonsmith_generator.repository.changes import Change, Content, compare, refuse_conflicts
 from tritonsmith_generator.repository.inspect import CONFIG_NAME
 from tritonsmith_generator.repository.lock import LockedModel
@@ -92,14 +92,14 @@ def build_model(
             job,
             file,
             source.checked.signature,
-            source.shaping,
+            source.profile_set,
             source.samples[:_SAMPLES],
             stages,
             partial(published, job, folder, locked),
             process,
             tell,
         ).make(merged)
-        process.stop()  # it takes its leave while the rest is done
+        process.stop()  # it ends while the rest is done
         plans = locked_plans(job, made.artifact, locked if merged else None)
         number = _version(job, folder, locked, made.artifact.files)
         named = plans if merged else {}
@@ -137,7 +137,7 @@ class _Source:
 
     checked: Checked
     samples: list[Arrays]
-    shaping: Shaping
+    profile_set: ProfileSet
     signature: Signature
 
 
@@ -149,20 +149,25 @@ def _read(job: Job) -> _Source:
     elif job.spec.target != "auto":  # auto: the same spec, on a machine without TensorRT
         check_without_builder(job.spec.builder, job.target.name)
     samples = _samples(job, checked)
-    shaping = derive_shaping(checked.signature, job.spec)
-    shaping = with_values(shaping, checked.file.proto.graph, checked.signature, samples)
+    profile_set = derive_profile_set(checked.signature, job.spec)
+    profile_set = with_shape_tensors(
+        profile_set, checked.file.proto.graph, checked.signature, samples
+    )
     signature = served_signature(checked.signature, job.target)
-    config_for(job.name, job.target, signature, shaping, job.spec)  # wrong settings fail here
-    return _Source(checked, samples, shaping, signature)
+    config_for(job.name, job.target, signature, profile_set, job.spec)  # wrong settings fail here
+    return _Source(checked, samples, profile_set, signature)
 
 
 def _files(
     job: Job, source: _Source, made: Made, number: int, plans: Mapping[str, str]
 ) -> dict[str, Content]:
-    """The model's folder, by path. ``plans`` are the files by GPU, where there are several."""
-    served, shaping = made.artifact.served(source.signature), source.shaping
-    warmup = derive_warmup(job.target, served, shaping, job.spec, made.cases)
-    config, notes = config_for(job.name, job.target, served, shaping, job.spec, warmup.entries)
+    """Return the model's folder, by path.
+
+    ``plans`` are the files by GPU, where there are several.
+    """
+    served, profile_set = made.artifact.served(source.signature), source.profile_set
+    warmup = derive_warmup(job.target, served, profile_set, job.spec, made.cases)
+    config, notes = config_for(job.name, job.target, served, profile_set, job.spec, warmup.entries)
     if plans:
         config, notes = name_plans(config, notes, plans)
     return {
@@ -174,12 +179,12 @@ def _files(
 
 
 def _lacks(job: Job) -> tuple[str, ...]:
-    """What the plan lacks to be served."""
+    """Return what the plan lacks to be served."""
     return (STRIPPED,) if job.target.compiled and job.spec.builder.strip_plan else ()
 
 
 def _likely_to_compile(job: Job, locked: LockedModel | None) -> bool:
-    """A guess, good enough to start a process for: the cache may hold the plan."""
+    """Return a guess, good enough to start a process for: the cache may hold the plan."""
     return job.target.compiled and (locked is None or locked.artifact != job.artifact_key)
 
 
@@ -197,7 +202,7 @@ def _tidy(checked: Checked, work: Path) -> OnnxFile:
 def _version(
     job: Job, folder: Path, locked: LockedModel | None, artifact: Mapping[str, Content]
 ) -> int:
-    """The version that the spec pins, the one that holds this artifact already, or the next."""
+    """Get the version that the spec pins, the one that holds this artifact already, or the next."""
     if job.spec.version is not None:
         return job.spec.version
     if locked is not None and locked.artifact == job.artifact_key:

@@ -100,7 +100,7 @@ def _absent_gpus(spec: ModelSpec) -> Iterator[str]:
 
 
 def _bug(error: Exception) -> TritonsmithError:
-    """An error that nobody foresaw. Other models are built nevertheless."""
+    """Return an error that nobody expected. Other models are built nevertheless."""
     what = f"{type(error).__name__}: {error}"
     bug = TritonsmithError(f"{what}. That is a bug in gen-repo: please report it.{error.__cause__}")
     bug.__cause__ = error

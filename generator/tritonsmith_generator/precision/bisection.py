@@ -17,7 +17,7 @@ def find(
     passes: Callable[[Part], bool],
     trials: int,
 ) -> Part | None:
-    """A small part for which ``passes`` holds; None if none was found. See the two functions.
+    """Give a small part for which ``passes`` holds; None if none was found. See the two functions.
 
     Many candidates may add a little to the error, or few break everything: shares are looked at
     first where the error is finite, then what was found is made smaller.
@@ -41,7 +41,7 @@ def find(
 
 
 def smallest(candidates: Sequence[str], passes: Callable[[Part], bool], trials: int) -> Part | None:
-    """A small part of the candidates for which ``passes`` holds; None if none was found.
+    """Return a small part of the candidates for which ``passes`` holds; None if none was found.
 
     For failures with few causes, all of which have to go. Halves are tried, then quarters and
     what is left without each of them, and so on, until nothing can be left out or the trials are
@@ -92,7 +92,7 @@ def largest_shares(
     passes: Callable[[Part], bool],
     trials: int,
 ) -> Part | None:
-    """A part for which ``passes`` holds, made of those that add most to the error; None if none.
+    """Return a part for which ``passes`` holds, of those that add most to the error, or None.
 
     For failures that many candidates add to. ``error(part)`` is the error without that part's
     contribution; squares of independent errors add up, so one half's share of the error gives
@@ -116,7 +116,7 @@ def largest_shares(
 
 
 def _shortest_start(parts: Sequence[Part], passes: Callable[[Part], bool]) -> Part | None:
-    """The first parts, as few as possible, taken together. All of them are not tried."""
+    """Return the first parts, as few as possible, taken together. All of them are not tried."""
     best: Part | None = None
     low, high = 1, len(parts) - 1
     while low <= high:

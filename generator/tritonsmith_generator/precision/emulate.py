@@ -63,7 +63,7 @@ def _emulate(graph: onnx.GraphProto, outer: Mapping[str, int], opset: int) -> No
 def _emulated(
     node: onnx.NodeProto, types: Mapping[str, int], opset: int
 ) -> Iterator[onnx.NodeProto]:
-    """The node computing in FP32, with what rounds its results."""
+    """Yield the node, computing in FP32, with what rounds its results."""
     bodies = [g for a in node.attribute for g in (a.g, *a.graphs) if g.node]
     for body in bodies:
         _emulate(body, types, opset)

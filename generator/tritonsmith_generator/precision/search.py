@@ -143,7 +143,7 @@ def _attempt(
 
 
 def _or_not(attempt: Callable[[Part], bool]) -> Callable[[Part], bool]:
-    """Keeping so much that nothing is left to convert is an error, and no solution."""
+    """Tell whether something is left to convert: to keep everything is not a solution."""
 
     def passes(kept: Part) -> bool:
         try:
@@ -155,7 +155,7 @@ def _or_not(attempt: Callable[[Part], bool]) -> Callable[[Part], bool]:
 
 
 def _candidates(search: Search, done: PassesReport, base: Path) -> Part:
-    """The nodes that were converted, in the graph's order."""
+    """Return the nodes that were converted, in the graph's order."""
     left_alone = {name for report in done.reports for name in report.kept}
     quantized = search.precision in ("int8", "fp8", "int4")
     return tuple(

@@ -29,7 +29,7 @@ class Change:
 def compare(
     repository: Path, name: str, files: Mapping[str, Content], owned: Mapping[str, FileRecord]
 ) -> tuple[Change, ...]:
-    """What would happen to each file of a model.
+    """Return what would happen to each file of a model.
 
     ``files`` and ``owned`` (the files that gen-repo wrote last time) are by path relative to the
     model's folder. A file that someone else made or changed is a conflict, and so is any other
@@ -60,7 +60,7 @@ def _compare(
 
 
 def refuse_conflicts(changes: tuple[Change, ...], force: bool) -> None:
-    """Raises InputError for a conflict; ``force`` allows those outside of versions."""
+    """Raise InputError for a conflict; ``force`` allows those outside of versions."""
     conflicts = [c for c in changes if c.action == "conflict"]
     pinned = [c for c in conflicts if c.path.split("/")[1].isdigit()]
     if pinned:

@@ -85,7 +85,10 @@ def inspect_file(path: Path) -> InspectedFile:
 
 
 def model_folders(repository: Path) -> tuple[Path, ...]:
-    """The folders that Triton takes for models. Raises InputError if there is no repository."""
+    """Return the folders that Triton takes for models.
+
+    Raises InputError if there is no repository.
+    """
     if not repository.is_dir():
         raise InputError(f"{repository}: no such folder; a model repository is expected")
     return tuple(sorted(path for path in repository.iterdir() if path.is_dir()))
@@ -109,7 +112,7 @@ def inspect_model(folder: Path) -> InspectedModel:
 
 
 def default_filename(config: ModelConfig) -> str:
-    """The file that the backend opens; "" for a backend that we don't know."""
+    """Return the file that the backend opens; "" for a backend that we don't know."""
     known = {**{t.name: t.filename for t in TARGETS.values()}, "python": "model.py"}
     return config.default_model_filename or known.get(config.backend, "")
 
@@ -123,7 +126,7 @@ def filenames(config: ModelConfig) -> frozenset[str]:
 
 
 def read_config(folder: Path) -> ModelConfig:
-    """The model's ``config.pbtxt``. Raises InputError if it is missing or not readable."""
+    """Return the model's ``config.pbtxt``. Raises InputError if it is missing or not readable."""
     path = folder / CONFIG_NAME
     try:
         text = path.read_text(encoding="utf-8")
@@ -138,13 +141,13 @@ def read_config(folder: Path) -> ModelConfig:
 
 
 def version_numbers(folder: Path) -> tuple[int, ...]:
-    """The version directories, ascending; Triton ignores names such as "01" and "cases"."""
+    """Return the version directories, ascending; Triton ignores names such as "01" and "cases"."""
     names = (p.name for p in folder.iterdir() if p.is_dir())
     return tuple(sorted(int(n) for n in names if n.isdigit() and not n.startswith("0")))
 
 
 def served_versions(folder: Path, config: ModelConfig) -> tuple[int, ...]:
-    """The versions that Triton loads under the config's version policy (default: the newest)."""
+    """Return the versions that Triton loads by the config's version policy (default: newest)."""
     have = version_numbers(folder)
     policy = config.version_policy
     if policy.HasField("all"):
@@ -155,7 +158,7 @@ def served_versions(folder: Path, config: ModelConfig) -> tuple[int, ...]:
 
 
 def signature_of_config(config: ModelConfig) -> Signature:
-    """The signature that a config promises, as full shapes."""
+    """Return the signature that a config promises, as full shapes."""
     batched = config.max_batch_size > 0
     return Signature(
         tuple(_tensor(t, batched) for t in config.input),

@@ -128,7 +128,7 @@ class Lock:
 
 
 def read_lock(repository: Path) -> Lock:
-    """The lock of a repository; empty where there is none. Raises InputError if unreadable."""
+    """Give the lock of a repository; empty where there is none. Raises InputError if unreadable."""
     path = repository / LOCK_NAME
     try:
         data = json.loads(path.read_text(encoding="utf-8"))

@@ -25,7 +25,7 @@ __all__ = ["exclusive", "next_version", "publish"]
 
 
 def next_version(folder: Path, artifact: Mapping[str, Content]) -> int:
-    """The newest version of the model in ``folder`` if it holds these files, or the next free."""
+    """Return the newest version in ``folder`` if it holds these files, or the next free one."""
     numbers = [int(p.name) for p in folder.glob("*") if p.name.isdigit()] or [0]
     newest = max(numbers)
     versioned = {f"{newest}/{name}": content for name, content in artifact.items()}
@@ -95,7 +95,7 @@ def publish(repository: Path, name: str, files: Mapping[str, Content]) -> Mappin
 
 @contextmanager
 def _staging(repository: Path) -> Iterator[Path]:
-    """A folder on the repository's own file system, outside it unless it is a mount point."""
+    """Give a folder on the repository's own file system, outside it unless it is a mount point."""
     folder = Path(
         tempfile.mkdtemp(prefix=_staging_prefix(repository), dir=_staging_home(repository))
     )

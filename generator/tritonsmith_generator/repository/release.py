@@ -26,7 +26,7 @@ class ChosenImage:
 
 
 def made_for(repository: Path) -> tuple[str, Path] | None:
-    """The release that the spec names, and the file that tells it; None where none does."""
+    """Return the release that the spec names, and the file that tells it; None where none does."""
     if repository.is_dir() and (release := read_lock(repository).triton):
         return release, repository / LOCK_NAME
     try:
@@ -38,7 +38,7 @@ def made_for(repository: Path) -> tuple[str, Path] | None:
 
 
 def choose_image(repository: Path, release: str | None, image: str | None) -> ChosenImage:
-    """The named image, NVIDIA's of this release, or of the one that the repository was made for.
+    """Return the named image, NVIDIA's of this release, or of the repository's own release.
 
     Raises UsageError if both are given, or nothing says which.
     """

@@ -49,7 +49,7 @@ class _Class:
 
 
 def render_stubs(repository: Path, only: Collection[str] = ()) -> str:
-    """The text of a Python module with two classes a model: ``Name`` and ``AsyncName``.
+    """Return the text of a Python module with two classes a model: ``Name`` and ``AsyncName``.
 
     Names of models and tensors that Python does not take are changed (``input.1`` to ``input_1``);
     on the wire they stay what they are. The text depends on the configs alone.
@@ -160,7 +160,7 @@ def _identifier(name: str) -> str:
 def _unique(
     names: Mapping[str, str], shapes: Sequence[str], taken: Collection[str]
 ) -> dict[str, str]:
-    """The same names, with a number behind one if any of its ``shapes`` is taken already."""
+    """Return the names, each with a number behind it if any of its ``shapes`` is taken already."""
     used, result = set(taken), {}
     for key, name in names.items():
         number, free = 2, f"{name}_" if keyword.iskeyword(name) else name
@@ -172,12 +172,12 @@ def _unique(
 
 
 def _text(text: str) -> str:
-    """What may stand in a docstring."""
+    """Return what may stand in a docstring."""
     return " ".join(text.split()).replace("\\", "\\\\").replace('"', r"\"")
 
 
 def _quoted(text: str) -> str:
-    """A string literal in double quotes, as formatters want it."""
+    """Return a string literal in double quotes, as formatters want it."""
     return '"' + text.translate(_ESCAPES) + '"'
 
 

@@ -161,7 +161,7 @@ class DockerServer(ServerBase):
         return f"run {self.image.name}{'' if self._how.gpus == 'none' else with_gpus}"
 
     def _mounts(self) -> list[Mount]:
-        """The repository, or just the models that are served if some are left out."""
+        """Return the repository, or just the models that are served if some are left out."""
         if set(self._served) == set(read_models(self._repository)):
             paths = {_MODELS: self._repository}
         else:
@@ -175,7 +175,7 @@ class DockerServer(ServerBase):
 def container_arguments(
     image: Image, how: Container, mounts: Sequence[Mount], ports: dict[str, int], address: str
 ) -> dict[str, Any]:
-    """What docker is asked for: as much protection as tritonserver runs with.
+    """Return what docker is asked for: as much protection as tritonserver runs with.
 
     ``ports`` and ``address`` are what the server listens on inside the container.
     """
@@ -204,7 +204,7 @@ def container_arguments(
 
 
 def _user(folders: Iterable[Path]) -> str:
-    """The user and group that the server runs as: not root, and able to read these folders.
+    """Return the user and group that the server runs as: not root, and able to read these folders.
 
     Raises HostError if only root can read them.
     """
@@ -225,7 +225,7 @@ def _user(folders: Iterable[Path]) -> str:
 
 
 def _published(container: Any) -> dict[str, int]:
-    """The ports on this machine that docker gave to the server's."""
+    """Return the ports on this machine that docker gave to the server's."""
     container.reload()
     given = container.attrs["NetworkSettings"]["Ports"]
     return {name: int(given[f"{port}/tcp"][0]["HostPort"]) for name, port in _INSIDE.items()}

@@ -40,7 +40,7 @@ class LogLine:
 
 
 def parse(line: str) -> LogLine:
-    """The value of one line of output."""
+    """Return the value of one line of output."""
     found = _LINE.match(line)
     if not found:
         return LogLine("output", "", "", line)

@@ -19,7 +19,7 @@ _FLAG = "--backend-config=tensorrt"
 
 
 def plan_flags(models: Iterable[ServedModel], repository: str) -> list[str]:
-    """The flags for these models, which the server sees in the folder ``repository``.
+    """Return the flags for these models, which the server sees in the folder ``repository``.
 
     A library that several models bring is named once: TensorRT takes its plugins only once.
     Raises InputError for a library that is missing.
@@ -38,7 +38,7 @@ def plan_flags(models: Iterable[ServedModel], repository: str) -> list[str]:
 
 
 def refuse_missing_plugins(models: Iterable[ServedModel]) -> None:
-    """Raises InputError for the first plugin library of these models that is not there."""
+    """Raise InputError for the first plugin library of these models that is not there."""
     for model in models:
         for path in model.plugins:
             if not path.is_file():

@@ -13,7 +13,7 @@ __all__ = ["pick_ports"]
 
 
 def pick_ports(host: str, wanted: Mapping[str, int | None]) -> dict[str, int]:
-    """The wanted port for each name, or a free one where it is None.
+    """Return the wanted port for each name, or a free one where it is None.
 
     All are held until all are found, so that no two names get the same. Raises HostError
     for a port that is taken or not allowed, with the process that holds it where known, and
@@ -47,7 +47,7 @@ def _refusal(host: str, name: str, port: int | None, exc: OSError) -> str:
 
 
 def _holder(port: int) -> str | None:
-    """The process that listens on this port, as "name (pid 123)"; None where /proc tells not."""
+    """Return who listens on this port, as "name (pid 123)"; None where /proc does not tell."""
     sockets = {f"socket:[{inode}]" for inode in _listening(port)}
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):

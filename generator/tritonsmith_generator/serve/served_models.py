@@ -65,7 +65,7 @@ Reason = Callable[[ServedModel], "str | None"]
 
 
 def read_models(repository: Path, names: Sequence[str] | None = None) -> dict[str, ServedModel]:
-    """The named models of the repository, or all; with an ensemble come its members.
+    """Return the named models of the repository, or all; with an ensemble come its members.
 
     Raises InputError if the repository has no models, or none of a given name.
     """
@@ -88,7 +88,7 @@ def read_models(repository: Path, names: Sequence[str] | None = None) -> dict[st
 
 
 def leave_out(models: Mapping[str, ServedModel], reason: Reason) -> dict[str, str]:
-    """The models that can't run, each with the reason; ensembles of such models included."""
+    """Return the models that can't run, each with the reason; ensembles of such models included."""
     reasons = {model.name: why for model in models.values() if (why := reason(model))}
     while True:
         more = {

@@ -139,7 +139,10 @@ class ServerBase(ABC):
             raise ServerError(self._why_it_ended())
 
     def versions(self) -> dict[str, list[str]]:
-        """The versions of each model that are ready now. Raises ServerError without an answer."""
+        """Return the versions of each model that are ready now.
+
+        Raises ServerError without an answer.
+        """
         try:
             with self._http() as connection:
                 headers = {_KEY: self._admin_key}
@@ -218,7 +221,7 @@ class ServerBase(ABC):
             raise HostError(f"None of the models can be served on this machine. {reasons}")
 
     def _restrictions(self, allowed: str | None = None) -> list[str]:
-        """Flags that refuse to others what only we need, where other machines can call.
+        """Return flags that refuse to others what only we need, where other machines can call.
 
         ``allowed`` is one of RESTRICTED that everybody may use all the same.
         """
@@ -252,7 +255,7 @@ class ServerBase(ABC):
         return contextlib.closing(http.client.HTTPConnection(self._address(), port, timeout=5))
 
     def _address(self) -> str:
-        """The address to call: the wildcard addresses can be listened on, not called."""
+        """Return the address to call: the wildcard addresses can be listened on, not called."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._host, self._host)
         return f"[{host}]" if ":" in host else host
 

@@ -64,7 +64,7 @@ class BuilderOptions:
     compute_capabilities: tuple[str, ...] = ()
 
     def given(self) -> Iterator[str]:
-        """The names of the options that differ from their defaults."""
+        """Yield the names of the options that differ from their defaults."""
         default = type(self)()
         for option in fields(self):
             if getattr(self, option.name) != getattr(default, option.name):

@@ -50,6 +50,6 @@ LIMITS: Mapping[str, Limits] = {
 
 
 def limits_for(precision: str, given: Limits = Limits()) -> Limits:
-    """The default limits of a precision, with those that the user gave in their place."""
+    """Return the default limits of a precision, with those that the user gave in their place."""
     said = {name: limit for name, limit in asdict(given).items() if limit is not None}
     return replace(LIMITS[precision], **said)

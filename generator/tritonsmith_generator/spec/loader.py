@@ -133,7 +133,7 @@ def _allowed(keys: tuple[str, ...]) -> list[str]:
 
 
 def _locate(root: yaml.Node, loc: tuple[str | int, ...]) -> tuple[int, tuple[str, ...]]:
-    """The line (from 1) and the keys, as written, of the value that pydantic's ``loc`` means."""
+    """Return the line (from 1) and the keys, as written, of the value that ``loc`` means."""
     found = _walk(root, loc)
     if len(found[1]) < len(loc) and loc[:1] == ("models",):
         inherited = _walk(root, ("defaults", *loc[2:]))  # merged in from there

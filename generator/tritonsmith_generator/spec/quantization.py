@@ -63,7 +63,7 @@ USED_BY: Mapping[str, tuple[str, ...]] = {
 
 
 def check_quantization(options: Quantization, precision: str, library: str) -> None:
-    """Raises InputError for a value that cannot be, and for an option of another precision."""
+    """Raise InputError for a value that cannot be, and for an option of another precision."""
     if not 50 <= options.percentile <= 100:
         raise InputError(
             f"quantization.percentile is {options.percentile:g}; it must be 50 to 100, for "

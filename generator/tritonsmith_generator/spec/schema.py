@@ -268,7 +268,7 @@ class Spec(_Strict):
 
 
 def resolve_source(source: str, folder: Path) -> Path:
-    """The file that ``onnx:`` names: relative to the spec's folder, or inside a Python package.
+    """Get the file that ``onnx:`` names: relative to the spec's folder, or inside a Python package.
 
     ``package:NAME/path`` is a file that an installed package carries. Raises InputError.
     """

@@ -31,7 +31,10 @@ PLUMBING = frozenset(
 
 
 def files_of(room: str, package: Path = PACKAGE) -> tuple[Path, ...]:
-    """The Python files of a room, and of the rooms in it. Raises LookupError if there are none."""
+    """Return the Python files of a room, and of the rooms in it.
+
+    Raises LookupError if there are none.
+    """
     found = tuple(sorted((package / room).rglob("*.py")))
     if not found:
         raise LookupError(f"a stage's code is in {package / room}, and no Python file is there")
@@ -40,7 +43,10 @@ def files_of(room: str, package: Path = PACKAGE) -> tuple[Path, ...]:
 
 @cache
 def code_digest(stage: str, package: Path = PACKAGE) -> str:
-    """The SHA-256 of a stage's code, names and bytes. Raises LookupError for an empty room."""
+    """Return the SHA-256 of a stage's code, names and bytes.
+
+    Raises LookupError for an empty room.
+    """
     digest = hashlib.sha256()
     for room in ROOMS[stage]:
         for path in files_of(room, package):

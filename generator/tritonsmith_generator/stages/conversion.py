@@ -74,7 +74,7 @@ def _move(model: Path, folder: Path) -> str:
 
 
 def _pass_notes(reports: Sequence[PassReport]) -> Iterator[str]:
-    """What each pass did; nothing of one that had nothing to do or to say."""
+    """Yield what each pass did; nothing of one that had nothing to do or to say."""
     for report in reports:
         if report.changed and (counts := ", ".join(_counts(report))):
             size = f"{report.bytes_before / 1e6:.2f} to {report.bytes_after / 1e6:.2f} MB"

@@ -8,7 +8,7 @@ from typing import Any
 
 from tritonsmith_generator.host.digest import sha256
 from tritonsmith_generator.onnx_model.cases import corners
-from tritonsmith_generator.onnx_model.profiles import Shaping
+from tritonsmith_generator.onnx_model.profiles import ProfileSet
 from tritonsmith_generator.stages.code import code_digest
 from tritonsmith_generator.stages.job import Job
 from tritonsmith_generator.stages.runner import flat
@@ -23,15 +23,15 @@ NEARER = "relative L2 of the graph, for the plan's sake"
 _QUANTIZED_BY_MODELOPT = ("fp8", "int4")
 
 
-def cases_stage(job: Job, graph: Mapping[str, str], shaping: Shaping, exact: bool) -> Stage:
-    """Recorded inputs with ONNX Runtime's answers. ``graph`` is the model's files by digest.
+def cases_stage(job: Job, graph: Mapping[str, str], profile_set: ProfileSet, exact: bool) -> Stage:
+    """Return recorded inputs with ONNX Runtime's answers. ``graph`` is the model's files by digest.
 
     ``exact`` is as for ``Reference``.
     """
     samples = job.spec.case_samples
     inputs: dict[str, Any] = {
         **graph,
-        "batched": shaping.max_batch_size > 1,
+        "batched": profile_set.max_batch_size > 1,
         **_versions("onnx", "onnxruntime", "numpy"),
     }
     if samples is not None:
@@ -39,7 +39,7 @@ def cases_stage(job: Job, graph: Mapping[str, str], shaping: Shaping, exact: boo
         inputs |= _prefixed(job.sample_digests(samples))
     if exact:
         inputs["Q and DQ"] = "one by one"
-    for number, (shapes, values) in enumerate(corners(shaping)):
+    for number, (shapes, values) in enumerate(corners(profile_set)):
         inputs |= flat({f"case {number}": {**_said(shapes), **_said(values, " values")}})
     return _stage("cases", inputs)
 
@@ -50,7 +50,7 @@ def conversion_stage(
     cases: Stage,
     nearer: float | None = None,
 ) -> Stage:
-    """The graph in its precision, measured on the cases, for what runs it.
+    """Return the graph in its precision, measured on the cases, for what runs it.
 
     ``nearer`` is as ``convert_model`` takes it.
     """
@@ -83,11 +83,11 @@ _NOT_CONVERTING: Mapping[str, Any] = {
 def plan_stage(
     job: Job,
     graph: Mapping[str, str],
-    shaping: Shaping,
+    profile_set: ProfileSet,
     builder: EngineOptions,
     release: Release,
 ) -> Stage:
-    """The plan of a graph. ``graph`` is the converted model's files by digest."""
+    """Return the plan of a graph. ``graph`` is the converted model's files by digest."""
     options = {n: getattr(builder, n) for n in builder.given() if n not in _NOT_IN_PLANS}
     inputs: dict[str, Any] = {
         **graph,
@@ -100,7 +100,7 @@ def plan_stage(
     for plugin in builder.plugins:
         # A plan that was built without it is not this one; the builder says that it is missing.
         inputs[plugin.name] = f"sha256:{sha256(plugin)}" if plugin.is_file() else "missing"
-    for kind, profiles in (("profile", shaping.profiles), ("values", shaping.values)):
+    for kind, profiles in (("profile", profile_set.profiles), ("values", profile_set.values)):
         for number, profile in enumerate(profiles):
             for name, ends in profile.items():
                 text = ":".join("x".join(map(str, end)) for end in (ends.min, ends.opt, ends.max))

@@ -38,7 +38,7 @@ class Graph:
 
 
 def source_graph(job: Job, file: OnnxFile) -> Graph:
-    """The model as it is given, or tidied."""
+    """Return the model as it is given, or tidied."""
     names = [str(path.relative_to(file.path.parent)) for path in file.files]
     if file.path == job.source:
         return Graph(file.path, {name: f"sha256:{job.sources[name].sha256}" for name in names})
@@ -46,7 +46,7 @@ def source_graph(job: Job, file: OnnxFile) -> Graph:
 
 
 def converted_graph(kept: Kept, source: Graph) -> Graph:
-    """The result of the conversion stage, from ``source``."""
+    """Return the result of the conversion stage, from ``source``."""
     notes, name = tuple(kept.about["notes"]), kept.about["model"]
     if name is None:  # the precision changes nothing in this graph
         return replace(source, notes=notes)

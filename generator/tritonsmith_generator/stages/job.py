@@ -86,7 +86,7 @@ class Job:
         )
 
     def samples(self, source: str | None) -> Samples | None:
-        """The user's samples; a path in the spec is relative to the spec's folder."""
+        """Return the user's samples; a path in the spec is relative to the spec's folder."""
         from tritonsmith_generator.passes import Samples
 
         if source is None:
@@ -107,7 +107,7 @@ class Job:
         return plugin_files(self.spec.builder.plugins, self.folder) if self.target.compiled else {}
 
     def sample_digests(self, source: str | None) -> Mapping[str, str]:
-        """The SHA-256 of each file that these samples are read from."""
+        """Return the SHA-256 of each file that these samples are read from."""
         paths = _sample_files(source, self.folder)
         names = (os.path.relpath(path, self.source.parent) for path in paths)
         return {name: self.sources[name].sha256 for name in names}
@@ -173,7 +173,7 @@ def _version(package: str) -> str:
 
 
 def _refuse_other_bytes(spec: ModelSpec, source: Path, sources: Mapping[str, FileRecord]) -> None:
-    """A flipped bit in a weight is still a valid model: only its digest tells."""
+    """Refuse other bytes: a flipped bit in a weight is still a valid model; its digest tells."""
     if spec.sha256 is not None and sources[source.name].sha256 != spec.sha256:
         raise InputError(
             f"{source}: its SHA-256 is {sources[source.name].sha256}, the spec wants "
@@ -195,12 +195,12 @@ def _source(name: str, spec: ModelSpec, folder: Path) -> Path:
 
 
 def _from(folder: Path, factory: str) -> str:
-    """A factory in a file is named relative to the spec, as all its paths are."""
+    """Name a factory's file relative to the spec, as all its paths are."""
     return str(folder / factory) if ".py:" in factory else factory
 
 
 def _sample_files(source: str | None, folder: Path) -> tuple[Path, ...]:
-    """The files that samples are read from, or the one with the function that makes them.
+    """Return the files that samples are read from, or the one with the function that makes them.
 
     A change in them is a change of the model.
     """
@@ -216,7 +216,7 @@ def _sample_files(source: str | None, folder: Path) -> tuple[Path, ...]:
 def _sources(
     source: Path, others: tuple[Path, ...], locked: LockedModel | None
 ) -> Mapping[str, FileRecord]:
-    """The files that are read, by name; hashed only if they changed since the lock was written."""
+    """Return the files that are read, by name; hashed only if they changed since the lock."""
     home = source.parent
     known = locked.sources if locked is not None else {}
     wanted = {source.name, *(os.path.relpath(path, home) for path in others)}

@@ -21,7 +21,7 @@ __all__ = ["kept_plans", "locked_plans"]
 
 
 def kept_plans(job: Job, folder: Path, locked: LockedModel | None) -> Artifact | None:
-    """The plans that were merged from several GPUs, if this job would make one of them again.
+    """Give the plans that were merged from several GPUs, if this job would make one of them again.
 
     None where no plans were merged. Raises InputError where the job makes something else: that
     would take the place of plans which this machine cannot build.
@@ -53,7 +53,7 @@ def kept_plans(job: Job, folder: Path, locked: LockedModel | None) -> Artifact |
 def locked_plans(
     job: Job, artifact: Artifact, merged: LockedModel | None
 ) -> Mapping[str, LockedPlan]:
-    """What the lock says of the plans: of those that were kept, or of the one just built."""
+    """Return what the lock says of the plans: of those that were kept, or of the one just built."""
     if merged is not None:
         return {
             gpus: replace(plan, key=job.key) if plan.artifact == job.artifact_key else plan

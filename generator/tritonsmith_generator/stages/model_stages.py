@@ -21,7 +21,7 @@ from tritonsmith_generator.errors import InputError, TritonsmithError
 from tritonsmith_generator.onnx_model.case_file import Case, load_cases, served_cases, write_cases
 from tritonsmith_generator.onnx_model.cases import record_cases
 from tritonsmith_generator.onnx_model.onnx_file import OnnxFile
-from tritonsmith_generator.onnx_model.profiles import Shaping
+from tritonsmith_generator.onnx_model.profiles import ProfileSet
 from tritonsmith_generator.onnx_model.signature import Signature
 from tritonsmith_generator.passes.base import Arrays
 from tritonsmith_generator.passes.conditions import is_quantized
@@ -82,7 +82,7 @@ class ModelStages:
         job: Job,
         file: OnnxFile,
         signature: Signature,
-        shaping: Shaping,
+        profile_set: ProfileSet,
         samples: Sequence[Arrays],
         stages: Stages,
         published: Published,
@@ -90,13 +90,13 @@ class ModelStages:
         tell: Tell,
     ) -> None:
         self._job, self._file, self._signature = job, file, signature
-        self._shaping, self._samples = shaping, samples
+        self._profile_set, self._samples = profile_set, samples
         self._stages, self._published = stages, published
         self._process, self._tell = process, tell
         self._source = source_graph(job, file)
         # What TensorRT makes of Q and DQ does not depend on this machine's CPU.
         self._exact = job.target.compiled and is_quantized(file.proto)
-        self._asks = cases_stage(job, self._source.digests, shaping, self._exact)
+        self._asks = cases_stage(job, self._source.digests, profile_set, self._exact)
         self._cases: tuple[Case, ...] | None = None
 
     def make(self, plans: Artifact | None) -> Made:
@@ -148,7 +148,7 @@ class ModelStages:
         return replace(made, notes=(*misses, *made.notes))
 
     def _nearer_before(self) -> float | None:
-        """What the last build came to, if it began with the same: it need not search again."""
+        """Give what the last build came to, if it began with the same: it need not search again."""
         before = self._stages.before("conversion")
         if NEARER not in before:
             return None
@@ -177,7 +177,7 @@ class ModelStages:
         return Made(cases, artifact, (*notes, *told), found), verdict
 
     def _accuracy(self, plan: Stage, file: Content, asked: Sequence[Case]) -> Mapping[str, Any]:
-        """What the plan's run on the GPU gave; empty in a dry run that would have to run it."""
+        """Get what the plan's run on the GPU gave; empty in a dry run that would have to run it."""
         job = self._job
         assert isinstance(file, Path)  # it was built
 
@@ -221,7 +221,7 @@ class ModelStages:
         assert release is not None  # or no plan is compiled
         passed = graph.model != self._source.model
         digests = {f"converted {n}" if passed else n: d for n, d in graph.digests.items()}
-        return plan_stage(job, digests, self._shaping, engine_options(job), release)
+        return plan_stage(job, digests, self._profile_set, engine_options(job), release)
 
     def _plan(self, stage: Stage, graph: Graph, on_build: Callable[[], None]) -> Kept | None:
         """None in a dry run that would have to build it."""
@@ -233,7 +233,7 @@ class ModelStages:
             self._tell(stage, detail, fraction)
 
         def compile_into(folder: Path) -> Mapping[str, Any]:
-            return compile_plan(job, graph.model, self._shaping, self._process, folder, tell)
+            return compile_plan(job, graph.model, self._profile_set, self._process, folder, tell)
 
         return self._stages.result(stage, compile_into, self._published)
 
@@ -273,7 +273,12 @@ class ModelStages:
         def ask() -> tuple[Case, ...]:
             self._tell("cases", "asking ONNX Runtime for reference answers", None)
             return record_cases(
-                file.path, file.proto, self._signature, self._shaping, self._samples, self._exact
+                file.path,
+                file.proto,
+                self._signature,
+                self._profile_set,
+                self._samples,
+                self._exact,
             )
 
         def record_into(folder: Path) -> Mapping[str, Any]:

@@ -11,7 +11,7 @@ from tritonsmith_client import dtypes
 from tritonsmith_generator.engine.process import EngineProcess
 from tritonsmith_generator.errors import InputError
 from tritonsmith_generator.host.gpus import visible_gpus
-from tritonsmith_generator.onnx_model.profiles import Shaping
+from tritonsmith_generator.onnx_model.profiles import ProfileSet
 from tritonsmith_generator.onnx_model.signature import Signature, Tensor
 from tritonsmith_generator.repository.changes import Content
 from tritonsmith_generator.spec.builder_options import Precision
@@ -47,7 +47,10 @@ class Artifact:
     compute_capability: str | None = None
 
     def served(self, signature: Signature) -> Signature:
-        """The signature with the artifact's data types. Raises InputError for a dropped tensor."""
+        """Return the signature with the artifact's data types.
+
+        Raises InputError for a dropped tensor.
+        """
         return Signature(
             tuple(self._served(t) for t in signature.inputs),
             tuple(self._served(t) for t in signature.outputs),
@@ -62,7 +65,7 @@ class Artifact:
 
 
 def artifact_of_plan(job: Job, kept: Kept) -> Artifact:
-    """The files of a version that holds the result of the plan stage."""
+    """Return the files of a version that holds the result of the plan stage."""
     about = kept.about
     files = {job.target.filename: kept.folder / job.target.filename, **job.plugins}
     notes, warnings = tuple(about["notes"]), tuple(about.get("warnings", ()))
@@ -70,7 +73,7 @@ def artifact_of_plan(job: Job, kept: Kept) -> Artifact:
 
 
 def artifact_of_graph(job: Job, graph: Graph) -> Artifact:
-    """The files of a version that holds the ONNX model itself."""
+    """Return the files of a version that holds the ONNX model itself."""
     return Artifact({job.target.filename: graph.model, **graph.weights})
 
 
@@ -80,7 +83,7 @@ def artifact_to_come(job: Job) -> Artifact:
 
 
 def engine_options(job: Job) -> EngineOptions:
-    """The user's builder options, with what the precision asks for and a timing cache."""
+    """Return the user's builder options, with what the precision asks for and a timing cache."""
     options = EngineOptions.of(job.spec.builder, job.spec.precision)
     if job.recipe.sparse_weights:
         options = replace(options, sparse_weights=True)
@@ -94,7 +97,7 @@ def engine_options(job: Job) -> EngineOptions:
 def compile_plan(
     job: Job,
     model: Path,
-    shaping: Shaping,
+    profile_set: ProfileSet,
     process: EngineProcess,
     folder: Path,
     tell: Tell,
@@ -109,9 +112,9 @@ def compile_plan(
         library=job.target.library,
         onnx=model,
         plan=folder / job.target.filename,
-        profiles=shaping.profiles,
+        profiles=profile_set.profiles,
         options=engine_options(job),
-        values=shaping.values,
+        values=profile_set.values,
     )
     tell("plan", "starting the builder", None)
     report = process.build(request, on_progress)

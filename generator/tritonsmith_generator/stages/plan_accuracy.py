@@ -48,7 +48,7 @@ def why_not(job: Job) -> str:
 
 
 def not_compared(why: str) -> str:
-    """What the summary says of a plan that was not run."""
+    """Return what the summary says of a plan that was not run."""
     return f"plan: its answers were not compared with ONNX Runtime's: {why}"
 
 
@@ -98,7 +98,7 @@ def _ask(
 
 
 def judge_plan(job: Job, found: Mapping[str, Any], cases: Sequence[Case]) -> GateReport | None:
-    """The verdict on what ``measure_plan`` found; None where it found nothing to compare."""
+    """Return the verdict on what ``measure_plan`` found; None where it found nothing to compare."""
     if "metrics" not in found:
         return None
     precision = job.spec.precision
@@ -110,7 +110,7 @@ def judge_plan(job: Job, found: Mapping[str, Any], cases: Sequence[Case]) -> Gat
 
 
 def refuse(job: Job, verdict: GateReport, searched: bool, builds: int) -> None:
-    """Raises InputError, with the precision to try next, where a limit is not kept.
+    """Raise InputError, with the precision to try next, where a limit is not kept.
 
     ``searched`` says that graphs with more nodes kept in FP32 were looked for, ``builds`` how many
     of them made a plan.
@@ -128,7 +128,7 @@ def refuse(job: Job, verdict: GateReport, searched: bool, builds: int) -> None:
 def told(
     found: Mapping[str, Any], verdict: GateReport | None, cases: Sequence[Case]
 ) -> Iterator[str]:
-    """What ``measure_plan`` found, if anything, in sentences for the summary."""
+    """Yield what ``measure_plan`` found, if anything, in sentences for the summary."""
     if "skipped" in found:
         yield not_compared(found["skipped"])
     if verdict is not None:
@@ -138,7 +138,7 @@ def told(
 
 
 def nearer(verdict: GateReport, error: float) -> float:
-    """The relative L2 error that the graph's next conversion has to keep so that its plan passes.
+    """Return the relative L2 error that the next conversion has to keep so that its plan passes.
 
     ``error`` is that of the graph whose plan failed. TensorRT fuses and orders what it computes in
     ways of its own, so that a plan is further off than its graph, by a factor that is much the same

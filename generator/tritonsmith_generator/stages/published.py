@@ -14,14 +14,14 @@ __all__ = ["published"]
 
 
 def published(job: Job, folder: Path, locked: LockedModel | None, stage: Stage) -> Kept | None:
-    """What ``stage`` makes, if the model in ``folder`` was published with it."""
+    """Return what ``stage`` makes, if the model in ``folder`` was published with it."""
     if locked is None or locked.stages.get(stage.name) != stage.inputs:
         return None
     return {"plan": _plan, "accuracy": _accuracy}[stage.name](job, folder, locked)
 
 
 def _plan(job: Job, folder: Path, locked: LockedModel) -> Kept | None:
-    """The plan in the model's folder, if its bytes are whole."""
+    """Return the plan in the model's folder, if its bytes are whole."""
     name, home = job.target.filename, folder / str(locked.version)
     plan = locked.files.get(f"{locked.version}/{name}")
     config = locked.files.get(CONFIG_NAME)  # it says the data types

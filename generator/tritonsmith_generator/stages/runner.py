@@ -58,7 +58,7 @@ class Stages:
         make: Make,
         elsewhere: Callable[[Stage], Kept | None] = lambda stage: None,
     ) -> Kept | None:
-        """The stage's result; None in a dry run where it would have to be made.
+        """Return the stage's result; None in a dry run where it would have to be made.
 
         ``elsewhere`` looks for it where the cache has it not.
         """
@@ -75,7 +75,7 @@ class Stages:
         return kept
 
     def before(self, name: str) -> Inputs:
-        """The inputs that a stage had when the model was published; empty if there were none."""
+        """Return a stage's inputs when the model was published; empty if there were none."""
         return self._locked.stages.get(name, {}) if self._locked is not None else {}
 
     def follows(self, name: str, other: str) -> None:
@@ -100,13 +100,13 @@ class Stages:
 
 
 def all_reused(locked: LockedModel) -> tuple[StageReport, ...]:
-    """The reports of a model that is up to date."""
+    """Return the reports of a model that is up to date."""
     kept = {*locked.stages, _CONFIG}
     return tuple(StageReport(name, ran=False) for name in _ORDER if name in kept)
 
 
 def differences(before: Inputs, now: Inputs) -> tuple[str, ...]:
-    """What changed, e.g. ``("precision fp32 -> fp16", "model.onnx: other bytes")``."""
+    """Return what changed, e.g. ``("precision fp32 -> fp16", "model.onnx: other bytes")``."""
     return tuple(
         _difference(name, before.get(name), now.get(name))
         for name in dict.fromkeys((*now, *before))

@@ -67,7 +67,7 @@ class Stage:
         return cache_folder("stages") / self.name / self.key
 
     def kept(self) -> Kept | None:
-        """The result, if it is in the cache and its bytes are what they were."""
+        """Return the result, if it is in the cache and its bytes are what they were."""
         used(self.folder)  # before they are read, so that nobody removes them meanwhile
         return _verified(self.folder)
 
@@ -101,7 +101,10 @@ class Stage:
 
 
 def cache_limit() -> int:
-    """The bytes that all results may take. Raises HostError for a limit that is no number."""
+    """Return the bytes that all results may take.
+
+    Raises HostError for a limit that is no number.
+    """
     given = os.environ.get(_LIMIT_NAME, "")
     try:
         limit = float(given) if given else _LIMIT_GB

@@ -111,7 +111,7 @@ def _wanted(factory: str | Export) -> Export:
 
 
 def _named_inputs(wanted: Export) -> dict[str, Any]:
-    """Example tensors by the name of their parameter in ``forward``, in its order."""
+    """Return example tensors by the name of their parameter in ``forward``, in its order."""
     from torch import Tensor
 
     forward = signature(wanted.module.forward).parameters.values()
@@ -140,7 +140,7 @@ def _named_inputs(wanted: Export) -> dict[str, Any]:
 
 
 def _tensor(name: str, value: Any) -> Any:
-    """The example tensor that a value is or, as a text, describes."""
+    """Return the example tensor that a value is or, as a text, describes."""
     import torch
 
     if isinstance(value, torch.Tensor):
@@ -166,7 +166,7 @@ def _tensor(name: str, value: Any) -> Any:
 
 
 def _check_dynamic(dynamic: Any) -> None:
-    """What a factory returns is typed by nobody."""
+    """Check what a factory returned, which nobody typed."""
     good = isinstance(dynamic, Mapping) and all(
         isinstance(axes, Mapping)
         and all(isinstance(axis, int) and isinstance(name, str) for axis, name in axes.items())

@@ -41,7 +41,7 @@ class Prepared:
         return {name: _another(size) for name, size in self.sizes.items()}
 
     def at(self, sizes: Mapping[str, int]) -> Tensors:
-        """The examples cut or repeated to these sizes."""
+        """Return the examples cut or repeated to these sizes."""
         resized = dict(self.inputs)
         for name, axes in self.dynamic.items():
             for axis, symbol in axes.items():
@@ -197,7 +197,7 @@ def tidy(path: Path, metadata: Mapping[str, str]) -> None:
 
 
 def _messages(graph: onnx.GraphProto) -> Iterator[Any]:
-    """The graph and everything in it that can carry metadata, subgraphs included."""
+    """Yield the graph and everything in it that can carry metadata, subgraphs included."""
     yield graph
     yield from (*graph.input, *graph.output, *graph.value_info, *graph.initializer)
     for node in graph.node:
@@ -236,7 +236,7 @@ def compare(model: Prepared, path: Path, tolerance: float) -> tuple[Check, ...]:
 def _difference(
     expected: np.ndarray[Any, Any], actual: np.ndarray[Any, Any], tolerance: float
 ) -> tuple[float, float]:
-    """The largest difference and the allowed one; infinite where shape or dtype differ."""
+    """Return the largest difference and the allowed one; infinite where shape or dtype differ."""
     if expected.shape != actual.shape or expected.dtype != actual.dtype:
         return np.inf, 0.0
     if expected.size == 0:
@@ -262,7 +262,7 @@ def _array(name: str, tensor: Any) -> np.ndarray[Any, Any]:
 
 
 def _leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:
-    """The tensors in what a module returns, in the exporter's order, each with a name."""
+    """Yield the tensors in what a module returns, in the exporter's order, each with a name."""
     if isinstance(value, torch.Tensor):
         yield name, value
     elif isinstance(value, Mapping):
@@ -277,7 +277,7 @@ def _leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[list[warnings.WarningMessage]]:
-    """The exporters print and log pages; the message of their exception is what a user needs."""
+    """Silence the exporters, which print and log pages; their exception says what counts."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -293,7 +293,7 @@ def _quiet() -> Iterator[list[warnings.WarningMessage]]:
 
 
 def _reason(exc: BaseException) -> str:
-    """The first line of the innermost cause: torch's outer messages are general advice."""
+    """Return the first line of the innermost cause: torch's outer messages are general advice."""
     while exc.__cause__ is not None:
         exc = exc.__cause__
     lines: Iterable[str] = (line.strip() for line in str(exc).splitlines())

@@ -44,7 +44,7 @@ class Field:
 
 
 def message_from(values: Mapping[str, Any]) -> ModelConfig:
-    """The ModelConfig with these values, by proto field name.
+    """Return the ModelConfig with these values, by proto field name.
 
     Raises InputError for an unknown field, with the nearest one, and for a wrong type.
     """
@@ -56,7 +56,7 @@ def message_from(values: Mapping[str, Any]) -> ModelConfig:
 
 
 def render_config(config: ModelConfig, notes: Notes, header: Sequence[str]) -> str:
-    """The text of ``config.pbtxt``; parsed back and compared before it is returned."""
+    """Return the text of ``config.pbtxt``; parsed back and compared before it is returned."""
     text: str = _template().render(
         fields=tuple(_fields(config, notes, ())), header=[_one_line(line) for line in header]
     )
@@ -208,5 +208,5 @@ def _escape(text: str) -> str:
 
 
 def _one_line(text: str) -> str:
-    """A comment ends with its line, whatever characters a name in it may hold."""
+    """Put the text on one line: a comment ends there, whatever a name in it may hold."""
     return " ".join(text.split())

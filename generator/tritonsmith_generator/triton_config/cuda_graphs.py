@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tritonsmith_generator.errors import InputError
-from tritonsmith_generator.onnx_model.profiles import Profile, Shaping
+from tritonsmith_generator.onnx_model.profiles import Profile, ProfileSet
 from tritonsmith_generator.spec.schema import ModelSpec
 from tritonsmith_generator.spec.targets import TargetKind
 
@@ -15,7 +15,9 @@ __all__ = ["cuda_graphs"]
 _BACKEND = "tensorrt"  # no other backend of Triton records CUDA graphs
 
 
-def cuda_graphs(target: TargetKind, shaping: Shaping, spec: ModelSpec) -> Mapping[str, Any] | None:
+def cuda_graphs(
+    target: TargetKind, profile_set: ProfileSet, spec: ModelSpec
+) -> Mapping[str, Any] | None:
     """ModelConfig's ``optimization``, or None where the spec does not want CUDA graphs.
 
     With batches, each profile has a ladder of graphs at its opt shapes: 1, 2, 4, ... and its opt
@@ -34,27 +36,29 @@ def cuda_graphs(target: TargetKind, shaping: Shaping, spec: ModelSpec) -> Mappin
             f"cuda_graphs needs target tensorrt, this is {target.name}: leave it out, or use "
             "target auto, which heeds it where TensorRT is"
         )
-    if any(shaping.values):
-        names = sorted({name for values in shaping.values for name in values})
+    if any(profile_set.values):
+        names = sorted({name for values in profile_set.values for name in values})
         raise InputError(
             f"cuda_graphs: Triton records none for a model whose input says shapes by its values "
             f"({', '.join(names)}): leave cuda_graphs out"
         )
     specs: dict[str, Mapping[str, Any]] = {}
-    for profile in shaping.profiles:
-        for graph in _ladder(profile, shaping, spec):
+    for profile in profile_set.profiles:
+        for graph in _ladder(profile, profile_set, spec):
             specs.setdefault(str(graph), graph)
     return {"cuda": {"graphs": True, "graph_spec": list(specs.values())}}
 
 
-def _ladder(profile: Profile, shaping: Shaping, spec: ModelSpec) -> Iterator[Mapping[str, Any]]:
-    if not shaping.max_batch_size:
+def _ladder(
+    profile: Profile, profile_set: ProfileSet, spec: ModelSpec
+) -> Iterator[Mapping[str, Any]]:
+    if not profile_set.max_batch_size:
         shapes = {name: {"dim": list(ranges.opt)} for name, ranges in profile.items()}
         yield {"batch_size": 0, "input": shapes}
         return
     shapes = {name: {"dim": list(ranges.opt[1:])} for name, ranges in profile.items()}
     low = max(ranges.min[0] for ranges in profile.values())
-    high = min(shaping.max_batch_size, *(ranges.max[0] for ranges in profile.values()))
+    high = min(profile_set.max_batch_size, *(ranges.max[0] for ranges in profile.values()))
     usual = {ranges.opt[0] for ranges in profile.values()}
     preferred = set(spec.batching.preferred if spec.batching else ())
     powers = {1 << power for power in range(high.bit_length())}

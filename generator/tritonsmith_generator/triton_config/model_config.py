@@ -9,7 +9,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from tritonsmith_client import dtypes
 from tritonsmith_generator.errors import InputError
-from tritonsmith_generator.onnx_model.profiles import Shaping
+from tritonsmith_generator.onnx_model.profiles import ProfileSet
 from tritonsmith_generator.onnx_model.signature import Signature, Tensor
 from tritonsmith_generator.spec.schema import Instances, ModelSpec, merge
 from tritonsmith_generator.spec.targets import TargetKind
@@ -25,7 +25,7 @@ _KINDS = {"cpu": "KIND_CPU", "gpu": "KIND_GPU"}
 
 
 def served_signature(signature: Signature, target: TargetKind) -> Signature:
-    """The signature as the target serves it: TensorRT makes FP32 of FP64."""
+    """Return the signature as the target serves it: TensorRT makes FP32 of FP64."""
     if not target.compiled:
         return signature
     return Signature(
@@ -38,24 +38,24 @@ def config_for(
     name: str,
     target: TargetKind,
     signature: Signature,
-    shaping: Shaping,
+    profile_set: ProfileSet,
     spec: ModelSpec,
     warmup: Sequence[Mapping[str, Any]] = (),
 ) -> tuple[ModelConfig, Notes]:
-    """The complete config of a model, so that Triton's auto-completion has nothing to add.
+    """Return the complete config of a model, so that Triton's auto-completion has nothing to add.
 
     ``signature`` is the one that is served, ``warmup`` what ``derive_warmup`` found. The spec's
     ``config`` is merged last. Raises InputError where the two don't fit together.
     """
-    batched = shaping.max_batch_size > 0
-    notes: dict[tuple[str | int, ...], str] = {("max_batch_size",): shaping.reason}
+    batched = profile_set.max_batch_size > 0
+    notes: dict[tuple[str | int, ...], str] = {("max_batch_size",): profile_set.reason}
     values: dict[str, Any] = {
         "name": name,
         "backend": target.name,
-        "max_batch_size": shaping.max_batch_size,
+        "max_batch_size": profile_set.max_batch_size,
         "default_model_filename": target.filename,
         "version_policy": {"latest": {"num_versions": 1}},
-        "instance_group": [_instances(target, shaping, spec.instances)],
+        "instance_group": [_instances(target, profile_set, spec.instances)],
     }
     for what, tensors in (("input", signature.inputs), ("output", signature.outputs)):
         values[what] = [_tensor(what, tensor, batched) for tensor in tensors]
@@ -64,16 +64,16 @@ def config_for(
     # Triton wants shape tensors to be marked for TensorRT, and refuses the mark for other backends.
     if target.name == "tensorrt":
         for entry in values["input"]:
-            if any(entry["name"] in known for known in shaping.values):
+            if any(entry["name"] in known for known in profile_set.values):
                 entry["is_shape_tensor"] = True
     notes["instance_group",] = _instance_note(target, spec)
     notes["version_policy",] = "the newest version is served; older ones stay for a rollback"
-    if shaping.max_batch_size > 1 and "sequence_batching" not in spec.config:
-        values["dynamic_batching"] = _batching(spec, shaping.max_batch_size)
+    if profile_set.max_batch_size > 1 and "sequence_batching" not in spec.config:
+        values["dynamic_batching"] = _batching(spec, profile_set.max_batch_size)
         notes["dynamic_batching",] = "requests that wait at the same time run as one batch" + (
             "" if values["dynamic_batching"] else "; none waits for another (batching.max_delay_us)"
         )
-    if graphs := cuda_graphs(target, shaping, spec):
+    if graphs := cuda_graphs(target, profile_set, spec):
         values["optimization"] = graphs
         notes["optimization",] = "cuda_graphs in the spec; recorded while the model loads"
     if target.compiled and (parameters := parameters_for(spec.builder)):
@@ -109,15 +109,15 @@ def _dims_note(tensor: Tensor, batched: bool) -> str:
     return f"{full}; axis 0 is the batch and is left out here"
 
 
-def _instances(target: TargetKind, shaping: Shaping, wanted: Instances) -> dict[str, Any]:
+def _instances(target: TargetKind, profile_set: ProfileSet, wanted: Instances) -> dict[str, Any]:
     kind = _KINDS.get(wanted.kind, target.instance_kind)
     if target.compiled and kind != "KIND_GPU":
         raise InputError(f"instances.kind is {wanted.kind}, but {target.name} runs on GPUs only")
     group: dict[str, Any] = {"kind": kind, "count": wanted.count}
     if wanted.gpus:
         group["gpus"] = list(wanted.gpus)
-    if target.compiled and len(shaping.profiles) > 1:
-        group["profile"] = [str(index) for index in range(len(shaping.profiles))]
+    if target.compiled and len(profile_set.profiles) > 1:
+        group["profile"] = [str(index) for index in range(len(profile_set.profiles))]
     return group
 
 
@@ -146,7 +146,7 @@ def _batching(spec: ModelSpec, largest: int) -> dict[str, Any]:
 
 
 def _refuse_other_identity(config: ModelConfig, values: Mapping[str, Any]) -> None:
-    """A config that names another model or other tensors would not load."""
+    """Refuse a config that names another model or other tensors: it would not load."""
     if config.name != values["name"]:
         raise InputError(
             f"config.name is '{config.name}', but Triton takes the folder's name "

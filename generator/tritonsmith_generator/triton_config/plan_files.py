@@ -30,19 +30,19 @@ def is_capability(text: str) -> bool:
 
 
 def gpus_of(hardware_compatibility: str | None, compute_capability: str) -> str:
-    """The GPUs that a plan built on this capability runs on."""
+    """Return the GPUs that a plan built on this capability runs on."""
     return PORTABLE if hardware_compatibility == PORTABLE else compute_capability
 
 
 def plan_filename(gpus: str) -> str:
-    """The file's name where there are several, e.g. ``model_9_0.plan``."""
+    """Return the file's name where there are several, e.g. ``model_9_0.plan``."""
     return f"model_{gpus.replace('.', '_')}.plan"
 
 
 def name_plans(
     config: ModelConfig, notes: Notes, plans: Mapping[str, str]
 ) -> tuple[ModelConfig, Notes]:
-    """The config with the plans (files by GPUs) and a fallback; and a note on each."""
+    """Return the config with the plans (files by GPUs) and a fallback; and a note on each."""
     named = ModelConfig()
     named.CopyFrom(config)
     named.cc_model_filenames.clear()

@@ -42,7 +42,7 @@ STRIPPED = (
 
 
 def plugin_files(plugins: Sequence[Path], folder: Path) -> dict[str, Path]:
-    """The libraries by the names under which they lie beside the plan; ``folder`` is the spec's.
+    """Return the libraries by their names beside the plan; ``folder`` is the spec's.
 
     Raises InputError for two of one name and for a name that a command line would take apart.
     """
@@ -62,7 +62,7 @@ def plugin_files(plugins: Sequence[Path], folder: Path) -> dict[str, Path]:
 
 
 def parameters_for(builder: BuilderOptions) -> dict[str, dict[str, str]]:
-    """The config's parameters; none for most plans."""
+    """Return the config's parameters; none for most plans."""
     said = {}
     if builder.plugins:
         said[_PLUGINS] = ";".join(plugin.name for plugin in builder.plugins)
@@ -72,7 +72,7 @@ def parameters_for(builder: BuilderOptions) -> dict[str, dict[str, str]]:
 
 
 def plugin_names(config: ModelConfig) -> tuple[str, ...]:
-    """The plugin libraries that lie beside the plan, in its version."""
+    """Return the plugin libraries that lie beside the plan, in its version."""
     return tuple(name for name in _value(config.parameters, _PLUGINS).split(";") if name)
 
 

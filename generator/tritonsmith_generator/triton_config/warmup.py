@@ -16,7 +16,7 @@ from tritonclient.utils import serialize_byte_tensor
 
 from tritonsmith_generator.errors import InputError
 from tritonsmith_generator.onnx_model.case_file import Case
-from tritonsmith_generator.onnx_model.profiles import Profile, Shape, ShapeRange, Shaping
+from tritonsmith_generator.onnx_model.profiles import Profile, ProfileSet, Shape, ShapeRange
 from tritonsmith_generator.onnx_model.signature import Signature, Tensor
 from tritonsmith_generator.spec.schema import ModelSpec, Warmup
 from tritonsmith_generator.spec.targets import TargetKind
@@ -44,11 +44,11 @@ class WarmupSamples:
 def derive_warmup(
     target: TargetKind,
     signature: Signature,
-    shaping: Shaping,
+    profile_set: ProfileSet,
     spec: ModelSpec,
     cases: Sequence[Case],
 ) -> WarmupSamples:
-    """A sample for each profile, at the ends that the spec's ``warmup`` names.
+    """Return a sample for each profile, at the ends that the spec's ``warmup`` names.
 
     ``signature`` is the one that is served; ``cases`` give the values of integers, booleans and
     strings. Raises InputError where the spec asks for it and sets requests apart in ``config``.
@@ -68,10 +68,10 @@ def derive_warmup(
         )
     files: dict[str, bytes] = {}
     entries: dict[Any, Mapping[str, Any]] = {}
-    for number, profile in enumerate(shaping.profiles):
-        values = shaping.values[number] if shaping.values else {}
+    for number, profile in enumerate(profile_set.profiles):
+        values = profile_set.values[number] if profile_set.values else {}
         for end in warmup.at:
-            maker = _Sample(warmup, number, end, profile, values, shaping.max_batch_size, files)
+            maker = _Sample(warmup, number, end, profile, values, profile_set.max_batch_size, files)
             entry = maker.entry(signature, cases)
             entries.setdefault(str({**entry, "name": ""}), entry)
     return WarmupSamples(tuple(entries.values()), files)
@@ -126,7 +126,7 @@ def _end(ranges: ShapeRange, end: End) -> Shape:
 
 
 def _recorded(cases: Sequence[Case], name: str, batched: bool) -> np.ndarray[Any, Any]:
-    """The last case's input (the usual shape, where no samples were given), one row of a batch."""
+    """Return one row of the last case's input (of the usual shape where no samples were given)."""
     whole: np.ndarray[Any, Any] = cases[-1].inputs[name]
     return whole[:1] if batched else whole
 

@@ -190,7 +190,7 @@ def has(release: Release, name: str) -> bool:
 
 
 def require(release: Release, name: str, option: str) -> None:
-    """Raises InputError, naming the releases that have it, where ``release`` has no ``name``."""
+    """Raise InputError, naming the releases that have it, where ``release`` has no ``name``."""
     if not has(release, name):
         raise InputError(
             f"option '{option}' is not in {release}. It needs {AVAILABLE[name]}. "
@@ -199,7 +199,7 @@ def require(release: Release, name: str, option: str) -> None:
 
 
 def check_values(options: BuilderOptions) -> None:
-    """Raises InputError, with the allowed values, for a number that no TensorRT takes."""
+    """Raise InputError, with the allowed values, for a number that no TensorRT takes."""
     for name, (low, high) in _RANGES.items():
         value = getattr(options, name)
         if value is not None and (value < low or (high is not None and value > high)):
@@ -211,7 +211,7 @@ def check_values(options: BuilderOptions) -> None:
 
 
 def check_options(release: Release, options: BuilderOptions) -> None:
-    """Raises InputError for a value that no TensorRT takes and an option that ``release`` has not.
+    """Raise InputError for a value that no TensorRT takes and an option that ``release`` has not.
 
     What only the library itself knows (the words of its enums, the accelerators of the machine) is
     checked when it builds.
@@ -225,7 +225,7 @@ def check_options(release: Release, options: BuilderOptions) -> None:
 
 
 def check_without_builder(options: BuilderOptions, target: str) -> None:
-    """Raises InputError for any option: ``target`` runs the ONNX model itself."""
+    """Raise InputError for any option: ``target`` runs the ONNX model itself."""
     if given := [*options.given()]:
         raise InputError(
             f"builder.{', builder.'.join(given)}: no effect with target {target}, which builds no "
@@ -235,7 +235,7 @@ def check_without_builder(options: BuilderOptions, target: str) -> None:
 
 
 def check_machine(release: Release, options: BuilderOptions, has_gpu: bool) -> None:
-    """Raises HostError for an option that needs what this machine has not."""
+    """Raise HostError for an option that needs what this machine has not."""
     lean = options.version_compatible and not options.exclude_lean_runtime
     if release.library == "tensorrt_rtx" and lean:
         raise HostError(

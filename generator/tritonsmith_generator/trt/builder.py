@@ -111,7 +111,7 @@ def build(request: EngineRequest, emit: Emit) -> EngineReport:
 
 @contextmanager
 def _loading_the_rest() -> Iterator[None]:
-    """What is needed later loads while a graph is parsed, which takes no lock of Python's.
+    """Load what is needed later while a graph is parsed, which does not hold Python's lock.
 
     It is there when the block ends: two threads that import numpy at once can see half of it.
     """
@@ -139,7 +139,7 @@ def _timed(parts: dict[str, float], part: str) -> Iterator[None]:
 def unsupported_nodes(
     library: Library, onnx: Path, plugins: tuple[Path, ...]
 ) -> tuple[UnsupportedNode, ...]:
-    """The nodes that the installed TensorRT cannot take. Raises InputError and HostError."""
+    """Return the nodes that the installed TensorRT cannot take. Raises InputError and HostError."""
     trt, release = _load(library)
     builder = prepared(library)
     load_plugins(trt, plugins)
@@ -172,7 +172,7 @@ def _network(trt: Any, release: Release, builder: Any) -> Any:
 
 
 def _parse(trt: Any, release: Release, builder: Any, onnx: Path) -> tuple[Any, Any, bool]:
-    """The network, its parser and whether TensorRT can take all of the model."""
+    """Return the network, its parser and whether TensorRT can take all of the model."""
     network = _network(trt, release, builder)
     parser = trt.OnnxParser(network, logger(trt))
     # By path: a model over 2 GB cannot be passed in memory, nor can external data.
@@ -204,7 +204,7 @@ def _nodes(onnx: Path) -> Any:
 
 
 def _reason(error: Any) -> str:
-    """The parser's words; where it gives a failed assertion only, the name of its kind."""
+    """Return the parser's words; where it gives a failed assertion only, the name of its kind."""
     kind = str(error.code()).rpartition(".")[2].replace("_", " ").lower()
     text = error.desc()
     return kind if text in ("", "false") else f"{kind}: {text}"
@@ -257,7 +257,7 @@ def _add_profiles(builder: Any, network: Any, config: Any, request: EngineReques
 
 
 def _build_failure(release: Release, request: EngineRequest, errors: Any) -> TritonsmithError:
-    """The error for a build that gave no plan; ``errors`` is a list of (ErrorCodeTRT, text)."""
+    """Get the error for a build that gave no plan; ``errors`` is a list of (ErrorCodeTRT, text)."""
     listed = "\n  ".join(dict.fromkeys(text for _, text in errors)) or "it gave no reason"
     pools = ", ".join(f"{name} {size} bytes" for name, size in request.options.memory_pools.items())
     limits = (
@@ -274,7 +274,7 @@ def _build_failure(release: Release, request: EngineRequest, errors: Any) -> Tri
 
 
 def _inspect(trt: Any, plan: Any) -> EngineLayers | None:
-    """The engine's layers; None if the plan is for another machine than this one."""
+    """Return the engine's layers; None if the plan is for another machine than this one."""
     runtime = trt.Runtime(logger(trt))
     runtime.engine_host_code_allowed = True  # the lean runtime in a plan of our own making
     engine = runtime.deserialize_cuda_engine(plan)

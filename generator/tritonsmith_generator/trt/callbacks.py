@@ -22,7 +22,7 @@ _STEP_INTERVAL = 0.05  # seconds between two reports of one phase's steps; some 
 
 @cache
 def error_recorder(trt: Any) -> Any:
-    """The recorder of build errors of this process; ``seen`` is a list of (ErrorCodeTRT, text).
+    """Get the recorder of build errors of this process; ``seen`` is a list of (ErrorCodeTRT, text).
 
     The builder reports to it while it is destroyed, and does not keep it alive: the cache does.
     """
@@ -55,7 +55,7 @@ def error_recorder(trt: Any) -> Any:
 
 
 def progress_monitor(trt: Any, emit: Callable[[Progress], None]) -> Any:
-    """A monitor that passes TensorRT's phases on, below ``ROOT_PHASE``."""
+    """Return a monitor that passes TensorRT's phases on, below ``ROOT_PHASE``."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # untyped
         def __init__(self) -> None:

@@ -22,7 +22,7 @@ __all__ = ["builder_config"]
 
 
 def builder_config(trt: Any, release: Release, builder: Any, options: EngineOptions) -> Any:
-    """A config with every option set. Raises InputError for one that this TensorRT has not,
+    """Return a config with every option set. Raises InputError for one that this TensorRT has not,
     HostError for one that needs a GPU."""
     check_options(release, options)
     check_machine(release, options, has_gpu=bool(visible_gpus()))
@@ -96,7 +96,7 @@ def _use_dla(trt: Any, builder: Any, config: Any, core: int) -> None:
 
 
 def _member(trt: Any, release: Release, enum: str, option: str, word: str) -> Any:
-    """The member of the TensorRT enum that the option's word stands for."""
+    """Return the member of the TensorRT enum that the option's word stands for."""
     members = getattr(trt, enum).__members__
     name = word.upper()
     require(release, f"{enum}.{name}", option)

@@ -48,7 +48,7 @@ class EngineLayers:
     precisions: Mapping[str, int]
 
     def __str__(self) -> str:
-        """The precisions in words."""
+        """Return the precisions in words."""
         return ", ".join(
             f"{count} {'compiled as one' if name == 'unknown' else f'in {name}'}"
             for name, count in self.precisions.items()
@@ -66,7 +66,7 @@ def engine_layers(text: str) -> EngineLayers:
 
 
 def prove_precision(layers: EngineLayers, precision: Precision) -> str | None:
-    """Raises InputError if an engine asked for in a lower precision computes in another.
+    """Raise InputError if an engine asked for in a lower precision computes in another.
 
     Returns None where that is out of the question, and otherwise why nobody can tell: layers of
     unknown precision get the benefit of the doubt, and prove nothing.
@@ -99,7 +99,7 @@ def needs_proof(precision: Precision) -> bool:
 
 
 def unproven(precision: Precision, why: str) -> str:
-    """What the summary says of a plan whose precision nobody can tell."""
+    """Return what the summary says of a plan whose precision nobody can tell."""
     return f"plan: precision {precision} is not proven: {why}"
 
 

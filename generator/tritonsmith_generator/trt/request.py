@@ -171,7 +171,7 @@ _LISTED = 10
 
 
 def refusal(library: str, onnx: Path, nodes: Sequence[UnsupportedNode | str]) -> InputError:
-    """The error for a model with these nodes, or reasons, that ``library`` cannot take."""
+    """Return the error for a model with these nodes, or reasons, that ``library`` cannot take."""
     listed = [*map(str, nodes[:_LISTED])]
     if len(nodes) > _LISTED:
         listed.append(f"and {len(nodes) - _LISTED} more")
@@ -182,7 +182,7 @@ _ADVICE = "\nReplace these nodes, bring a plugin for them, or use target onnxrun
 
 
 def check_request(request: EngineRequest) -> None:
-    """Raises InputError for files that are not there and values that no TensorRT takes."""
+    """Raise InputError for files that are not there and values that no TensorRT takes."""
     if not request.onnx.is_file():
         raise InputError(f"there is no model file {request.onnx}")
     if not request.plan.parent.is_dir():

@@ -75,7 +75,7 @@ def _run(trt: Any, opened: Any, question: PlanQuestion) -> tuple[Arrays | None, 
 
 
 def _profiles(opened: Any, question: PlanQuestion) -> list[int | None]:
-    """The profile for each of the inputs; None outside of all."""
+    """Return the profile for each of the inputs; None outside of all."""
     from tritonsmith_backend.plan_shapes import choose_profile
 
     count = max(1, opened.engine.num_optimization_profiles)

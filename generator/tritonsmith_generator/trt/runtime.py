@@ -26,7 +26,7 @@ def prepare(library: Library) -> None:
 
 
 def prepared(library: Library) -> Any:
-    """The builder that was made, or is made now; it stays prepared. Raises HostError."""
+    """Return the builder that was made, or is made now; it stays prepared. Raises HostError."""
     if library not in _builders:
         _builders[library] = _builder(library)
     return _builders[library]
@@ -39,7 +39,7 @@ def taken(library: Library) -> Any:
 
 
 def load(library: Library) -> Any:
-    """The Python module. Raises HostError."""
+    """Return the Python module. Raises HostError."""
     try:
         return importlib.import_module(library)
     except ModuleNotFoundError as exc:
@@ -53,7 +53,7 @@ def load(library: Library) -> Any:
 
 @cache
 def logger(trt: Any) -> Any:
-    """The logger of this process; TensorRT heeds only the first one that it sees.
+    """Return the logger of this process; TensorRT heeds only the first one that it sees.
 
     ``errors`` and ``warnings`` are lists of texts, ``last_error`` is the last of them or "".
     """

@@ -28,22 +28,22 @@ class Channel:
         return self._socket.fileno()
 
     def send(self, message: bytes) -> None:
-        """Raises ConnectionError if nobody has the other end open."""
+        """Raise ConnectionError if nobody has the other end open."""
         self._socket.sendall(len(message).to_bytes(_LENGTH, "little") + message)
 
     def receive(self) -> bytes:
-        """The next message, waited for. Raises EOFError if there will be none."""
+        """Return the next message, waited for. Raises EOFError if there will be none."""
         return self._read(int.from_bytes(self._read(_LENGTH), "little"))
 
     def send_descriptors(self, descriptors: Sequence[int]) -> None:
-        """The other process gets descriptors of its own for what these stand for, locks included.
+        """Give the other process descriptors of its own for what these stand for, locks included.
 
         It has to call ``receive_descriptors`` between the same two messages.
         """
         socket.send_fds(self._socket, [b"\0"], descriptors)
 
     def receive_descriptors(self) -> Sequence[int]:
-        """What the other process passes on; processes that this one starts do not inherit it."""
+        """Receive what the other process passes on; processes started here do not inherit it."""
         _, descriptors, _, _ = socket.recv_fds(self._socket, 1, _MOST_DESCRIPTORS)
         for number in descriptors:
             os.set_inheritable(number, False)

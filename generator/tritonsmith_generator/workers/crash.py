@@ -63,7 +63,7 @@ class Output(threading.Thread):
         os.close(self._fd)
 
     def forget(self) -> None:
-        """What was printed so far belongs to earlier work."""
+        """Leave out what was printed so far: it belongs to earlier work."""
         self._tail.clear()
 
     def finish(self) -> None:
@@ -71,6 +71,6 @@ class Output(threading.Thread):
         self.join(_PATIENCE)
 
     def last_lines(self) -> list[str]:
-        """What was printed last. Call it when the process and its group have ended."""
+        """Return what was printed last. Call it when the process and its group have ended."""
         self.finish()
         return self._tail.decode(errors="replace").splitlines()[-_SHOWN_LINES:]

@@ -64,7 +64,7 @@ def _end_with_parent() -> None:
 
 
 def _close_all_but(*kept: int) -> None:
-    """A socket that is open in two processes does not tell when one of them ends."""
+    """Close the other's socket: one that is open twice does not tell when a process ends."""
     opened = os.listdir("/proc/self/fd")  # noqa: PTH208  # pathlib is not loaded yet
     for number in {*map(int, opened)} - {*kept}:
         with suppress(OSError):  # that of the listing is closed already

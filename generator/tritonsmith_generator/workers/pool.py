@@ -143,7 +143,7 @@ class _Crew:
         return ended
 
     def _next(self) -> Task | None:
-        """The first task that has not to wait for a GPU: those behind it need not wait, too."""
+        """Get the first task that has not to wait for a GPU: those behind it need not wait, too."""
         if len(self._active) >= self._limits.jobs:
             return None
         running, gpus = self._running(), self._limits.gpus
@@ -177,7 +177,7 @@ class _Crew:
         return {**self._threads, "CUDA_VISIBLE_DEVICES": gpu.uuid}
 
     def _end(self, child: Child) -> None:
-        """The system takes part of a second to free its memory: nobody waits for that yet."""
+        """End the process meanwhile: the system takes part of a second to free its memory."""
         child.kill()
         self._dying.append(child)
 
@@ -203,7 +203,7 @@ class _Crew:
         return [Ended(work.task, took, value)]
 
     def _lost(self, child: Child, error: CrashError) -> list[Ended]:
-        """A task whose process died; once more, alone, where it may have been another's fault."""
+        """Try a task whose process died once more, alone, if it may have been another's fault."""
         work = self._active.pop(child)
         child.close()
         crowded = error.code == -signal.SIGKILL and bool(self._active)

@@ -82,7 +82,7 @@ def run_isolated(
 def child(
     environment: Mapping[str, str] | None = None, held: Sequence[int] = (), fork: bool = False
 ) -> Iterator[Child]:
-    """A process that does one piece of work after the other; gone, with all that it started, at
+    """Get a process that does one piece of work after the other; gone, with all that it started, at
     the end of the block. The arguments are those of ``Child``."""
     process = Child(environment, held, fork)
     try:
@@ -93,7 +93,7 @@ def child(
 
 @contextmanager
 def early_child(fork: bool = False) -> Iterator[Child]:
-    """A process that boots while the block goes on: the first that ``new_child`` gives in it.
+    """Give a process that boots while the block goes on: the first that ``new_child`` gives in it.
 
     ``fork`` is as for ``Child``.
     """
@@ -107,7 +107,7 @@ def early_child(fork: bool = False) -> Iterator[Child]:
 
 
 def new_child(environment: Mapping[str, str], held: Sequence[int]) -> Child:
-    """A process that has not worked yet. The arguments are those of ``Child``."""
+    """Return a process that has not worked yet. The arguments are those of ``Child``."""
     if not _early:
         return Child(environment, held)
     process = _early.pop()
@@ -229,7 +229,10 @@ class Child:
         return bool(ready([self._channel], timeout))
 
     def receive(self) -> tuple[Literal["event", "result", "error"], Any]:
-        """The next event, or how the function ended. Raises CrashError if the process died."""
+        """Return the next event, or how the function ended.
+
+        Raises CrashError if the process died.
+        """
         try:
             kind, value = pickle.loads(self._channel.receive())
         except EOFError:
@@ -242,7 +245,7 @@ class Child:
         return kind, value
 
     def memory(self) -> int:
-        """The bytes that it holds in memory now; 0 where the system doesn't tell."""
+        """Return the bytes that it holds in memory now; 0 where the system doesn't tell."""
         try:
             with open(f"/proc/{self._process.pid}/statm") as file:  # noqa: PTH123  # asked often
                 return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -60,7 +60,7 @@ def may_start(task: Task, running: Sequence[Running], jobs: int, free_memory: in
 
 
 def gpu_for(task: Task, running: Sequence[Running], gpus: Sequence[Gpu]) -> Gpu | None:
-    """The GPU that has the fewest tasks; None for a task that needs none, or where none is."""
+    """Give the GPU that has the fewest tasks; None for a task that needs none, or where none is."""
     if not task.on_gpu or not gpus:
         return None
     busy = _tasks_by_gpu(running)

@@ -14,8 +14,8 @@ from support.programs.command import GenRepo
 
 from tritonsmith_generator.errors import InputError
 from tritonsmith_generator.onnx_model.onnx_file import signature_of
-from tritonsmith_generator.onnx_model.shape_tensors import with_values
-from tritonsmith_generator.pipeline.shaping import derive_shaping
+from tritonsmith_generator.onnx_model.shape_tensors import with_shape_tensors
+from tritonsmith_generator.pipeline.profile_set import derive_profile_set
 from tritonsmith_generator.spec.schema import ModelSpec
 from tritonsmith_generator.spec.targets import TARGETS
 from tritonsmith_generator.triton_config.config_pbtxt import parse_config, render_config
@@ -28,9 +28,9 @@ OTHER = {"words": {"min": [2, 33], "opt": [2, 64], "max": [4, 128]}}
 def config(proto: Any, target: str = "tensorrt", **options: Any) -> tuple[Any, Any]:
     spec = ModelSpec.model_validate({"onnx": "m.onnx", "cuda_graphs": True, **options})
     signature = signature_of(proto)
-    shaping = derive_shaping(signature, spec)
-    shaping = with_values(shaping, proto.graph, signature, ())
-    return config_for("m", TARGETS[target], signature, shaping, spec)
+    profile_set = derive_profile_set(signature, spec)
+    profile_set = with_shape_tensors(profile_set, proto.graph, signature, ())
+    return config_for("m", TARGETS[target], signature, profile_set, spec)
 
 
 def specs(proto: Any, **options: Any) -> list[dict[str, Any]]:

@@ -64,7 +64,7 @@ class Simplify:
         return watch.result(after, (f"{before} nodes became {len(work.graph.node)}",))
 
     def _differs(self, before: Path, after: Path, signature: Signature) -> str | None:
-        """What is different in words; None if the answers are equal."""
+        """Return what is different in words; None if the answers are equal."""
         if signature_of(onnx_file.read(after).proto) != signature:
             return "inputs or outputs changed"
         one, other = Reference(before), None

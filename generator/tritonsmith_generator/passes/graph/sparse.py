@@ -54,7 +54,7 @@ class Sparse:
 
 
 def _plan(work: Model, keep: tuple[str, ...]) -> tuple[dict[str, int], dict[str, str]]:
-    """The input channel's axis of each weight to prune, and the nodes left dense with reasons."""
+    """Return each pruned weight's input channel axis, and the nodes left dense with reasons."""
     tensors = {t.name: t for t in work.graph.initializer if t.data_type == TensorProto.FLOAT}
     readers: dict[str, list[tuple[onnx.NodeProto, int | None]]] = {}
     for node in work.graph.node:
@@ -74,7 +74,7 @@ def _plan(work: Model, keep: tuple[str, ...]) -> tuple[dict[str, int], dict[str,
 
 
 def _input_channel(node: onnx.NodeProto, weight: TensorProto) -> int | None:
-    """The axis of a layer's weight that its sums run over; None if the node is no such layer."""
+    """Return the weight's axis that a layer's sums run over; None for any other node."""
     if node.op_type == "Conv":
         return 1
     if node.op_type == "Gemm":

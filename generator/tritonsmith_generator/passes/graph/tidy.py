@@ -94,7 +94,7 @@ def _order(graph: onnx.GraphProto, reads: list[set[int]]) -> list[int]:
 
 
 def _read_by(node: onnx.NodeProto) -> Iterator[str]:
-    """The names that a node reads, those that its sub-graphs read from outside included."""
+    """Yield the names that a node reads, those that its sub-graphs read from outside included."""
     yield from node.input
     for attribute in node.attribute:
         for inner in (attribute.g, *attribute.graphs):

@@ -55,7 +55,7 @@ class Bf16:
 
 
 def _before_matmul(model: Path) -> Iterator[str]:
-    """Outputs of the Transposes of the first axis that a MatMul reads.
+    """Yield outputs of the Transposes of the first axis that a MatMul reads.
 
     ONNX Runtime 1.31 fuses both for the CPU, and crashes over that while it loads them in FP16.
     """
@@ -71,7 +71,7 @@ def _before_matmul(model: Path) -> Iterator[str]:
 
 
 def _first_axis(node: onnx.NodeProto) -> int | None:
-    """The axis that a Transpose makes the first; None where it turns all of them round."""
+    """Return the axis that a Transpose makes the first; None where it turns all of them round."""
     return next((a.ints[0] for a in node.attribute if a.name == "perm"), None)
 
 

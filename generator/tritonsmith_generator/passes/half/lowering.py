@@ -71,7 +71,7 @@ class _Job:
         self._names |= {tensor.name for tensor in onnx_file.tensors(model.graph)}
 
     def fresh(self, stem: str) -> str:
-        """A name that no tensor and no node has."""
+        """Return a name that no tensor and no node has."""
         name, number = stem, 1
         while name in self._names:
             number += 1
@@ -112,7 +112,7 @@ class _Scope:
     # --- reading tensors -----------------------------------------------------------------
 
     def get(self, name: str, wanted: int) -> str:
-        """The name under which the tensor can be read in the wanted type here."""
+        """Return the name under which the tensor can be read in the wanted type here."""
         maker = self._maker(name)
         if maker is None:
             return name
@@ -126,7 +126,7 @@ class _Scope:
         return self.held[name, wanted]
 
     def stored(self, name: str) -> str:
-        """The name of the tensor in whichever type it was made."""
+        """Return the name of the tensor in whichever type it was made."""
         maker = self._maker(name)
         if maker is None:
             return name
@@ -135,14 +135,14 @@ class _Scope:
         return next(found for kind in self._kinds if (found := maker.held.get((name, kind))))
 
     def _outwards(self) -> Iterator[_Scope]:
-        """This graph, the one around it, and so on."""
+        """Yield this graph, the one around it, and so on."""
         scope: _Scope | None = self
         while scope:
             yield scope
             scope = scope.outer
 
     def _maker(self, name: str) -> _Scope | None:
-        """The outermost graph that knows the tensor: it made it, the others have casts of it."""
+        """Return the outermost graph that knows the tensor: the others have casts of it."""
         known = [
             scope
             for scope in self._outwards()
@@ -151,7 +151,7 @@ class _Scope:
         return known[-1] if known else None
 
     def constant(self, name: str, wanted: int) -> str:
-        """The name of an initializer of this graph in the wanted type, made if need be."""
+        """Return the name of an initializer of this graph in the wanted type, made if need be."""
         if (name, wanted) not in self.held:
             self.held[name, wanted] = name if wanted == FLOAT else self._lowered_constant(name)
         return self.held[name, wanted]
@@ -329,7 +329,7 @@ def _replace(node: onnx.NodeProto, old: str, new: str) -> None:
 
 
 def _float_value(node: onnx.NodeProto) -> Array | None:
-    """The value of a Constant node if it is FP32."""
+    """Return the value of a Constant node if it is FP32."""
     for attribute in node.attribute:
         if attribute.name == "value" and attribute.t.data_type == FLOAT:
             return numpy_helper.to_array(attribute.t)

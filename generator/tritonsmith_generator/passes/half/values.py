@@ -48,7 +48,7 @@ def fit(array: Array, half: HalfType) -> Fit:
 
 
 def to_half(array: Array, half: HalfType) -> Array:
-    """The array in half precision: finite, and a lone non-zero number stays non-zero."""
+    """Return the array in half precision: finite, and a lone non-zero number stays non-zero."""
     dtype = DTYPES[half]
     low: Array = np.clip(array, -half.largest, half.largest).astype(dtype)
     if low.size == 1 and array.any() and not low.any():

@@ -112,7 +112,7 @@ class Int8:
 
 
 def _activations(model: Path, kept: Mapping[str, str]) -> list[str]:
-    """What the nodes read that are quantized, weights apart."""
+    """Return what the nodes read that are quantized, weights apart."""
     nodes = onnx_file.read(model).proto.graph.node
     found = [n.input[0] for n in nodes if n.op_type in OPERATORS and n.name not in kept]
     return list(dict.fromkeys(found))
@@ -144,7 +144,7 @@ def _quantize(
 
 
 def _left_alone(original: onnx.GraphProto, model: Path, keep: tuple[str, ...]) -> dict[str, str]:
-    """The names of the nodes that could be quantized and are not, with the reason."""
+    """Return the names of the nodes that could be quantized and are not, with the reason."""
     graph = onnx_file.read(model).proto.graph
     ranks = {tensor.name: len(tensor.dims) for tensor in graph.initializer}
     is_kept = _fused_from([node for node in original.node if matches(node, keep)])
@@ -173,7 +173,7 @@ def _fused_from(kept: list[onnx.NodeProto]) -> Callable[[onnx.NodeProto], bool]:
 
 
 def _drop_foreign_domains(proto: onnx.ModelProto) -> None:
-    """The quantizer imports the domains of all its operators, used or not."""
+    """Remove the domains that the quantizer imports for operators that are not used."""
     used = {node.domain for graph in onnx_file.graphs(proto.graph) for node in graph.node}
     for entry in [o for o in proto.opset_import if o.domain not in used | {"", "ai.onnx"}]:
         proto.opset_import.remove(entry)
@@ -189,7 +189,7 @@ def _nothing(proto: onnx.ModelProto, kept: Mapping[str, str]) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The quantizer logs advice that doesn't concern the user of this package."""
+    """Silence the quantizer, whose advice doesn't concern the user of this package."""
     root = logging.getLogger()
     before = root.level
     root.setLevel(logging.ERROR)

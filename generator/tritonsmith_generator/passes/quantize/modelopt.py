@@ -228,7 +228,7 @@ def _transpose(load: Any) -> Any:
 
 
 def _input_channels(graph: onnx.GraphProto, keep: tuple[str, ...]) -> dict[str, int]:
-    """The input channels of each layer that can have INT4 weights."""
+    """Return the input channels of each layer that can have INT4 weights."""
     rows = {t.name: t.dims[-2] for t in graph.initializer if len(t.dims) >= 2}
     return {
         node.name: rows[node.input[1]]

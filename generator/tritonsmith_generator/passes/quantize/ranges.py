@@ -63,7 +63,7 @@ class Histogram:
         self.counts += np.histogram(absolute, _BINS, (0.0, top))[0]
 
     def edge(self, bins: int) -> float:
-        """The upper end of so many bins."""
+        """Return the upper end of so many bins."""
         return min(self.top * bins / _BINS, self.largest)
 
 
@@ -72,7 +72,7 @@ def _min_max(histogram: Histogram, how: Quantization) -> float:
 
 
 def _percentile(histogram: Histogram, how: Quantization) -> float:
-    """What so many percent of all values do not exceed."""
+    """Return what so many percent of all values do not exceed."""
     below = np.cumsum(histogram.counts)
     return histogram.edge(int(np.searchsorted(below, below[-1] * how.percentile / 100)) + 1)
 
@@ -112,7 +112,7 @@ def _divergence(counts: Array, bins: int) -> float:
 
 
 def _least(histogram: Histogram, cost: Callable[[int], float]) -> float:
-    """The end of the range with the least cost; of several the largest."""
+    """Return the end of the range with the least cost; of several the largest."""
     candidates = range(_BINS, _LEVELS, -16)
     return histogram.edge(min(candidates, key=cost))
 

@@ -64,7 +64,7 @@ class Smooth:
         return watch.result(work.write(workdir / "model.onnx"), (note,), kept)
 
     def _largest(self, model: Path, names: Sequence[str], workdir: Path) -> dict[str, Array]:
-        """The largest absolute value of each channel (the last axis)."""
+        """Return the largest absolute value of each channel (the last axis)."""
         found: dict[str, Array] = {}
         signature = signature_of(onnx_file.read(model).proto)
         with tensors_of(model, names, workdir) as ask:
@@ -76,7 +76,7 @@ class Smooth:
 
 
 def _readers(work: Model, kept: Collection[str]) -> dict[str, list[onnx.NodeProto]]:
-    """The layers with a constant weight of two axes, by what they read."""
+    """Return the layers with a constant weight of two axes, by what they read."""
     stored = {t.name: t for t in work.graph.initializer if t.data_type == TensorProto.FLOAT}
     readers: dict[str, list[onnx.NodeProto]] = {}
     for node in work.graph.node:
@@ -92,14 +92,14 @@ def _flag(node: onnx.NodeProto, name: str) -> bool:
 
 
 def _rows(work: Model, node: onnx.NodeProto) -> Array:
-    """The largest absolute weight for each channel that is read."""
+    """Return the largest absolute weight for each channel that is read."""
     tensor = next(t for t in work.graph.initializer if t.name == node.input[1])
     largest: Array = np.abs(work.value(tensor)).max(axis=1 if not _flag(node, "transB") else 0)
     return largest
 
 
 def _factor(activations: Array, rows: Array, strength: float) -> Array:
-    """What each channel is divided by."""
+    """Return what each channel is divided by."""
     least = np.float32(_SMALLEST)
     factor = np.maximum(activations, least) ** strength / np.maximum(rows, least) ** (1 - strength)
     return np.asarray(np.clip(factor, _SMALLEST, _LARGEST), np.float32)

@@ -68,7 +68,7 @@ def prepare(
     on_progress: Progress | None = None,
     runtimes: Sequence[str] = (),
 ) -> Environment:
-    """The environment, made on first use (about a minute) and repaired where files are missing.
+    """Get the environment, made on first use (about a minute) and repaired where files are missing.
 
     ``server_env`` is a virtual environment, or a folder of packages, to be used for the models
     instead of ours. ``runtimes`` are the TensorRT modules that the models need; they come from
@@ -115,7 +115,7 @@ def modules(environment: Environment) -> dict[str, str]:
 
 
 def _from_user(folder: Path) -> Interpreter:
-    """The interpreter of a virtual environment, or ours with a folder of packages in front."""
+    """Give the interpreter of a virtual environment, or ours with a folder of packages in front."""
     python = folder / "bin" / "python"
     if python.exists():
         interpreter = probe(python)
@@ -135,7 +135,7 @@ def _from_user(folder: Path) -> Interpreter:
 
 
 def _borrowed(modules: Sequence[str], interpreter: Interpreter) -> tuple[str, ...]:
-    """The folders of our own environment that hold these modules, if both run the same Python."""
+    """Return our own environment's folders with these modules, if both run the same Python."""
     if interpreter.version != "{}.{}".format(*sys.version_info[:2]):
         return ()
     found = [_where(name) for name in modules]
@@ -144,7 +144,7 @@ def _borrowed(modules: Sequence[str], interpreter: Interpreter) -> tuple[str, ..
 
 
 def _where(module: str) -> str | None:
-    """The ``sys.path`` folder from which we would import this module; nothing is imported."""
+    """Give the ``sys.path`` folder from which we would import this module; nothing is imported."""
     top, _, rest = module.partition(".")
     spec = importlib.util.find_spec(top)
     for location in (spec.submodule_search_locations or ()) if spec else ():
@@ -181,7 +181,7 @@ def _tritonserver(report: Progress) -> Path:
 
 
 def _unpack(wheel: Path, to: Path) -> None:
-    """The server's files only, laid out as its libraries' relative search paths expect.
+    """Unpack the server's files only, laid out as its libraries' relative search paths expect.
 
     Each Python version gets a Python backend of its own, ``backends/3.11`` for one, because
     the stub must lie beside the backend's library and under one name.

@@ -81,7 +81,7 @@ def check_platform() -> None:
 
 
 def probe(python: Path | str) -> Interpreter:
-    """What this interpreter is. Raises HostError where the server can't use it, and why."""
+    """Return what this interpreter is. Raises HostError where the server can't use it, and why."""
     try:
         done = subprocess.run(
             [str(python), "-c", _PROBE], capture_output=True, text=True, timeout=30, check=True
@@ -106,7 +106,7 @@ def probe(python: Path | str) -> Interpreter:
 
 @functools.cache
 def find_interpreter() -> Interpreter:
-    """The running Python if the server can use it, else the newest one on this machine."""
+    """Return the running Python if the server can use it, else the newest one on this machine."""
     reasons: list[str] = []
     for candidate in _candidates():
         try:

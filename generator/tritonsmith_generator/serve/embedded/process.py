@@ -108,7 +108,7 @@ class ServerProcess:
             self._guard.stdin.flush()
             if group is None:
                 self._guard.stdin.close()
-        except BrokenPipeError:  # someone killed the guard; the server doesn't depend on it
+        except BrokenPipeError:  # someone killed the reaper; the server doesn't depend on it
             pass
         if group is None:
             self._guard.wait()

@@ -15,13 +15,13 @@ from pathlib import Path
 from tritonsmith_generator import layout
 from tritonsmith_generator.serve.embedded.environment import Environment
 
-__all__ = ["BACKENDS", "View", "make_view"]
+__all__ = ["BACKENDS", "Sandbox", "make_sandbox"]
 
 BACKENDS = layout.PACKAGE / "backends"
 
 
 @dataclass(frozen=True)
-class View:
+class Sandbox:
     """Where the server finds things.
 
     Attributes:
@@ -40,38 +40,38 @@ class View:
     lib: Path
 
 
-def make_view(models: Iterable[Path], environment: Environment) -> View:
+def make_sandbox(models: Iterable[Path], environment: Environment) -> Sandbox:
     """Make the folder for these models; the caller removes it."""
     usual = tempfile.gettempdir()
     place = usual if re.fullmatch(r"[\w/.-]+", usual) else "/tmp"
     folder = Path(tempfile.mkdtemp(prefix="tritonsmith-", dir=place))
-    view = View(
+    sandbox = Sandbox(
         folder,
         folder / "repository",
         folder / "backends",
         folder / "python" / "bin",
         folder / "lib",
     )
-    for new in (view.repository, view.backends, view.bin, view.lib):
+    for new in (sandbox.repository, sandbox.backends, sandbox.bin, sandbox.lib):
         new.mkdir(parents=True)
     for model in models:
-        (view.repository / model.name).symlink_to(model.absolute())
+        (sandbox.repository / model.name).symlink_to(model.absolute())
     for backend in BACKENDS.iterdir():
         if backend.is_dir() and not backend.name.startswith("_"):
-            (view.backends / backend.name).symlink_to(backend)
-    (view.backends / "python").symlink_to(environment.python_backend)
-    _make_python(view, environment)
-    return view
+            (sandbox.backends / backend.name).symlink_to(backend)
+    (sandbox.backends / "python").symlink_to(environment.python_backend)
+    _make_python(sandbox, environment)
+    return sandbox
 
 
-def _make_python(view: View, environment: Environment) -> None:
-    """A virtual environment, whose one entry names the folders of packages."""
+def _make_python(sandbox: Sandbox, environment: Environment) -> None:
+    """Make a virtual environment, whose one entry names the folders of packages."""
     interpreter = environment.interpreter
-    (view.lib / interpreter.libpython.name).symlink_to(interpreter.libpython)
-    (view.bin / "python3").symlink_to(interpreter.executable)
-    (view.bin.parent / "pyvenv.cfg").write_text(
+    (sandbox.lib / interpreter.libpython.name).symlink_to(interpreter.libpython)
+    (sandbox.bin / "python3").symlink_to(interpreter.executable)
+    (sandbox.bin.parent / "pyvenv.cfg").write_text(
         f"home = {interpreter.executable.parent}\ninclude-system-site-packages = false\n"
     )
-    site = view.bin.parent / "lib" / f"python{interpreter.version}" / "site-packages"
+    site = sandbox.bin.parent / "lib" / f"python{interpreter.version}" / "site-packages"
     site.mkdir(parents=True)
     (site / "tritonsmith.pth").write_text("\n".join(environment.packages) + "\n")

@@ -19,7 +19,7 @@ from tritonsmith_generator.host.gpus import visible_gpus
 from tritonsmith_generator.serve.embedded import environment
 from tritonsmith_generator.serve.embedded.environment import Environment
 from tritonsmith_generator.serve.embedded.process import ServerProcess
-from tritonsmith_generator.serve.embedded.sandbox import View, make_view
+from tritonsmith_generator.serve.embedded.sandbox import Sandbox, make_sandbox
 from tritonsmith_generator.serve.log import LogLine
 from tritonsmith_generator.serve.plan_flags import refuse_missing_plugins
 from tritonsmith_generator.serve.ports import pick_ports
@@ -97,20 +97,22 @@ class Server(ServerBase):
     def _launch(self, on_line: Callable[[str], None]) -> Running:
         assert self._environment is not None
         self._ports = pick_ports(self._host, self._wanted_ports)
-        view = make_view((model.path for model in self._served.values()), self._environment)
+        sandbox = make_sandbox((model.path for model in self._served.values()), self._environment)
         shm_prefix = f"tritonsmith_{os.getpid()}_{secrets.token_hex(6)}_"
-        command = self._command(view, self._environment, shm_prefix)
+        command = self._command(sandbox, self._environment, shm_prefix)
         try:
-            return ServerProcess(command, _environ(view), shm_prefix, str(view.folder), on_line)
+            return ServerProcess(
+                command, _environ(sandbox), shm_prefix, str(sandbox.folder), on_line
+            )
         except OSError as exc:
-            shutil.rmtree(view.folder, ignore_errors=True)
+            shutil.rmtree(sandbox.folder, ignore_errors=True)
             raise HostError(f"tritonserver could not be started: {exc}") from exc
 
-    def _command(self, view: View, prepared: Environment, shm_prefix: str) -> list[str]:
+    def _command(self, sandbox: Sandbox, prepared: Environment, shm_prefix: str) -> list[str]:
         return [
             str(prepared.tritonserver),
-            f"--model-repository={view.repository}",
-            f"--backend-directory={view.backends}",
+            f"--model-repository={sandbox.repository}",
+            f"--backend-directory={sandbox.backends}",
             f"--cache-directory={prepared.caches}",
             f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
             *SAFE_FLAGS,
@@ -125,9 +127,9 @@ class Server(ServerBase):
         ]
 
 
-def _environ(view: View) -> dict[str, str]:
+def _environ(sandbox: Sandbox) -> dict[str, str]:
     """Our environment variables, with the stub's Python found first."""
     env = {k: v for k, v in os.environ.items() if k not in ("PYTHONHOME", "PYTHONPATH")}
-    for name, first in (("PATH", view.bin), ("LD_LIBRARY_PATH", view.lib)):
+    for name, first in (("PATH", sandbox.bin), ("LD_LIBRARY_PATH", sandbox.lib)):
         env[name] = os.pathsep.join([str(first), *filter(None, [os.environ.get(name)])])
     return env

@@ -20,7 +20,7 @@ Run = Callable[[Parts, Sequence[str]], Arrays]
 def run_requests(
     inputs: Sequence[Arrays], wanted: Sequence[Sequence[str]], run: Run, batched: bool
 ) -> list[Arrays | Exception]:
-    """The outputs of each request, or the error that it alone met.
+    """Return the outputs of each request, or the error that it alone met.
 
     With ``batched``, requests whose inputs have the same names, types and shapes apart from
     axis 0 are run as one. Should that fail, each is run by itself, so that one request that
@@ -45,12 +45,12 @@ def run_requests(
 
 
 def joined(parts: Sequence[np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
-    """The parts as one array; a single part is not copied."""
+    """Return the parts as one array; a single part is not copied."""
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _groups(inputs: Sequence[Arrays]) -> list[list[int]]:
-    """Indices of requests that can be joined, in the order of arrival."""
+    """Return indices of requests that can be joined, in the order of arrival."""
     groups: dict[object, list[int]] = {}
     for index, arrays in enumerate(inputs):
         key = tuple(sorted((n, a.dtype.str, a.shape[1:]) for n, a in arrays.items()))

@@ -16,7 +16,7 @@ __all__ = ["Buffer", "Device", "Stream"]
 
 
 def _checked(result: tuple[Any, ...]) -> Any:
-    """What a call gives besides its status. Raises RuntimeError with CUDA's own words."""
+    """Return what a call gives besides its status. Raises RuntimeError with CUDA's own words."""
     status, *values = result
     if int(status):
         text = rt.cudaGetErrorString(status)[1]

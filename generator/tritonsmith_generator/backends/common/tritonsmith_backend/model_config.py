@@ -59,7 +59,9 @@ class ModelConfig:
 def read_config(
     args: Mapping[str, str], default_filename: str, compute_capability: str = ""
 ) -> ModelConfig:
-    """The config from the arguments of ``initialize``. Raises FileNotFoundError for the model.
+    """Return the config from the arguments of ``initialize``.
+
+    Raises FileNotFoundError for the model.
 
     ``compute_capability`` is that of the instance's GPU, e.g. "8.9"; see ``model_filename``.
     """
@@ -88,7 +90,7 @@ def read_config(
 def model_filename(
     values: Mapping[str, Any], default_filename: str, compute_capability: str = ""
 ) -> str:
-    """The file that Triton's own backends open: by the GPU, else as configured, else the usual.
+    """Get the file that Triton's own backends open: by the GPU, else as configured, else the usual.
 
     The capability has to be written exactly so in ``cc_model_filenames``; an empty name there
     means the usual one, whatever ``default_model_filename`` says.
@@ -99,7 +101,7 @@ def model_filename(
 
 
 def plugin_paths(config: ModelConfig) -> tuple[Path, ...]:
-    """The plugin libraries that the config names; they lie beside the plan, in its version."""
+    """Give the plugin libraries that the config names; they lie beside the plan, in its version."""
     names = config.parameters.get("plugins", "").split(";")
     return tuple(config.path.parent / name for name in names if name)
 
@@ -129,7 +131,7 @@ def boolean(key: str, value: str) -> bool:
 
 
 def integer(key: str, value: str) -> int:
-    """A whole number. Raises ValueError with the parameter's name."""
+    """Return a whole number. Raises ValueError with the parameter's name."""
     try:
         return int(value)
     except ValueError:

@@ -66,7 +66,7 @@ class OnnxModel:
         self._strings = {t.name for t in tensors if t.dtype == "TYPE_STRING"}
 
     def run(self, inputs: Parts, outputs: Sequence[str]) -> Arrays:
-        """The named outputs; BF16 in and out as uint16, strings as ``bytes``."""
+        """Return the named outputs; BF16 in and out as uint16, strings as ``bytes``."""
         feed = {name: joined(parts) for name, parts in inputs.items()}
         feed |= {name: _text(name, feed[name]) for name in self._strings & feed.keys()}
         names = list(outputs)
@@ -143,7 +143,7 @@ def _value(array: np.ndarray[Any, Any], bfloat16: bool) -> Any:
 
 
 def _bits(value: Any) -> np.ndarray[Any, Any]:
-    """A copy of a bfloat16 value on the CPU."""
+    """Return a copy of a bfloat16 value on the CPU."""
     data = ctypes.string_at(value.data_ptr(), value.tensor_size_in_bytes())
     return np.reshape(np.frombuffer(data, np.uint16), value.shape())
 

@@ -86,7 +86,7 @@ def _switch(parameters: Mapping[str, str], key: str) -> bool | None:
 def providers(
     config: ModelConfig, available: Sequence[str], gpu_required: bool
 ) -> list[tuple[str, dict[str, Any]]]:
-    """Execution providers, the preferred one first, each with its options.
+    """Return execution providers, the preferred one first, each with its options.
 
     ``gpu_required`` tells KIND_GPU in the config from KIND_AUTO, which may be served on the
     CPU where ONNX Runtime has no CUDA. Raises ValueError for a provider that is not there.

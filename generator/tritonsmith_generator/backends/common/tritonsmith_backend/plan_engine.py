@@ -80,7 +80,7 @@ class Plan:
         self._refuse_unknown(path, types)
 
     def shapes(self) -> dict[str, tuple[str, list[int]]]:
-        """The type in the config's words and the shape of each input and output."""
+        """Return the type in the config's words and the shape of each input and output."""
         return {
             name: (DTYPES[dtype][0], list(self.engine.get_tensor_shape(name)))
             for name, dtype in {**self.inputs, **self.outputs}.items()
@@ -99,7 +99,7 @@ class Plan:
         return found
 
     def context(self, profile: int, stream: int) -> Any:
-        """An execution context for this profile; ``stream`` is a CUDA handle."""
+        """Return an execution context for this profile; ``stream`` is a CUDA handle."""
         context = self.engine.create_execution_context()
         if context is None:
             raise RuntimeError(f"no execution context: {self._logger.last_error}")
@@ -111,7 +111,7 @@ class Plan:
         return context
 
     def last_error(self) -> str:
-        """What TensorRT last complained of."""
+        """Return what TensorRT last complained of."""
         return str(self._logger.last_error) or "TensorRT gives no reason"
 
     def _refuse_unknown(self, path: Path, types: dict[str, str]) -> None:

@@ -45,7 +45,7 @@ class PlanModel:
         self._runner.reserve()
 
     def run(self, inputs: Parts, outputs: Sequence[str]) -> Arrays:
-        """The named outputs. Raises ValueError for shapes that no profile allows."""
+        """Return the named outputs. Raises ValueError for shapes that no profile allows."""
         return self._runner.run(inputs, outputs)
 
     def close(self) -> None:

@@ -68,7 +68,7 @@ class PlanRunner:
         self._in.grow(self._largest_input())
 
     def run(self, inputs: Parts, outputs: Sequence[str]) -> Arrays:
-        """The named outputs. Raises ValueError for shapes that no profile allows."""
+        """Return the named outputs. Raises ValueError for shapes that no profile allows."""
         self._device.use()
         missing = sorted(self._plan.inputs.keys() - inputs.keys())
         if missing:
@@ -145,7 +145,7 @@ class PlanRunner:
         return regions
 
     def _fetch(self, context: Any, name: str, region: Region | None) -> np.ndarray[Any, Any]:
-        """A copy of an output: the buffer is written again by the next run."""
+        """Return a copy of an output: the buffer is written again by the next run."""
         if region is None:
             return self._fetch_growing(name)
         shape = tuple(context.get_tensor_shape(name))

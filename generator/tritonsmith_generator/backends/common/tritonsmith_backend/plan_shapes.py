@@ -23,7 +23,7 @@ class Region:
 
 
 def choose_profile(shapes: Mapping[str, Shape], profiles: Mapping[int, Ranges]) -> int:
-    """The profile that allows these input shapes; of several, the one with the nearest opt.
+    """Return the profile that allows these input shapes; of several, the one with the nearest opt.
 
     Raises ValueError with the allowed ranges if there is none.
     """

@@ -53,14 +53,14 @@ class Model(Protocol):
 
 
 def warn(text: str) -> None:
-    """A warning in the server's log."""
+    """Write a warning into the server's log."""
     import triton_python_backend_utils as pb_utils
 
     pb_utils.Logger.log_warn(text)
 
 
 def execute(model: Model, requests: Sequence[Any]) -> list[Any]:
-    """The body of ``execute``: one response for each request, errors included."""
+    """Return the body of ``execute``: one response for each request, errors included."""
     import triton_python_backend_utils as pb_utils
 
     dtypes = {t.name: t.dtype for t in (*model.config.inputs, *model.config.outputs)}

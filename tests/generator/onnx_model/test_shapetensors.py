@@ -11,8 +11,8 @@ from support.onnx import bad_models as models
 from support.programs.command import GenRepo, Outcome
 
 from tritonsmith_generator.onnx_model.case_file import case_path, load_cases
-from tritonsmith_generator.onnx_model.shape_tensors import shape_inputs, with_values
-from tritonsmith_generator.pipeline.shaping import derive_shaping
+from tritonsmith_generator.onnx_model.shape_tensors import shape_inputs, with_shape_tensors
+from tritonsmith_generator.pipeline.profile_set import derive_profile_set
 from tritonsmith_generator.spec.schema import ModelSpec
 from tritonsmith_generator.spec.targets import TARGETS
 from tritonsmith_generator.triton_config.config_pbtxt import parse_config
@@ -108,12 +108,14 @@ def test_triton_s_tensorrt_backend_is_told(tmp_path: Path) -> None:
     signature = signature_of(proto)
     values = {"min": [1, 1], "opt": [2, 3], "max": [12, 12]}
     spec = ModelSpec.model_validate({"onnx": "m", "shapes": {"target": {"values": values}}})
-    shaping = with_values(derive_shaping(signature, spec), proto.graph, signature, ())
+    profile_set = with_shape_tensors(
+        derive_profile_set(signature, spec), proto.graph, signature, ()
+    )
     assert list(shape_inputs(proto.graph, signature)) == ["target"]
     marked = {
         name: [
             tensor.is_shape_tensor
-            for tensor in config_for("m", target, signature, shaping, spec)[0].input
+            for tensor in config_for("m", target, signature, profile_set, spec)[0].input
         ]
         for name, target in TARGETS.items()
     }

@@ -4,29 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
 
 from tritonsmith_generator.errors import InputError
-from tritonsmith_generator.onnx_model.signature import Dim, Signature, Tensor
-
-if TYPE_CHECKING:  # the process that builds an engine needs no pydantic
-    from tritonsmith_generator.spec.schema import ModelSpec, Shapes
 from tritonsmith_generator.onnx_model.profiles import (
     Profile,
+    ProfileSet,
     Shape,
     ShapeRange,
-    Shaping,
     check_range,
 )
+from tritonsmith_generator.onnx_model.signature import Dim, Signature, Tensor
+from tritonsmith_generator.spec.schema import ModelSpec, Shapes
 
-__all__ = ["derive_shaping"]
+__all__ = ["derive_profile_set"]
 
 # What a dynamic axis is taken to be where the spec doesn't say: (min, opt, max).
 DEFAULT_BATCH = (1, 8, 32)
 DEFAULT_AXIS = (1, 128, 512)
 
 
-def derive_shaping(signature: Signature, spec: ModelSpec) -> Shaping:
+def derive_profile_set(signature: Signature, spec: ModelSpec) -> ProfileSet:
     """Profiles and batch size for a model. Raises InputError for shapes that don't fit it."""
     obstacle = _why_not_batched(signature, spec)
     limit = spec.batching.max if spec.batching else None
@@ -39,18 +36,18 @@ def derive_shaping(signature: Signature, spec: ModelSpec) -> Shaping:
     if not any(values):
         values = ()
     if obstacle:
-        return Shaping(0, profiles, f"requests carry full shapes: {obstacle}", values)
+        return ProfileSet(0, profiles, f"requests carry full shapes: {obstacle}", values)
     # As in Triton's TensorRT backend: what every input of a profile takes, over all profiles.
     largest = max(min(r.max[0] for r in profile.values()) for profile in profiles)
     if limit and limit > largest:
         raise InputError(f"batching.max is {limit}, but the shapes allow batches up to {largest}")
     reason = f"axis 0 of '{signature.inputs[0].name}' is the batch, up to {limit or largest}"
     origin = "batching.max" if limit else "shapes" if spec.shapes else "a default; see batching.max"
-    return Shaping(limit or largest, profiles, f"{reason} ({origin})", values)
+    return ProfileSet(limit or largest, profiles, f"{reason} ({origin})", values)
 
 
 def _why_not_batched(signature: Signature, spec: ModelSpec) -> str | None:
-    """What keeps axis 0 from being the batch axis, in words; None if it is the batch axis."""
+    """Give what keeps axis 0 from being the batch axis, in words; None if it is the batch axis."""
     if spec.batching is None:
         return "the spec says batching: false"
     if not signature.inputs:
@@ -80,7 +77,7 @@ def _profile(signature: Signature, shapes: Mapping[str, Shapes], batch: Shape) -
 def _named_axes(
     signature: Signature, given: Mapping[str, ShapeRange | None]
 ) -> Iterator[tuple[Dim, Shape]]:
-    """The sizes of the dynamic axes that have a name and are given for some input."""
+    """Yield the sizes of the dynamic axes that have a name and are given for some input."""
     for tensor in signature.inputs:
         ranges = given[tensor.name]
         for axis in tensor.dynamic_axes:
@@ -89,7 +86,7 @@ def _named_axes(
 
 
 def _derived(tensor: Tensor, axes: Mapping[Dim, Shape], batch: Shape) -> ShapeRange:
-    """An axis of the same name has the same sizes; others have the defaults."""
+    """Derive the ranges: an axis of the same name has the same sizes, others the defaults."""
 
     def size(axis: int, dim: Dim, which: int) -> int:
         if isinstance(dim, int):
