@@ -102,6 +102,7 @@ def formatted(text: str, target: Path) -> str:
 
 
 def main() -> None:
+    """Write the synchronous modules, or check that they are as they would be written."""
     parser = argparse.ArgumentParser(description="Writes the synchronous client.")
     parser.add_argument("--check", action="store_true", help="write nothing; fail if it would")
     check = parser.parse_args().check

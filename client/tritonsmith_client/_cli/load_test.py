@@ -85,8 +85,10 @@ class Report:
 
 
 def run_load(load: Load) -> Report:
-    """Put the load on. Raises InputError for numbers that make no sense, and what the first call
-    raises: a model that does not answer at all needs no measuring.
+    """Put the load on.
+
+    Raises InputError for numbers that make no sense, and what the first call raises: a model that
+    does not answer at all needs no measuring.
     """
     if load.concurrency < 1 or load.processes < 1 or load.seconds <= 0 or load.rate < 0:
         raise InputError(

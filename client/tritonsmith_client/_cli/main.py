@@ -129,13 +129,15 @@ def _infer(options: argparse.Namespace) -> None:
         start = time.perf_counter()
         result = model(inputs)
         milliseconds = (time.perf_counter() - start) * 1e3
-    if options.output is not None:
-        _write(options.output, dict(result))
+    files = {} if options.output is None else _write(options.output, dict(result))
     outputs = [summarize(name, array) for name, array in result.items()]
     if options.json:
-        said = {"model": result.model_name, "version": result.model_version}
-        said |= {"milliseconds": round(milliseconds, 3)}  # type: ignore[dict-item]  # for JSON
-        print(json.dumps(said | {"outputs": [dataclasses.asdict(o) for o in outputs]}))
+        said: dict[str, Any] = {"model": result.model_name, "version": result.model_version}
+        said["milliseconds"] = round(milliseconds, 3)
+        said["outputs"] = [
+            dataclasses.asdict(o) | ({"file": files[o.name]} if files else {}) for o in outputs
+        ]
+        print(json.dumps(said))
         return
     print(f"{result.model_name} version {result.model_version}: {milliseconds:.1f} ms")
     rows: list[tuple[str, ...]] = [
@@ -148,16 +150,18 @@ def _infer(options: argparse.Namespace) -> None:
     print_table(rows)
 
 
-def _write(folder: Path, outputs: dict[str, Any]) -> None:
+def _write(folder: Path, outputs: dict[str, Any]) -> dict[str, str]:
+    """Write each output and return its file. Strings become bytes of one width: no pickles."""
+    files = {}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, array in outputs.items():
-            text = array.dtype.kind == "O"
-            np.save(
-                folder / f"{name.replace('/', '_')}.npy", array.astype(bytes) if text else array
-            )
+            path = folder / f"{name.replace('/', '_')}.npy"
+            np.save(path, array.astype(bytes) if array.dtype.kind == "O" else array)
+            files[name] = str(path)
     except OSError as exc:
         raise InputError(f"the outputs cannot be written to {folder}: {exc}") from exc
+    return files
 
 
 def _numbers(text: str) -> tuple[float, ...]:

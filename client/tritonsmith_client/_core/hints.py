@@ -152,8 +152,9 @@ _HINTS = (
 
 
 def completed(error: TritonError, asked: Asked) -> None:
-    """Give an error what the place where it was made does not know: what was asked, of which
-    model, and what to do next.
+    """Give an error what the place where it was made does not know.
+
+    This is what was asked, of which model, and what to do next.
     """
     at_fault = isinstance(error, (errors.InputError, errors.ClosedError))  # not what was asked
     if not at_fault and not error.message.startswith(asked):

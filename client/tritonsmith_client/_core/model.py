@@ -186,8 +186,10 @@ class ModelCore:
     def _streamed(
         self, args: tuple[Any, ...], named: Mapping[str, Any], options: Options
     ) -> Exchange[Result | None]:
-        """Ask a model that is not decoupled as ever: an ordinary inference takes every tensor
-        over both protocols, and its failures have a status.
+        """Ask a model that is not decoupled as ever.
+
+        Over both protocols an ordinary inference takes every tensor, and its failures have a
+        status.
         """
         builder = self.builder
         metadata = builder.info.metadata

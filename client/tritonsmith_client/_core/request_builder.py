@@ -58,8 +58,9 @@ class RequestBuilder:
     def direct(
         self, args: tuple[Any, ...], named: Mapping[str, Any], options: Options
     ) -> Exchange[Result] | None:
-        """Return the request for arrays like those of an earlier one, so that nothing is left
-        to check; None for all others. A call takes half the time this way.
+        """Return the request for arrays like those of an earlier one; None for all others.
+
+        Nothing is left to check then: a call takes half the time this way.
         """
         last, buffers = self._last, None
         if last is not None and not named and last.options is options:

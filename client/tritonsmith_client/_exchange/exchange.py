@@ -1,8 +1,7 @@
-"""What crosses the seam between the core, which does no I/O, and the transports, which do nothing
-else: exchanges, and the flows that yield them.
+"""Exchanges, and the flows that yield them: what passes between the core and the transports.
 
-A flow is a generator that yields actions and is sent their results; a sync and an async driver
-each run the same flows.
+The core does no I/O, and the transports do nothing else. A flow is a generator that yields
+actions and is sent their results; a sync and an async driver each run the same flows.
 """
 
 from __future__ import annotations

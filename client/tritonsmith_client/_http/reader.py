@@ -88,9 +88,7 @@ class HttpResponseReader:
         return self._body is None or self._at == self._body.nbytes
 
     def holds(self, start: bytes, size: int, count: int) -> bool:
-        """Whether the first so many bytes that came are a whole response: ``start``, and so many
-        bytes behind it.
-        """
+        """Whether the first ``count`` bytes are a whole response: ``start`` and ``size`` more."""
         return count == len(start) + size and self.scratch.startswith(start)
 
     def feed(self, data: memoryview) -> bool:

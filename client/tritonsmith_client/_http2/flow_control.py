@@ -36,8 +36,12 @@ class Http2Sender:
         self._body: list[memoryview] = []  # what is left of it, last piece first
 
     def start(self, stream: int, head: bytes, body: Sequence[Buffer]) -> list[Buffer]:
-        """Return what to send for a new request; a body that is too large for one frame, or for the
-        peer's windows, follows in `more`. Args: body: not empty.
+        """Return what to send for a new request.
+
+        A body that is too large for one frame, or for the peer's windows, follows in `more`.
+
+        Args:
+            body: not empty.
         """
         self._stream = stream
         self._stream_window = self._new_stream_window

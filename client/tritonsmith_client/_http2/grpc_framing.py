@@ -148,8 +148,9 @@ def _foreign(reply: Http2Reply, what: str) -> TritonError:
 
 
 def _timeout(seconds: float) -> str:
-    """Give rounded up to two digits, so that headers repeat, and later than the client's own clock,
-    which is exact and knows what the deadline was.
+    """Round the seconds up to two digits, so that headers repeat.
+
+    The server's clock ends later than the client's own, which is exact and knows the deadline.
     """
     number, unit = math.ceil(seconds * 1000) + _GRACE, "m"
     if number >= 10**_MOST_DIGITS:

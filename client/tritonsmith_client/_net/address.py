@@ -75,8 +75,10 @@ def parse_urls(url: str | Sequence[str]) -> tuple[Address, ...]:
 
 
 def parse_url(url: str) -> Address:
-    """Read ``localhost:8001`` (gRPC), ``grpc://``, ``grpcs://``, ``http://``, ``https://``,
-    ``grpc+unix:///path`` and ``http+unix:///path``.
+    """Read a server's URL.
+
+    It is ``localhost:8001`` (gRPC), ``grpc://``, ``grpcs://``, ``http://``, ``https://``,
+    ``grpc+unix:///path`` or ``http+unix:///path``.
 
     Raises:
         InputError: it is none of these, or has a part that would be dropped.

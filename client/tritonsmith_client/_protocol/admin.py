@@ -136,9 +136,7 @@ def settings_asked(kind: str, changes: Mapping[str, Any], model: str = "") -> As
 
 
 def check_taken(what: str, changes: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Raise InvalidArgumentError for a setting that the server has not, and for a value that it
-    has not taken: it ignores both.
-    """
+    """Raise InvalidArgumentError for a setting or a value that the server ignored."""
     for name, wanted in changes.items():
         if name not in now:
             raise InvalidArgumentError(

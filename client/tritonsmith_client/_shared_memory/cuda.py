@@ -112,11 +112,10 @@ class CudaRegion(Region):
 
     @classmethod
     def of(cls, tensor: Any) -> CudaTensor:
-        """Return a tensor on a GPU as it lies there, with a region around it: ``client.register(
-        found.region)``.
+        """Return a tensor on a GPU as it lies there, with a region around it.
 
-        The server can then read and write the whole allocation that holds the tensor, which for
-        PyTorch is a block that other tensors share.
+        After ``client.register(found.region)`` the server can then read and write the whole
+        allocation that holds the tensor, which for PyTorch is a block that other tensors share.
 
         Args:
             tensor: torch, or any array with DLPack or ``__cuda_array_interface__``.

@@ -15,8 +15,12 @@ __all__ = ["refuses_while_in_use", "unregister_abandoned"]
 
 
 def refuses_while_in_use(version: str) -> bool:
-    """Whether a server of this version keeps a region until nothing writes to it any more, as
-    Triton does since release 24.10. Args: version: e.g. ``"2.51.0"``.
+    """Whether a server of this version keeps a region until nothing writes to it any more.
+
+    Triton does so since release 24.10.
+
+    Args:
+        version: e.g. ``"2.51.0"``.
     """
     numbers = [int(part) for part in version.split(".")[:2] if part.isdecimal()]
     return numbers >= [2, 51]

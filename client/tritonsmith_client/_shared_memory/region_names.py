@@ -1,5 +1,6 @@
-"""Names of regions that say whose they are, so that those of processes which have ended can be told
-from all others and be cleared away.
+"""Names of regions that say whose they are.
+
+Those of processes which have ended can be told from all others and be cleared away.
 """
 
 from __future__ import annotations
@@ -61,8 +62,10 @@ def _state(process: int) -> list[str]:
 
 
 def _namespace() -> str:
-    """Where a process is known by its number: the kernel as it was started, and the numbers'
-    namespace, whose own number is the same on many machines. Empty where there is none.
+    """Return where a process is known by its number; empty where there is no such place.
+
+    It is the kernel as it was started, and the numbers' namespace, whose own number is the same on
+    many machines.
     """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()

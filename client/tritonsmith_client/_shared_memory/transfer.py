@@ -1,5 +1,6 @@
-"""When tensors travel through shared memory, and what happens when that fails. The flows here do
-no more I/O than making regions, which takes no time.
+"""When tensors travel through shared memory, and what happens when that fails.
+
+The flows here do no more I/O than making regions, which takes no time.
 """
 
 from __future__ import annotations
@@ -63,9 +64,7 @@ class Sharing:
         return self._failures >= _MOST_FAILURES
 
     def idle(self, size: int) -> Lease | None:
-        """Lease a region that the server knows, if there is one of so many bytes and nothing to do
-        before it is used.
-        """
+        """Lease a region of so many bytes that the server knows and that needs no preparation."""
         if self._pid != os.getpid() or (self._refuses and self._pool.dropped):
             return None
         return self._pool.lease(size)

@@ -48,8 +48,9 @@ class DeadlineSocket:
             self._send_rest(memoryview(buffer), deadline)
 
     def receive(self, buffer: memoryview, deadline: Deadline) -> int:
-        """Receives what has come, at least one byte; 0 at the end of the stream. Raises
-        TimeoutError when the time is over.
+        """Receive what has come, at least one byte; 0 at the end of the stream.
+
+        Raises TimeoutError when the time is over.
         """
         self._socket.settimeout(deadline.left())
         return self._socket.recv_into(buffer)

@@ -15,8 +15,9 @@ V = TypeVar("V")
 
 @dataclass(frozen=True)
 class Argument(Generic[V]):
-    """Lies beside what takes the argument. Checks run where arguments come in, once, so that a call
-    has nothing left to check.
+    """An argument's name and check; it lies beside what takes the argument.
+
+    Checks run where arguments come in, once, so that a call has nothing left to check.
     """
 
     name: str

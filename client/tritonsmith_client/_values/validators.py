@@ -1,5 +1,6 @@
-"""Kinds of values that arguments may have. A check returns the value in the form in which it is
-used, or raises `RefusedError`.
+"""Kinds of values that arguments may have.
+
+A check returns the value in the form in which it is used, or raises `RefusedError`.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from tritonsmith_generator.layout import SOURCES
 __all__ = ["COMMANDS", "command_line", "run"]
 
 # Each is a function in the module of its name.
-COMMANDS = ("build", "check", "deploy", "export", "infer", "inspect", "merge", "serve", "stubs")
+COMMANDS = ("build", "check", "deploy", "export", "inspect", "merge", "serve", "stubs")
 
 
 def command_line(names: Iterable[str] = COMMANDS) -> typer.Typer:

@@ -10,10 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from tritonsmith_generator.deploy.image_digests import pin
 from tritonsmith_generator.errors import HostError, InputError
+from tritonsmith_generator.jinja_templates import template
 from tritonsmith_generator.serve.embedded.environment import PACKAGES, WHEEL
 from tritonsmith_generator.serve.embedded.sandbox import BACKENDS
 from tritonsmith_generator.serve.plan_flags import plan_flags
@@ -135,7 +134,7 @@ def docker_files(deployment: Deployment) -> dict[str, str]:
         "python": _PYTHON,
         "packages": PACKAGES[_PYTHON],
     }
-    files = {name: _render(f"docker/{name}.j2", values) for name in _DOCKERFILES}
+    files = {name: template(f"docker/{name}.j2").render(values) for name in _DOCKERFILES}
     for path in sorted(BACKENDS.rglob("*.py")):
         files[f"backends/{path.relative_to(BACKENDS)}"] = path.read_text()
     return files | {"wheels/.gitignore": "*.whl\n"}
@@ -182,7 +181,9 @@ def compose_files(
         "rules": "/etc/prometheus/alerts.yml",
         "patience": "1m",
     } | dict(changes or {})
-    files = {to: _render(f"compose/{name}.j2", values) for to, name in _COMPOSE_FILES.items()}
+    files = {
+        to: template(f"compose/{name}.j2").render(values) for to, name in _COMPOSE_FILES.items()
+    }
     return files | {".gitignore": "secrets/\n.env\n"}
 
 
@@ -234,15 +235,3 @@ def fetch_wheels(folder: Path, report: Callable[[str], None]) -> None:
         if done.returncode:
             reason = (done.stderr.strip().splitlines() or ["it says nothing"])[-1]
             raise HostError(f"pip could not download {requirements[-1]}: {reason}")
-
-
-def _render(template: str, values: Mapping[str, object]) -> str:
-    environment = Environment(
-        loader=PackageLoader("tritonsmith_templates", ""),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.policies["json.dumps_kwargs"] = {"sort_keys": False, "ensure_ascii": False}
-    return environment.get_template(template).render(values)

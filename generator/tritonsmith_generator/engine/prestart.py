@@ -1,7 +1,7 @@
-"""A build's process, and TensorRT in it, start before the command line is parsed: the parser takes
-longer to import.
+"""A build's process, and TensorRT in it, started before the command line is parsed.
 
-What to start is guessed from the arguments. A wrong guess costs a process that ends unused.
+The parser takes longer to import. What to start is guessed from the arguments. A wrong guess
+costs a process that ends unused.
 """
 
 from __future__ import annotations
@@ -25,8 +25,10 @@ _OTHERWISE = {"--dry-run", "--in-release", "--in-image", "--help"}
 
 @contextmanager
 def early_build(arguments: Sequence[str]) -> Iterator[None]:
-    """Where these arguments of ``gen-repo`` will have something built, it is under way in the
-    block. This process must not have a thread yet."""
+    """Prepare in the block what these arguments of ``gen-repo`` will have built, if anything.
+
+    This process must not have a thread yet.
+    """
     if not _builds(arguments):
         yield
         return

@@ -34,10 +34,12 @@ __all__ = [
 
 
 def encode_request(request: EngineRequest) -> str:
+    """Return the request as JSON."""
     return json.dumps(asdict(request), default=str)
 
 
 def decode_request(text: str) -> EngineRequest:
+    """Return the request that ``encode_request`` wrote."""
     given = json.loads(text)
     return EngineRequest(
         library=given["library"],
@@ -59,6 +61,7 @@ def encode_report(report: EngineReport) -> Mapping[str, Any]:
 
 
 def decode_report(given: Mapping[str, Any], request: EngineRequest) -> EngineReport:
+    """Return what an image reported of a build, given as the JSON that it printed."""
     ends = {
         end: tuple(Tensor(name, from_wire(dtype), tuple(shape)) for name, dtype, shape in tensors)
         for end, tensors in given["signature"].items()

@@ -99,8 +99,10 @@ class ImageToolchain:
 
 
 class _ImageProcess(EngineProcess):
-    """A container for each build and each run; the program in between makes Ctrl-C and threads the
-    same as where TensorRT is at hand."""
+    """A container for each build and each run.
+
+    The program in between makes Ctrl-C and threads the same as where TensorRT is at hand.
+    """
 
     def __init__(self, toolchain: ImageToolchain) -> None:
         self._toolchain = toolchain

@@ -11,8 +11,8 @@ from tritonsmith_generator.errors import InputError
 from tritonsmith_generator.merging.copies import Part
 from tritonsmith_generator.repository.changes import Content
 from tritonsmith_generator.repository.inspect import CONFIG_NAME
-from tritonsmith_generator.repository.lock import LockedModel, LockedPlan
-from tritonsmith_generator.triton_config.config_pbtxt import read_notes, render_config
+from tritonsmith_generator.repository.lock import ConfigComments, LockedModel, LockedPlan
+from tritonsmith_generator.triton_config.config_pbtxt import render_config
 from tritonsmith_generator.triton_config.plan_files import (
     PORTABLE,
     name_plans,
@@ -62,15 +62,14 @@ def join(parts: tuple[Part, ...]) -> Joined:
         return _taken_over(parts)
     first = parts[0]
     _refuse_what_is_lost(parts)
-    text = (first.folder / CONFIG_NAME).read_text(encoding="utf-8")
-    header, notes = read_notes(text)
     files = {gpus: plan_filename(gpus) for gpus in plans}
     plugins = {
         name: first.folder / str(first.version) / name for name in plugin_names(first.config)
     }
-    config, notes = name_plans(first.config, notes, files)
-    header = tuple(dict.fromkeys((*header, _HEADER)))
     assert first.locked is not None  # two plans for different GPUs are known from locks only
+    comments = first.locked.comments
+    config, notes = name_plans(first.config, dict(comments.notes), files)
+    header = tuple(dict.fromkeys((*comments.header, _HEADER)))
     return Joined(
         parts,
         {**plugins, **{files[gpus]: path for gpus, (_, path) in plans.items()}},
@@ -80,6 +79,7 @@ def join(parts: tuple[Part, ...]) -> Joined:
             first.locked,
             tools={name: tool for name, tool in first.locked.tools.items() if name != "gpu"},
             plans={gpus: replace(plan, file=files[gpus]) for gpus, (plan, _) in plans.items()},
+            comments=ConfigComments(header, tuple(notes.items())),
         ),
         _notes(plans),
     )

@@ -70,6 +70,7 @@ def check_profiles(signature: Signature, profiles: tuple[Profile, ...]) -> None:
 
 
 def check_range(where: str, tensor: Tensor, shapes: ShapeRange) -> None:
+    """Raise InputError, beginning with ``where``, unless the range suits the input."""
     ends: Mapping[str, tuple[int, ...]] = {
         "min": shapes.min,
         "opt": shapes.opt,

@@ -98,8 +98,11 @@ def _steps(library: Executor, version: str) -> Mapping[str, _Steps]:
 
 
 def _for_library(options: Options, library: Executor) -> Options:
-    """TensorRT has INT4 blocks of certain sizes only, TensorRT for RTX of what suits the layers;
-    ONNX Runtime may come to serve on a CPU whose kernels saturate with weights of 8 bits."""
+    """Return the options with the defaults of the library.
+
+    TensorRT has INT4 blocks of certain sizes only, TensorRT for RTX of what suits the layers; ONNX
+    Runtime may come to serve on a CPU whose kernels saturate with weights of 8 bits.
+    """
     how = options.quantization
     if library == "tensorrt" and how.block_size is None:
         how = replace(how, block_size=BLOCK_SIZES[library][0])

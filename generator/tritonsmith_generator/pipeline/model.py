@@ -22,7 +22,7 @@ from tritonsmith_generator.passes.graph.tidy import Tidy
 from tritonsmith_generator.pipeline.profile_set import derive_profile_set
 from tritonsmith_generator.repository.changes import Change, Content, compare, refuse_conflicts
 from tritonsmith_generator.repository.inspect import CONFIG_NAME
-from tritonsmith_generator.repository.lock import LockedModel
+from tritonsmith_generator.repository.lock import ConfigComments, LockedModel
 from tritonsmith_generator.repository.publish import next_version, publish
 from tritonsmith_generator.stages.job import Job
 from tritonsmith_generator.stages.merged_plans import kept_plans, locked_plans
@@ -103,7 +103,8 @@ def build_model(
         plans = locked_plans(job, made.artifact, locked if merged else None)
         number = _version(job, folder, locked, made.artifact.files)
         named = plans if merged else {}
-        files = _files(job, source, made, number, {gpu: plan.file for gpu, plan in named.items()})
+        gpus = {gpu: plan.file for gpu, plan in named.items()}
+        files, comments = _files(job, source, made, number, gpus)
         changes = compare(repository, job.name, files, locked.files if locked else {})
         refuse_conflicts(changes, force)
         ran = stages.reports()
@@ -127,6 +128,7 @@ def build_model(
         plans=plans,
         stages=stages.inputs,
         accuracy=made.accuracy,
+        comments=comments,
     )
     return Built(number, changes, warnings, made.notes, ran, entry)
 
@@ -160,8 +162,8 @@ def _read(job: Job) -> _Source:
 
 def _files(
     job: Job, source: _Source, made: Made, number: int, plans: Mapping[str, str]
-) -> dict[str, Content]:
-    """Return the model's folder, by path.
+) -> tuple[dict[str, Content], ConfigComments]:
+    """Return the model's folder, by path, and the comments of its config.
 
     ``plans`` are the files by GPU, where there are several.
     """
@@ -170,12 +172,14 @@ def _files(
     config, notes = config_for(job.name, job.target, served, profile_set, job.spec, warmup.entries)
     if plans:
         config, notes = name_plans(config, notes, plans)
-    return {
+    comments = ConfigComments(_header(job), tuple(notes.items()))
+    files: dict[str, Content] = {
         **{f"{number}/{name}": content for name, content in made.artifact.files.items()},
         str(case_path(Path(), number)): write_cases(served_cases(made.cases, served)),
         **{f"{WARMUP_FOLDER}/{name}": content for name, content in warmup.files.items()},
-        CONFIG_NAME: render_config(config, notes, _header(job)).encode(),
+        CONFIG_NAME: render_config(config, notes, comments.header).encode(),
     }
+    return files, comments
 
 
 def _lacks(job: Job) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from tritonsmith_generator.layout import LOCK_NAME
 from tritonsmith_generator.spec.limits import Limits
 
 __all__ = [
+    "ConfigComments",
     "FileRecord",
     "Lock",
     "LockedModel",
@@ -25,6 +26,8 @@ __all__ = [
     "read_lock",
     "write_lock",
 ]
+
+FieldPath = tuple[str | int, ...]
 
 _FORMAT = 2
 _READ = (1, 2)  # 1 had no "stages"
@@ -75,6 +78,14 @@ class LockedPlan:
 
 
 @dataclass(frozen=True)
+class ConfigComments:
+    """What ``config.pbtxt`` says in comments: its first lines, and a note on some of its fields."""
+
+    header: tuple[str, ...] = ()
+    notes: tuple[tuple[FieldPath, str], ...] = ()
+
+
+@dataclass(frozen=True)
 class LockedModel:
     """One model as it was published.
 
@@ -85,7 +96,8 @@ class LockedModel:
     what the spec says of the model, defaults and the source's place left out. ``plans`` are those
     of target ``tensorrt``, by the GPUs that they run on (see ``plans``). ``stages`` has the inputs
     of each stage that took part, by its name (see ``stage``). ``accuracy`` is what the plan's run
-    on the GPU gave (see ``plan_accuracy.measure_plan``); empty where there was none.
+    on the GPU gave (see ``plan_accuracy.measure_plan``); empty where there was none. ``comments``
+    are those of its config.
     """
 
     key: str
@@ -102,6 +114,7 @@ class LockedModel:
     plans: Mapping[str, LockedPlan] = field(default_factory=dict)
     stages: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     accuracy: Mapping[str, Any] = field(default_factory=dict)
+    comments: ConfigComments = ConfigComments()
 
     def follows_from(self, key: str) -> bool:
         """Whether a job with this key made these files, or one of several plans among them."""
@@ -167,7 +180,17 @@ def _model(entry: Mapping[str, Any]) -> LockedModel:
         for key in ("sources", "files")
     }
     plans = {gpus: LockedPlan(**plan) for gpus, plan in entry.get("plans", {}).items()}
-    return LockedModel(**{**entry, **records, "limit": _limits(entry.get("limit")), "plans": plans})
+    others = {
+        "limit": _limits(entry.get("limit")),
+        "plans": plans,
+        "comments": _comments(entry.get("comments", {})),
+    }
+    return LockedModel(**{**entry, **records, **others})
+
+
+def _comments(entry: Mapping[str, Any]) -> ConfigComments:
+    notes = tuple((tuple(path), text) for path, text in entry.get("notes", ()))
+    return ConfigComments(tuple(entry.get("header", ())), notes)
 
 
 def _limits(given: Any) -> Limits:

@@ -8,10 +8,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from tritonsmith_client.dtypes import DataType
 from tritonsmith_generator.errors import InputError
+from tritonsmith_generator.jinja_templates import template
 from tritonsmith_generator.onnx_model.signature import Tensor
 from tritonsmith_generator.repository.inspect import model_folders, read_config, signature_of_config
 
@@ -34,6 +33,10 @@ class _Field:
     shape: str
     optional: bool
 
+    @property
+    def quoted(self) -> str:
+        return _quoted(self.name)
+
 
 @dataclass(frozen=True)
 class _Class:
@@ -46,6 +49,10 @@ class _Class:
     outputs: tuple[_Field, ...]
     decoupled: bool
     sequence: bool
+
+    @property
+    def quoted(self) -> str:
+        return _quoted(self.name)
 
 
 def render_stubs(repository: Path, only: Collection[str] = ()) -> str:
@@ -72,16 +79,7 @@ def render_stubs(repository: Path, only: Collection[str] = ()) -> str:
         raise InputError(f"{repository} holds no model: nothing to write classes for")
     classes = _unique({name: _pascal(name) for name in wanted}, _CLASSES, ())
     models = [_class(folders[name], python) for name, python in classes.items()]
-    environment = Environment(
-        loader=PackageLoader("tritonsmith_templates", ""),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,  # Python, not HTML; names are quoted by repr
-    )
-    environment.filters["repr"] = _quoted
-    return environment.get_template("stubs.py.j2").render(
+    return template("stubs.py.j2").render(
         mark=MARK,
         models=models,
         bf16=any(f.dtype == "BF16" for m in models for f in (*m.inputs, *m.outputs)),

@@ -198,8 +198,11 @@ class ModelSpec(_Strict):
 
     @property
     def case_samples(self) -> str | None:
-        """What cases are recorded from; a model that was calibrated on real data is not judged by
-        random numbers, which lie outside its ranges."""
+        """What cases are recorded from.
+
+        A model that was calibrated on real data is not judged by random numbers, which lie outside
+        its ranges.
+        """
         return self.accuracy.samples or self.calibration
 
     @property

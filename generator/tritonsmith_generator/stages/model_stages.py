@@ -1,5 +1,4 @@
-"""The stages of one model, made or found in the cache: its cases, its conversion, its plan and how
-accurate that is.
+"""The stages of one model, made or found in the cache: cases, conversion, plan and its accuracy.
 
 Where no pass changes the graph, the plan is built while ONNX Runtime answers the cases.
 """
@@ -124,8 +123,7 @@ class ModelStages:
         return Made(self._recorded(), artifact_to_come(self._job), ())
 
     def _compiled(self) -> Made:
-        """Where only the plan fails its gate, the next one is of a graph that is nearer to the
-        original, with more nodes kept in FP32."""
+        """Build the plan; if it fails its gate, another with more nodes kept in FP32."""
         job, misses = self._job, list[str]()
         graph = self._graph(self._nearer_before())
         made, verdict = self._built(graph)

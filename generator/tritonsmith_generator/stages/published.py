@@ -1,5 +1,7 @@
-"""What is published is as good as what is in the cache, which may be gone or new: plans, and how
-accurate they were found to be."""
+"""Published plans, and how accurate they were found to be.
+
+They are as good as what is in the cache, which may be gone or new.
+"""
 
 from __future__ import annotations
 

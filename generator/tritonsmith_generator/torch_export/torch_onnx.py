@@ -52,7 +52,7 @@ class Prepared:
         return resized
 
     def __call__(self, inputs: Tensors) -> Tensors:
-        """torch's own outputs. Raises InputError if the module fails."""
+        """Torch's own outputs. Raises InputError if the module fails."""
         try:
             with torch.no_grad():
                 leaves = list(_leaves(self.module(**inputs), "output"))

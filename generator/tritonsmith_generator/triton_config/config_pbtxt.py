@@ -9,17 +9,16 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, TypeAlias
 
 from google.protobuf import json_format, text_encoding, text_format
 from google.protobuf.message import Message
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from tritonsmith_generator.errors import InputError
+from tritonsmith_generator.jinja_templates import template
 
-__all__ = ["Notes", "message_from", "parse_config", "read_notes", "render_config"]
+__all__ = ["Notes", "message_from", "parse_config", "render_config"]
 
 # Where a number comes from, by the field's path: ("max_batch_size",), ("input", 0, "dims").
 Notes = Mapping[tuple[str | int, ...], str]
@@ -57,7 +56,7 @@ def message_from(values: Mapping[str, Any]) -> ModelConfig:
 
 def render_config(config: ModelConfig, notes: Notes, header: Sequence[str]) -> str:
     """Return the text of ``config.pbtxt``; parsed back and compared before it is returned."""
-    text: str = _template().render(
+    text = template("config.pbtxt.j2").render(
         fields=tuple(_fields(config, notes, ())), header=[_one_line(line) for line in header]
     )
     text = text.rstrip("\n") + "\n"
@@ -73,65 +72,6 @@ def parse_config(text: str, where: str) -> ModelConfig:
         return text_format.Parse(text, ModelConfig())
     except text_format.ParseError as exc:
         raise InputError(f"{where}: {exc}") from exc
-
-
-def read_notes(text: str) -> tuple[tuple[str, ...], Notes]:
-    """Header and notes of a text that ``render_config`` made; none of either for other texts."""
-    marks = _Marks()
-    marked = _template().render(
-        fields=tuple(_fields(parse_config(text, "config.pbtxt"), marks, ())), header=()
-    )
-    fields = list(_commented(marked))
-    given = list(_commented(text))
-    if [line for _, line in fields] != [line for _, line in given]:
-        return (), {}
-    notes = {
-        marks.paths[int(mark[0])]: comments[-1]
-        for (mark, _), (comments, _) in zip(fields[1:], given[1:], strict=True)
-        if mark and comments
-    }
-    return tuple(given[0][0]), notes
-
-
-def _commented(text: str) -> Iterator[tuple[list[str], str]]:
-    """Each line that is no comment, with the comments right before it."""
-    comments: list[str] = []
-    for line in text.splitlines():
-        if line.lstrip().startswith("#"):
-            comments.append(line.lstrip()[1:].strip())
-        elif line:
-            yield comments, line
-            comments = []
-
-
-class _Marks(Mapping[tuple[str | int, ...], str]):
-    """A note on every field: the number of its path in ``paths``."""
-
-    def __init__(self) -> None:
-        self.paths: list[tuple[str | int, ...]] = []
-
-    def __getitem__(self, path: tuple[str | int, ...]) -> str:
-        self.paths.append(path)
-        return str(len(self.paths) - 1)
-
-    def __iter__(self) -> Iterator[tuple[str | int, ...]]:
-        return iter(self.paths)
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-
-@cache
-def _template() -> Any:
-    environment = Environment(
-        loader=PackageLoader("tritonsmith_templates", ""),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,  # the values are escaped for protobuf's text format, below
-    )
-    return environment.get_template("config.pbtxt.j2")
 
 
 def _fields(message: Message, notes: Notes, path: tuple[str | int, ...]) -> Iterator[Field]:

@@ -15,8 +15,11 @@ _FOLDER = PACKAGE / "backends" / "common"
 
 @contextmanager
 def server_code() -> Iterator[None]:
-    """Within it ``tritonsmith_backend`` can be imported, which is no package of the generator:
-    it lies where a server finds it, whose Python may lack all of ours."""
+    """Make ``tritonsmith_backend`` importable in the block.
+
+    It is not a package of the generator: it lies where a server finds it, whose Python may lack all
+    of ours.
+    """
     sys.path.append(str(_FOLDER))
     try:
         yield

@@ -22,8 +22,10 @@ __all__ = ["builder_config"]
 
 
 def builder_config(trt: Any, release: Release, builder: Any, options: EngineOptions) -> Any:
-    """Return a config with every option set. Raises InputError for one that this TensorRT has not,
-    HostError for one that needs a GPU."""
+    """Return a config with every option set.
+
+    Raises InputError for one that this TensorRT has not, HostError for one that needs a GPU.
+    """
     check_options(release, options)
     check_machine(release, options, has_gpu=bool(visible_gpus()))
     config = builder.create_builder_config()

@@ -82,8 +82,10 @@ def run_isolated(
 def child(
     environment: Mapping[str, str] | None = None, held: Sequence[int] = (), fork: bool = False
 ) -> Iterator[Child]:
-    """Get a process that does one piece of work after the other; gone, with all that it started, at
-    the end of the block. The arguments are those of ``Child``."""
+    """Provide a process that does one piece of work after the other.
+
+    It is gone, with all that it started, at the end of the block. The arguments are ``Child``'s.
+    """
     process = Child(environment, held, fork)
     try:
         yield process

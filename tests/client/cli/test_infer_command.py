@@ -1,15 +1,16 @@
-"""``gen-repo infer`` against the real server."""
+"""``tritonsmith infer`` against the real server."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from support.programs.command import Outcome, run_gen_repo
+from support.programs.command import Outcome
+
+from tritonsmith_client._cli.main import main
 
 Infer = Callable[..., Outcome]
 
@@ -19,10 +20,13 @@ def infer(
     url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> Infer:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
 
-    # A caller's own --url comes last and wins.
-    return partial(run_gen_repo, monkeypatch, capsys, "infer", "--url", url)
+    def run(*arguments: str) -> Outcome:
+        code = main(["infer", "--url", url, *arguments])  # a caller's own --url comes last and wins
+        captured = capsys.readouterr()
+        return Outcome(code, captured.out, captured.err)
+
+    return run
 
 
 def test_random_inputs_and_a_table(infer: Infer) -> None:

@@ -6,7 +6,6 @@ import json
 import shutil
 from pathlib import Path
 
-import pytest
 from support.harness.needs import needs_rtx
 from support.harness.paths import GOLDEN
 from support.onnx.gpu_repositories import edit_lock
@@ -15,7 +14,6 @@ from support.programs.command import GenRepo
 
 from tritonsmith_generator import merge
 from tritonsmith_generator.repository.lock import read_lock
-from tritonsmith_generator.triton_config.config_pbtxt import parse_config, read_notes, render_config
 
 pytestmark = needs_rtx
 
@@ -111,13 +109,14 @@ def test_a_plan_for_rtx_needs_no_merging(
     assert "write them into one spec, and nothing has to be merged" in outcome.err
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in GOLDEN.glob("*.pbtxt")))
-def test_notes_can_be_read_back(name: str) -> None:
-    text = "# who wrote it\n# from what\n" + (GOLDEN / f"{name}.pbtxt").read_text()
-    header, notes = read_notes(text)
-    assert len(notes) >= 5
-    assert render_config(parse_config(text, name), notes, header) == text
-
-
-def test_a_text_of_someone_else_has_no_notes() -> None:
-    assert read_notes('# mine\nmax_batch_size:8 name:"x"\n') == ((), {})
+def test_the_merged_config_keeps_its_comments(
+    two: tuple[Path, Path], gen_repo: GenRepo, tmp_path: Path
+) -> None:
+    """Also where it is merged once more: they are in the lock."""
+    merged(gen_repo, *two, "-o", "out")
+    merged(gen_repo, "out", two[1], "-o", "again")
+    text = (tmp_path / "again/net/config.pbtxt").read_text()
+    built = (two[0] / "net/config.pbtxt").read_text()
+    said = [line for line in built.splitlines() if line.lstrip().startswith("#")]
+    assert len(said) >= 6 and set(said) <= set(text.splitlines())
+    assert text == (tmp_path / "out/net/config.pbtxt").read_text()

@@ -108,7 +108,7 @@ def _random(signature: Signature) -> Iterator[Arrays]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """onnxslim prints and logs what it did."""
+    """Onnxslim prints and logs what it did."""
     log = logging.getLogger("onnxslim")
     before = log.level
     log.setLevel(logging.ERROR)

@@ -27,8 +27,12 @@ BF16_OPSET = 22
 
 @dataclass(frozen=True)
 class Fp16:
-    """Lower to FP16. ``keep``: names or patterns of nodes, operators, tensors left in FP32;
-    ``for_onnx_runtime``: leave alone what it crashes on in FP16."""
+    """Lower to FP16.
+
+    Attributes:
+        keep: names or patterns of nodes, operators and tensors that are left in FP32.
+        for_onnx_runtime: leave alone what it crashes on in FP16.
+    """
 
     keep: tuple[str, ...] = ()
     for_onnx_runtime: bool = False
