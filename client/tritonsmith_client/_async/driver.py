@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from tritonsmith_client._exchange.exchange import Action, Exchange, Flow, Hedge, Sleep, T
+from tritonsmith_client._exchange.exchange import Action, Asked, Exchange, Flow, Hedge, Sleep, T
 from tritonsmith_client._exchange.transport import AsyncTransport
 from tritonsmith_client._net.deadline import Deadline
 from tritonsmith_client.errors import TritonError
@@ -42,7 +42,7 @@ class AsyncDriver:
     async def stream(
         self,
         start: Callable[[Deadline], Flow[Exchange[T | None]]],
-        recover: Callable[[TritonError, bool, Deadline], Flow[Exchange[T | None]]],
+        recover: Callable[[Asked, TritonError, bool, Deadline], Flow[Exchange[T | None]]],
         timeout: float | None,
     ) -> AsyncIterator[T]:
         """Yield the replies to one request that have a content; see `Driver.stream`."""
@@ -58,11 +58,8 @@ class AsyncDriver:
                         yield part
                 return
             except TritonError as error:
-                from tritonsmith_client._core.hints import completed  # for calls that failed only
-
-                completed(error, exchange.what)
                 deadline = Deadline(timeout)
-                exchange = await self.run(recover(error, final, deadline), deadline)
+                exchange = await self.run(recover(exchange.what, error, final, deadline), deadline)
                 final = True
             finally:
                 await parts.aclose()  # type: ignore[attr-defined]  # an async generator

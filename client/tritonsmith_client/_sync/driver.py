@@ -7,7 +7,16 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from tritonsmith_client._exchange.exchange import Action, Exchange, Flow, Gather, Hedge, Sleep, T
+from tritonsmith_client._exchange.exchange import (
+    Action,
+    Asked,
+    Exchange,
+    Flow,
+    Gather,
+    Hedge,
+    Sleep,
+    T,
+)
 from tritonsmith_client._exchange.transport import Transport
 from tritonsmith_client._net.connection_errors import closed
 from tritonsmith_client._net.deadline import CancellableDeadline, Deadline
@@ -57,7 +66,7 @@ class Driver:
     def stream(
         self,
         start: Callable[[Deadline], Flow[Exchange[T | None]]],
-        recover: Callable[[TritonError, bool, Deadline], Flow[Exchange[T | None]]],
+        recover: Callable[[Asked, TritonError, bool, Deadline], Flow[Exchange[T | None]]],
         timeout: float | None,
     ) -> Iterator[T]:
         """Return the replies to one request that have a content.
@@ -73,7 +82,7 @@ class Driver:
     def _replies(
         self,
         exchange: Exchange[T | None],
-        recover: Callable[[TritonError, bool, Deadline], Flow[Exchange[T | None]]],
+        recover: Callable[[Asked, TritonError, bool, Deadline], Flow[Exchange[T | None]]],
         timeout: float | None,
     ) -> Iterator[T]:
         final = False
@@ -85,11 +94,8 @@ class Driver:
                         yield part
                 return
             except TritonError as error:
-                from tritonsmith_client._core.hints import completed  # for calls that failed only
-
-                completed(error, exchange.what)
                 deadline = Deadline(timeout)
-                exchange = self.run(recover(error, final, deadline), deadline)
+                exchange = self.run(recover(exchange.what, error, final, deadline), deadline)
                 final = True
 
     def submit(self, start: Callable[[Deadline], Flow[T]], budget: float | None) -> Future[T]:
