@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tritonsmith_client._core.batching import batch_size, join, parts
-from tritonsmith_client._core.call_plan import PreparedCall, Ready
+from tritonsmith_client._core.call_plan import Ready, SharedExchange
 from tritonsmith_client._core.input_checks import bind, check_outputs, check_tensors, converted
 from tritonsmith_client._core.region_requests import collected, is_placed, region_request
 from tritonsmith_client._core.request_builder import RequestBuilder
@@ -18,7 +18,7 @@ from tritonsmith_client._net.deadline import Deadline
 from tritonsmith_client._protocol.options import Options
 from tritonsmith_client._protocol.protocol import WireProtocol
 from tritonsmith_client._shared_memory.placement import fixed_sizes, learn, worth_sharing
-from tritonsmith_client._shared_memory.transfer import Sharing, collect
+from tritonsmith_client._shared_memory.transfer import Sharing
 from tritonsmith_client._values.buffers import Array
 from tritonsmith_client._values.metadata import ModelInfo
 from tritonsmith_client._values.regions import RegionTensor
@@ -124,7 +124,7 @@ class ModelCore:
             failed: as for `attempts`.
         """
         try:
-            if exchange.lease is None:
+            if not isinstance(exchange, SharedExchange):
                 return (yield from attempts(exchange, self._retry, deadline, failed))
             shared = yield from self._through_memory(exchange, deadline, failed)
             if shared is not None:
@@ -306,18 +306,17 @@ class ModelCore:
 
     def _through_memory(
         self,
-        exchange: Exchange[Result],
+        exchange: SharedExchange,
         deadline: Deadline,
         failed: list[TritonError] | None = None,
     ) -> Flow[Result | None]:
         """As `_share`, for a request that is ready. Args: failed: as for `attempts`."""
-        sharing, lease = self._sharing, exchange.lease
-        assert sharing is not None and lease is not None
-        plan: PreparedCall = lease.layout.plan
+        sharing, plan = self._sharing, exchange.layout.plan
+        assert sharing is not None
         try:
             result = yield from attempts(exchange, self._retry, deadline, failed)
         except _NOT_SHARED:
-            if (yield from sharing.knows(lease.region.name)):
+            if (yield from sharing.knows(exchange.lease.region.name)):
                 if plan.outputs is not None and fixed_sizes(self.info, plan.outputs):
                     raise  # the model's own answer: it is not executed again
                 plan.outputs, plan.layout = None, None  # an output may have grown
@@ -327,7 +326,7 @@ class ModelCore:
             return None
         plan.failed = False
         sharing.worked()
-        collect(lease, result)
+        exchange.collect(result)
         return result
 
 

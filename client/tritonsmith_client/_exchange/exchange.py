@@ -10,12 +10,24 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Hashable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from tritonsmith_client._net.headers import Headers
 from tritonsmith_client._values.buffers import Buffer
+from tritonsmith_client._values.result import Result
 
-__all__ = ["Action", "Asked", "Exchange", "Flow", "Gather", "Hedge", "Repeat", "Sleep", "T"]
+__all__ = [
+    "Action",
+    "Asked",
+    "Exchange",
+    "Flow",
+    "Foreseen",
+    "Gather",
+    "Hedge",
+    "Repeat",
+    "Sleep",
+    "T",
+]
 
 T = TypeVar("T")
 
@@ -47,6 +59,21 @@ class Asked(str):
         return asked
 
 
+class Foreseen(Protocol):
+    """What a reply is, but for its tensors.
+
+    Attributes:
+        start: all that precedes the tensors.
+        size: bytes of the tensors.
+    """
+
+    start: bytes
+    size: int
+
+    def result(self, tensors: memoryview) -> Result:
+        """Args: tensors: their bytes, aligned, in memory that nobody else holds."""
+
+
 @dataclass(slots=True, eq=False)  # made for each call, and a frozen one takes thrice as long
 class Exchange(Generic[T]):
     """One request and how to read its reply.
@@ -61,9 +88,7 @@ class Exchange(Generic[T]):
         headers: extra HTTP headers or gRPC metadata.
         affinity: requests with the same one go to the same server.
         tried: the servers that it was sent to, and that the next attempt leaves out if it can.
-        template: what the reply is, but for its tensors, if it is as the last ones were; only the
-            transport of the protocol that wrote it looks into it.
-        lease: what keeps the shared memory in which its tensors lie; transports leave it alone.
+        foreseen: what the reply is, but for its tensors, if it is as the last ones were.
     """
 
     what: Asked
@@ -74,8 +99,7 @@ class Exchange(Generic[T]):
     headers: Headers = ()
     affinity: Hashable = None
     tried: set[Hashable] | None = None
-    template: Any = None
-    lease: Any = None
+    foreseen: Foreseen | None = None
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ class Driver:
             action = next(flow)
             while True:
                 try:
-                    if type(action) is Exchange:
+                    if isinstance(action, Exchange):
                         value = send(action, deadline)
                     else:
                         value = self._do(action, deadline)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from tritonsmith_client._exchange.exchange import Exchange, T
+from tritonsmith_client._exchange.exchange import Exchange, Foreseen, T
 from tritonsmith_client._http.body import aligned
 from tritonsmith_client._http.messages import HttpReply, RequestWriter
 from tritonsmith_client._http.reader import HttpResponseReader
 from tritonsmith_client._net.connection_config import ConnectionConfig, server_name
 from tritonsmith_client._net.deadline import Deadline
-from tritonsmith_client._protocol.http.reply_template import Reply, ReplyTemplate, Request, value_of
+from tritonsmith_client._protocol.http.reply_template import Reply, Request, value_of
 from tritonsmith_client._sync.connection import CLOSED, Connection
 from tritonsmith_client._sync.pool import PoolTransport
 from tritonsmith_client._sync.sockets import DeadlineSocket, connect
@@ -30,7 +30,7 @@ class _Connection(Connection[Request, Reply]):
     def __init__(self, sock: DeadlineSocket) -> None:
         super().__init__(sock)
         self._reader = HttpResponseReader()
-        self._template: ReplyTemplate | None = None
+        self._foreseen: Foreseen | None = None
 
     @property
     def silent(self) -> bool:
@@ -40,17 +40,17 @@ class _Connection(Connection[Request, Reply]):
         return self._socket.quiet()
 
     def _send(self, request: Request, deadline: Deadline) -> None:
-        buffers, self._template = request
+        buffers, self._foreseen = request
         if not self._reader.fresh:
             self._reader.start(True)
         self._socket.send(buffers, deadline)
 
     def _receive(self, deadline: Deadline) -> Reply:
         """Receive a reply; the tensors of one that was foreseen go into their place at once."""
-        template = self._template
-        if template is None:
+        foreseen = self._foreseen
+        if foreseen is None:
             return self._receive_any(deadline)
-        reader, start, size = self._reader, template.start, template.size
+        reader, start, size = self._reader, foreseen.start, foreseen.size
         length = len(start)
         first = reader.scratch_view[:length]
         if size:
@@ -67,7 +67,7 @@ class _Connection(Connection[Request, Reply]):
                     raise ConnectionResetError(CLOSED)
                 at += count
             self.keep_alive = True
-            return template.result(tensors)
+            return foreseen.result(tensors)
         if not count:
             raise ConnectionResetError(CLOSED)
         reader.received(min(count, length))
@@ -102,7 +102,7 @@ class HttpTransport(PoolTransport[Request, Reply]):
         yield from events(connection, request, exchange, timeout, self._config.address)
 
     def _request(self, exchange: Exchange[Any], deadline: Deadline) -> Request:
-        return self._write(exchange), exchange.template
+        return self._write(exchange), exchange.foreseen
 
     _value = staticmethod(value_of)
 
