@@ -16,6 +16,7 @@ from tritonsmith_client._core.call_plan import SharedExchange
 from tritonsmith_client._core.client import ClientCore
 from tritonsmith_client._core.model import ModelCore
 from tritonsmith_client._core.sequences import SequenceState, sequence_id
+from tritonsmith_client._exchange.exchange import HookError
 from tritonsmith_client._protocol.options import Options, changed
 from tritonsmith_client._values.buffers import Array
 from tritonsmith_client._values.metadata import ModelConfig, ModelMetadata, Parameter
@@ -84,6 +85,8 @@ class AsyncModel(AsyncConcurrentCalls):
         except TritonError as error:
             flow = core.recover(exchange, [error], args, named, options, deadline)
             return await driver.run(flow, deadline)
+        except HookError as failure:
+            raise failure.error from failure.error.__cause__
         if isinstance(exchange, SharedExchange):
             exchange.collect(result)
         return result

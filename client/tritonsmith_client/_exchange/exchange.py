@@ -24,6 +24,7 @@ __all__ = [
     "Foreseen",
     "Gather",
     "Hedge",
+    "HookError",
     "Repeat",
     "Sleep",
     "T",
@@ -46,15 +47,18 @@ class Asked(str):
 
     Attributes:
         model: the model that it is about, if any.
+        version: of the model; empty for the newest.
         hint: what to do if this fails, where the kind of failure does not tell.
     """
 
     model: str | None
+    version: str
     hint: str
 
-    def __new__(cls, what: str, model: str = "", hint: str = "") -> Asked:
+    def __new__(cls, what: str, model: str = "", hint: str = "", version: str = "") -> Asked:
         asked = super().__new__(cls, what)
         asked.model = model or None
+        asked.version = version
         asked.hint = hint
         return asked
 
@@ -88,6 +92,7 @@ class Exchange(Generic[T]):
         headers: extra HTTP headers or gRPC metadata.
         affinity: requests with the same one go to the same server.
         tried: the servers that it was sent to, and that the next attempt leaves out if it can.
+        attempt: how often it was sent, where hooks are told.
         foreseen: what the reply is, but for its tensors, if it is as the last ones were.
     """
 
@@ -100,6 +105,18 @@ class Exchange(Generic[T]):
     affinity: Hashable = None
     tried: set[Hashable] | None = None
     foreseen: Foreseen | None = None
+    attempt: int = 0
+
+
+class HookError(Exception):
+    """What a caller's hook raised: no failure of a request, so that nothing is done about it.
+
+    It ends where the call does: the caller gets the error itself.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(error)
+        self.error = error
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from tritonsmith_client._exchange.exchange import (
     Flow,
     Gather,
     Hedge,
+    HookError,
     Sleep,
     T,
 )
@@ -46,6 +47,12 @@ class Driver:
 
     def run(self, flow: Flow[T], deadline: Deadline) -> T:
         """Do what a flow asks for until it returns."""
+        try:
+            return self._run(flow, deadline)
+        except HookError as failure:
+            raise failure.error from failure.error.__cause__
+
+    def _run(self, flow: Flow[T], deadline: Deadline) -> T:
         send = self.transport.send
         try:
             action = next(flow)
@@ -97,6 +104,8 @@ class Driver:
                 deadline = Deadline(timeout)
                 exchange = self.run(recover(exchange.what, error, final, deadline), deadline)
                 final = True
+            except HookError as failure:
+                raise failure.error from failure.error.__cause__
 
     def submit(self, start: Callable[[Deadline], Flow[T]], budget: float | None) -> Future[T]:
         """Run a flow in another thread; its time counts from now."""
@@ -147,7 +156,7 @@ class Driver:
     def _gather(self, action: Gather, deadline: Deadline) -> list[Any]:
         # A pool of their own, so that calls which wait for their parts cannot use it up.
         pool = self._pool("parts")
-        futures = [pool.submit(self.run, flow, deadline) for flow in action.flows]
+        futures = [pool.submit(self._run, flow, deadline) for flow in action.flows]
         try:
             return [future.result() for future in futures]
         finally:

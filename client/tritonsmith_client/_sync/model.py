@@ -15,6 +15,7 @@ from tritonsmith_client._core.call_plan import SharedExchange
 from tritonsmith_client._core.client import ClientCore
 from tritonsmith_client._core.model import ModelCore
 from tritonsmith_client._core.sequences import SequenceState, sequence_id
+from tritonsmith_client._exchange.exchange import HookError
 from tritonsmith_client._protocol.options import Options, changed
 from tritonsmith_client._sync.concurrent_calls import ConcurrentCalls
 from tritonsmith_client._sync.driver import Driver
@@ -85,6 +86,8 @@ class Model(ConcurrentCalls):
         except TritonError as error:
             flow = core.recover(exchange, [error], args, named, options, deadline)
             return driver.run(flow, deadline)
+        except HookError as failure:
+            raise failure.error from failure.error.__cause__
         if isinstance(exchange, SharedExchange):
             exchange.collect(result)
         return result
