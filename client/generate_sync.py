@@ -41,6 +41,7 @@ SAID = {
     r", for asyncio\.": ".",
     r"Tasks of one event loop may": "Threads may",
     r"tasks of one event loop may": "threads may",
+    r" They may be coroutine functions\.": "",
     r" Cancelling the task ends the call\.": "",
     r"\n *It may be used in one event loop after another, and in one at a time\.\n": "",
     r"workers: has no meaning here, as calls are tasks\.": (

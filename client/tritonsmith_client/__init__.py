@@ -48,6 +48,7 @@ from .errors import (
 if TYPE_CHECKING:
     from ._async.client import AsyncClient
     from ._async.model import AsyncModel, AsyncSequence
+    from ._core.event_hooks import RequestEvent, ResponseEvent
     from ._protocol.admin import (
         Duration,
         IndexEntry,
@@ -92,6 +93,8 @@ __all__ = [
     "ResourceExhaustedError",
     "ResponseError",
     "Result",
+    "RequestEvent",
+    "ResponseEvent",
     "Retry",
     "Sequence",
     "ServerMetadata",
@@ -114,6 +117,8 @@ _LATE = {  # neither asyncio nor what is rare is imported before somebody asks f
     "AsyncSequence": "_async.model",
     "CudaRegion": "_shared_memory.cuda",
     "RegionStatus": "_protocol.admin",
+    "RequestEvent": "_core.event_hooks",
+    "ResponseEvent": "_core.event_hooks",
     "RegionTensor": "_values.regions",
     "SystemRegion": "_shared_memory.system",
 }

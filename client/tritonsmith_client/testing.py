@@ -27,9 +27,12 @@ from google.protobuf import json_format
 from tritonclient.grpc import service_pb2
 
 from tritonsmith_client._async.client import AsyncClient
+from tritonsmith_client._async.transports import async_hooked
 from tritonsmith_client._exchange.exchange import Exchange, T
+from tritonsmith_client._net.address import parse_url
 from tritonsmith_client._net.deadline import Deadline
 from tritonsmith_client._sync.client import Client
+from tritonsmith_client._sync.transports import hooked
 from tritonsmith_client._values.buffers import Array, array_from_wire, wire_buffer
 from tritonsmith_client.dtypes import from_numpy, from_wire
 from tritonsmith_client.errors import (
@@ -43,6 +46,7 @@ from tritonsmith_client.errors import (
 __all__ = ["FakeServer", "Run"]
 
 Run = Callable[[Mapping[str, Array]], Mapping[str, Array] | Sequence[Mapping[str, Array]]]
+_ADDRESS = parse_url("grpc://fake")
 _Tensors = Mapping[str, tuple[str, Sequence[int]]]
 
 
@@ -96,14 +100,14 @@ class FakeServer:
 
     def client(self, **options: Any) -> Client:
         """Return a client of this server. Args: options: as for `Client`, except for the URL."""
-        client = Client("grpc://fake", **options)
-        client._driver.transport = _Transport(self)
+        client = Client(str(_ADDRESS), **options)
+        client._driver.transport = hooked(_Transport(self), client._hooks, _ADDRESS)
         return client
 
     def async_client(self, **options: Any) -> AsyncClient:
         """Return an asynchronous client of this server. Args: as for `client`."""
-        client = AsyncClient("grpc://fake", **options)
-        client._driver.transport = _AsyncTransport(self)
+        client = AsyncClient(str(_ADDRESS), **options)
+        client._driver.transport = async_hooked(_AsyncTransport(self), client._hooks, _ADDRESS)
         return client
 
     def answer(self, exchange: Exchange[Any]) -> Iterator[bytes]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 from collections.abc import AsyncIterator, Callable
 
+from tritonsmith_client._async.sockets import async_look_up
 from tritonsmith_client._core.balancing import Balancer, addresses_of, is_server_fault
 from tritonsmith_client._exchange.exchange import Exchange, T
 from tritonsmith_client._exchange.transport import AsyncTransport
@@ -29,7 +29,7 @@ class AsyncBalancedTransport:
 
     async def send(self, exchange: Exchange[T], deadline: Deadline) -> T:
         """Send a request to the server whose turn it is. Raises TritonError."""
-        await self._refresh()
+        await self._refresh(deadline)
         address = self._balancer.pick(exchange.affinity, exchange.tried)
         try:
             reply = await self._transport(address).send(exchange, deadline)
@@ -45,7 +45,7 @@ class AsyncBalancedTransport:
 
         Raises TritonError.
         """
-        await self._refresh()
+        await self._refresh(Deadline(timeout))
         address = self._balancer.pick(exchange.affinity)
         parts = self._transport(address).stream(exchange, timeout)
         try:
@@ -64,19 +64,21 @@ class AsyncBalancedTransport:
         for transport in list(self._transports.values()):
             await transport.close()
 
-    async def _refresh(self) -> None:
+    async def _refresh(self, deadline: Deadline) -> None:
         if self._balancer.due():
-            for gone in self._balancer.update(await self._look_up()):
+            found = await self._look_up(Deadline(self._balancer.patience(deadline.remaining())))
+            for gone in self._balancer.update(found):
                 transport = self._transports.pop(gone, None)
                 if transport is not None:
                     await transport.close()
 
-    async def _look_up(self) -> list[Address]:
-        loop = asyncio.get_running_loop()
+    async def _look_up(self, deadline: Deadline) -> list[Address]:
         found: list[Address] = []
         for name in self._balancer.names:
-            with contextlib.suppress(OSError):
-                entries = await loop.getaddrinfo(name.host, name.port, type=socket.SOCK_STREAM)
+            with contextlib.suppress(OSError, asyncio.TimeoutError):
+                entries = await asyncio.wait_for(
+                    async_look_up(name.host, name.port), deadline.remaining()
+                )
                 found += addresses_of(name, entries)
         return found
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import EllipsisType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from tritonsmith_client._async.driver import AsyncDriver
 from tritonsmith_client._async.model import AsyncModel
 from tritonsmith_client._async.transports import async_balanced, async_transport
-from tritonsmith_client._core.client import ClientCore
+from tritonsmith_client._core.client import ClientCore, checked_hooks
 from tritonsmith_client._core.retries import Retry
 from tritonsmith_client._exchange.exchange import Exchange, T
 from tritonsmith_client._net.address import Address, parse_urls
@@ -76,6 +76,11 @@ class AsyncClient:
             call it can ask it for what lies there.
         retry: when to send again; ``Retry(attempts=1)`` never does.
         workers: has no meaning here, as calls are tasks.
+        event_hooks: functions that hear of each attempt at a request, health checks included:
+            ``{"request": [f, ...], "response": [g, ...]}``. Each ``f`` is called with a
+            `RequestEvent` before it is sent and may add headers, each ``g`` with a
+            `ResponseEvent` when it is over, or a stream is. What they raise reaches the
+            caller as it is; their time counts as the call's. They may be coroutine functions.
 
     Raises:
         InputError: one of these makes no sense, or would be dropped. Nothing is sent before the
@@ -96,8 +101,10 @@ class AsyncClient:
         shared_memory: str = "auto",
         retry: Retry = Retry(),  # noqa: B008  # a frozen value
         workers: int = 32,
+        event_hooks: Mapping[str, Iterable[Callable[[Any], object]]] | None = None,
     ) -> None:
         addresses = parse_urls(url)
+        hooks = self._hooks = checked_hooks(event_hooks, "AsyncClient")
 
         def config(address: Address) -> ConnectionConfig:
             return connection_config(address, headers, tls, compression, keepalive, http2)
@@ -112,9 +119,17 @@ class AsyncClient:
             lambda: transport(config(addresses[0])),
         )
         self._driver = AsyncDriver(
-            async_balanced(addresses, resolve, lambda address: async_transport(config(address))),
+            async_balanced(
+                addresses, resolve, lambda address: async_transport(config(address), hooks)
+            ),
             self._core.workers,
         )
+
+    @property
+    def event_hooks(self) -> dict[str, list[Callable[[Any], object]]]:
+        """The functions given as ``event_hooks``, by event."""
+        found = self._hooks or {}
+        return {event: list(found.get(event, ())) for event in ("request", "response")}
 
     async def model(self, name: str, version: str | int = "") -> AsyncModel:
         """Return a model, called like a function. Reads its metadata and configuration.
@@ -250,7 +265,7 @@ class AsyncClient:
 
         address = self._core.metrics_address(url)
         driver = AsyncDriver(
-            async_transport(connection_config(address, None, None, None)), workers=1
+            async_transport(connection_config(address, None, None, None), self._hooks), workers=1
         )
         deadline = self._core.deadline()
         flow = self._core.ask(metrics_exchange(address.path), deadline)
@@ -261,10 +276,12 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Close the connections; a later call raises ClosedError."""
-        if self._core.has_regions:
-            with contextlib.suppress(TritonError):
-                await self._driver.run(self._core.farewell(), self._core.deadline(_FAREWELL))
-        await self._driver.close()
+        try:
+            if self._core.has_regions:
+                with contextlib.suppress(TritonError):
+                    await self._driver.run(self._core.farewell(), self._core.deadline(_FAREWELL))
+        finally:  # a hook may raise anything
+            await self._driver.close()
 
     async def __aenter__(self) -> AsyncClient:
         return self

@@ -6,7 +6,16 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from tritonsmith_client._exchange.exchange import Action, Exchange, Flow, Hedge, Sleep, T
+from tritonsmith_client._exchange.exchange import (
+    Action,
+    Asked,
+    Exchange,
+    Flow,
+    Hedge,
+    HookError,
+    Sleep,
+    T,
+)
 from tritonsmith_client._exchange.transport import AsyncTransport
 from tritonsmith_client._net.deadline import Deadline
 from tritonsmith_client.errors import TritonError
@@ -27,6 +36,12 @@ class AsyncDriver:
     async def run(self, flow: Flow[T], deadline: Deadline) -> T:
         """Do what a flow asks for until it returns."""
         try:
+            return await self._run(flow, deadline)
+        except HookError as failure:
+            raise failure.error from failure.error.__cause__
+
+    async def _run(self, flow: Flow[T], deadline: Deadline) -> T:
+        try:
             action = next(flow)
             while True:
                 try:
@@ -42,7 +57,7 @@ class AsyncDriver:
     async def stream(
         self,
         start: Callable[[Deadline], Flow[Exchange[T | None]]],
-        recover: Callable[[TritonError, bool, Deadline], Flow[Exchange[T | None]]],
+        recover: Callable[[Asked, TritonError, bool, Deadline], Flow[Exchange[T | None]]],
         timeout: float | None,
     ) -> AsyncIterator[T]:
         """Yield the replies to one request that have a content; see `Driver.stream`."""
@@ -58,12 +73,11 @@ class AsyncDriver:
                         yield part
                 return
             except TritonError as error:
-                from tritonsmith_client._core.hints import completed  # for calls that failed only
-
-                completed(error, exchange.what)
                 deadline = Deadline(timeout)
-                exchange = await self.run(recover(error, final, deadline), deadline)
+                exchange = await self.run(recover(exchange.what, error, final, deadline), deadline)
                 final = True
+            except HookError as failure:
+                raise failure.error from failure.error.__cause__
             finally:
                 await parts.aclose()  # type: ignore[attr-defined]  # an async generator
 
@@ -86,7 +100,7 @@ class AsyncDriver:
             from tritonsmith_client._async.hedge import async_race
 
             return await async_race(self.transport.send, action, deadline)
-        tasks = [asyncio.ensure_future(self.run(flow, deadline)) for flow in action.flows]
+        tasks = [asyncio.ensure_future(self._run(flow, deadline)) for flow in action.flows]
         try:
             return await asyncio.gather(*tasks)
         finally:

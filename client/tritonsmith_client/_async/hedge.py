@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from tritonsmith_client._exchange.exchange import Exchange, Hedge
+from tritonsmith_client._exchange.exchange import Exchange, Hedge, HookError
 from tritonsmith_client._net.deadline import Deadline
 
 __all__ = ["async_race"]
@@ -33,6 +33,8 @@ async def async_race(
                 error = task.exception()
                 if error is None:
                     return task.result()
+                if isinstance(error, HookError):
+                    raise error
                 failures.append(error)
         raise failures[0]
     finally:

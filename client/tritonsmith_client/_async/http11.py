@@ -9,15 +9,18 @@ from typing import Any
 from tritonsmith_client._async.connection import PIECE, AsyncConnection
 from tritonsmith_client._async.pool import AsyncPoolTransport
 from tritonsmith_client._async.sockets import connect, open_stream
-from tritonsmith_client._async.sse import async_events
-from tritonsmith_client._exchange.exchange import Exchange, T
+from tritonsmith_client._exchange.exchange import Exchange, Foreseen, T
 from tritonsmith_client._http.body import aligned
 from tritonsmith_client._http.messages import RequestWriter
 from tritonsmith_client._http.reader import HttpResponseReader
+from tritonsmith_client._http.sse import BUFFER, StreamReader
+from tritonsmith_client._net.address import Address
 from tritonsmith_client._net.connection_config import ConnectionConfig
+from tritonsmith_client._net.connection_errors import lost, silent
 from tritonsmith_client._net.deadline import Deadline
-from tritonsmith_client._protocol.http.reply_template import Reply, ReplyTemplate, Request, value_of
+from tritonsmith_client._protocol.http.reply_template import Reply, Request, value_of
 from tritonsmith_client._values.buffers import Buffer
+from tritonsmith_client.errors import TritonError
 
 __all__ = ["AsyncHttpTransport"]
 
@@ -30,7 +33,7 @@ class _Connection(AsyncConnection[Request, Reply]):
     def __init__(self) -> None:
         super().__init__()
         self._reader = HttpResponseReader()
-        self._template: ReplyTemplate | None = None
+        self._foreseen: Foreseen | None = None
         self._rest: list[Buffer] = []  # from the last piece to the next one
         self._spare = bytearray(1)
 
@@ -47,17 +50,17 @@ class _Connection(AsyncConnection[Request, Reply]):
         if self._reply is None or self._reply.done():  # nobody asked for that
             self.close()
             return
-        reader, template = self._reader, self._template
+        reader, foreseen = self._reader, self._foreseen
         try:
             if (
-                template is not None
+                foreseen is not None
                 and reader.fresh
-                and reader.holds(template.start, template.size, nbytes)
+                and reader.holds(foreseen.start, foreseen.size, nbytes)
             ):
-                tensors = aligned(template.size)
-                tensors[:] = reader.scratch_view[len(template.start) : nbytes]
+                tensors = aligned(foreseen.size)
+                tensors[:] = reader.scratch_view[len(foreseen.start) : nbytes]
                 self.keep_alive = True
-                self._reply.set_result(template.result(tensors))
+                self._reply.set_result(foreseen.result(tensors))
             elif reader.received(nbytes):
                 self.keep_alive = reader.keep_alive
                 self._reply.set_result(reader.reply())
@@ -70,7 +73,7 @@ class _Connection(AsyncConnection[Request, Reply]):
         super().eof_received()
 
     def _start(self, request: Request) -> None:
-        buffers, self._template = request
+        buffers, self._foreseen = request
         if not self._reader.fresh:
             self._reader.start(True)
         self._rest = _pieces(buffers)
@@ -95,7 +98,7 @@ class AsyncHttpTransport(AsyncPoolTransport[Request, Reply]):
         self._check_open()
         request = self._write(exchange)
         connection = await self._connect(self._open_stream, exchange.what, Deadline(timeout))
-        parts = async_events(connection, request, exchange, timeout, self._config.address)
+        parts = _events(connection, request, exchange, timeout, self._config.address)
         try:
             async for part in parts:
                 yield part
@@ -103,7 +106,7 @@ class AsyncHttpTransport(AsyncPoolTransport[Request, Reply]):
             await parts.aclose()
 
     def _request(self, exchange: Exchange[Any], deadline: Deadline) -> Request:
-        return self._write(exchange), exchange.template
+        return self._write(exchange), exchange.foreseen
 
     _value = staticmethod(value_of)
 
@@ -123,3 +126,33 @@ def _pieces(buffers: Sequence[Buffer]) -> list[Buffer]:
         view[at : at + PIECE] for view in views for at in range(0, len(view), PIECE)
     ]
     return cut[::-1]
+
+
+async def _events(
+    connection: tuple[asyncio.StreamReader, asyncio.StreamWriter],
+    request: Sequence[Buffer],
+    exchange: Exchange[T],
+    timeout: float | None,
+    address: Address,
+) -> AsyncGenerator[T, None]:
+    """As those of `_sync.http11`."""
+    deadline = Deadline(timeout)
+    reader, (source, sink) = StreamReader(), connection
+    try:
+        sink.writelines(request)
+        left = deadline.left()  # before there is a coroutine that nobody would await
+        await asyncio.wait_for(sink.drain(), left)
+        while not reader.done:
+            left = deadline.left()
+            data = await asyncio.wait_for(source.read(BUFFER), left)
+            for reply in reader.feed(data):
+                yield exchange.parse(reply)
+                deadline = Deadline(timeout)
+    except TritonError:
+        raise
+    except (TimeoutError, asyncio.TimeoutError) as exc:
+        raise silent(exchange.what, timeout) from exc
+    except OSError as exc:
+        raise lost(exchange.what, address, exc, complete=True) from exc
+    finally:
+        sink.transport.abort()

@@ -12,11 +12,12 @@ from typing import Any
 
 from tritonsmith_client._async.concurrent_calls import AsyncConcurrentCalls
 from tritonsmith_client._async.driver import AsyncDriver
+from tritonsmith_client._core.call_plan import SharedExchange
 from tritonsmith_client._core.client import ClientCore
 from tritonsmith_client._core.model import ModelCore
 from tritonsmith_client._core.sequences import SequenceState, sequence_id
+from tritonsmith_client._exchange.exchange import HookError
 from tritonsmith_client._protocol.options import Options, changed
-from tritonsmith_client._shared_memory.transfer import collect
 from tritonsmith_client._values.buffers import Array
 from tritonsmith_client._values.metadata import ModelConfig, ModelMetadata, Parameter
 from tritonsmith_client._values.regions import RegionTensor
@@ -84,8 +85,10 @@ class AsyncModel(AsyncConcurrentCalls):
         except TritonError as error:
             flow = core.recover(exchange, [error], args, named, options, deadline)
             return await driver.run(flow, deadline)
-        if exchange.lease is not None:
-            collect(exchange.lease, result)
+        except HookError as failure:
+            raise failure.error from failure.error.__cause__
+        if isinstance(exchange, SharedExchange):
+            exchange.collect(result)
         return result
 
     def stream(self, *args: Any, **named: Any) -> AsyncIterator[Result]:

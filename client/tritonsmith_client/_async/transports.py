@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from tritonsmith_client._exchange.transport import AsyncTransport
 from tritonsmith_client._net.address import Address
 from tritonsmith_client._net.connection_config import ConnectionConfig
 
-__all__ = ["async_balanced", "async_transport"]
+if TYPE_CHECKING:
+    from tritonsmith_client._core.event_hooks import Hooks
+
+__all__ = ["async_balanced", "async_hooked", "async_transport"]
 
 
 def async_balanced(
@@ -23,8 +27,23 @@ def async_balanced(
     return AsyncBalancedTransport(Balancer(addresses, resolve), connect)
 
 
-def async_transport(config: ConnectionConfig) -> AsyncTransport:
-    """Return what reaches a server, by its protocol."""
+def async_transport(config: ConnectionConfig, hooks: Hooks | None = None) -> AsyncTransport:
+    """Return what reaches a server, by its protocol, and tells the hooks."""
+    return async_hooked(_by_protocol(config), hooks, config.address)
+
+
+def async_hooked(
+    transport: AsyncTransport, hooks: Hooks | None, address: Address
+) -> AsyncTransport:
+    """Return a transport that tells the hooks; the same where there are none."""
+    if hooks is None:
+        return transport
+    from tritonsmith_client._core.event_hooks import AsyncHookedTransport  # for those who listen
+
+    return AsyncHookedTransport(transport, hooks, address)
+
+
+def _by_protocol(config: ConnectionConfig) -> AsyncTransport:
     if config.address.protocol == "grpc" and config.http2 == "own":
         from tritonsmith_client._async.http2 import AsyncHttp2Transport  # only the one that is used
 

@@ -22,6 +22,7 @@ __all__ = ["Balancer", "addresses_of", "is_server_fault"]
 _FIRST_REST = 1.0
 _LONGEST_REST = 30.0
 _LOOK_UP_AGAIN = 30.0
+_PATIENCE = 1.0
 
 
 class _State:
@@ -52,6 +53,7 @@ class Balancer:
         self._states = {address: _State() for address in names}
         self._turn = 0
         self._look_up_at = 0.0 if by_name else math.inf
+        self._found = False
 
     def due(self) -> bool:
         """Whether the names should be looked up before the next call; says so once."""
@@ -62,11 +64,18 @@ class Balancer:
             self._look_up_at = now + _LOOK_UP_AGAIN
             return True
 
+    def patience(self, left: float | None) -> float | None:
+        """Seconds to wait for the names: all that are left, or few where servers are known."""
+        if not self._found:
+            return left
+        return _PATIENCE if left is None else min(left, _PATIENCE)
+
     def update(self, addresses: Sequence[Address]) -> list[Address]:
         """Take over what was looked up, keeping what is known; return those that are gone."""
         if not addresses:  # the name service has a problem, which the servers may not have
             return []
         with self._lock:
+            self._found = True
             gone = [a for a in self._states if a not in addresses]
             self._states = {a: self._states.get(a) or _State() for a in addresses}
             return gone

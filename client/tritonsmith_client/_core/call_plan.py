@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tritonsmith_client._protocol.infer_request import (
-    RequestTemplate,
-)
+from tritonsmith_client._exchange.exchange import Exchange
+from tritonsmith_client._protocol.infer_request import RequestTemplate
 from tritonsmith_client._protocol.options import Options
 from tritonsmith_client._shared_memory.placement import OutputSizes, Placement
+from tritonsmith_client._shared_memory.transfer import collect
 from tritonsmith_client._values.buffers import Array, Buffer
+from tritonsmith_client._values.result import Result
 from tritonsmith_client.dtypes import DataType
 
-__all__ = ["Alike", "Layout", "PreparedCall", "Ready"]
+if TYPE_CHECKING:
+    from tritonsmith_client._shared_memory.pool import Lease
+
+__all__ = ["Alike", "Layout", "PreparedCall", "Ready", "SharedExchange"]
 
 
 @dataclass(eq=False)
@@ -56,6 +60,23 @@ class Layout:
     plan: PreparedCall
     placement: Placement
     requests: dict[str, RequestTemplate]
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class SharedExchange(Exchange[Result]):
+    """A request whose tensors lie in shared memory; transports see no difference.
+
+    Attributes:
+        lease: what keeps the memory.
+        layout: where in it they lie.
+    """
+
+    lease: Lease
+    layout: Layout
+
+    def collect(self, result: Result) -> None:
+        """Complete the result, with which the server is done, with the outputs in the memory."""
+        collect(self.lease, self.layout.placement, result)
 
 
 @dataclass(slots=True, eq=False)

@@ -31,6 +31,7 @@ from tritonsmith_client._values.regions import Region, SystemLocation
 from tritonsmith_client.errors import DeadlineExceededError, InputError, UnavailableError
 
 if TYPE_CHECKING:
+    from tritonsmith_client._core.event_hooks import Hooks
     from tritonsmith_client._exchange.transport import Transport
     from tritonsmith_client._protocol.admin import (
         IndexEntry,
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
         Setting,
     )
 
-__all__ = ["ClientCore"]
+__all__ = ["ClientCore", "checked_hooks"]
 
 _ONCE = Retry(attempts=1)
 
@@ -226,6 +227,16 @@ class ClientCore:
                 raise DeadlineExceededError(text, model=model, hint=hint)
             yield Sleep(pause)
             pause = min(1.0, pause * 1.5)
+
+
+def checked_hooks(event_hooks: Any, client: str) -> Hooks | None:
+    """Return the hooks of each event, None where there are none; arguments as for `hooks`."""
+    if event_hooks is None:
+        return None
+    from tritonsmith_client._core.event_hooks import hooks  # for those who listen
+
+    found = hooks(event_hooks, client)
+    return found if any(found.values()) else None
 
 
 def _model(method: str, name: str, version: str | int) -> tuple[str, str]:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from tritonsmith_client import errors
 from tritonsmith_client._exchange.exchange import Asked
-from tritonsmith_client._exchange.status import tensor_in
+from tritonsmith_client._exchange.status import E, tensor_in
 from tritonsmith_client.errors import TritonError
 
-__all__ = ["ASK_INDEX", "command_message", "completed"]
+__all__ = ["ASK_INDEX", "command_message", "completed", "restated"]
 
 
 @dataclass(frozen=True)
@@ -151,19 +151,40 @@ _HINTS = (
 )
 
 
-def completed(error: TritonError, asked: Asked) -> None:
-    """Give an error what the place where it was made does not know.
+def completed(error: E, asked: Asked) -> E:
+    """Return the error with what the place where it was raised does not know.
 
     This is what was asked, of which model, and what to do next.
     """
+    message, next_step = error.message, error.hint
     at_fault = isinstance(error, (errors.InputError, errors.ClosedError))  # not what was asked
-    if not at_fault and not error.message.startswith(asked):
-        error.args = (f"{asked} failed: {error.message}",)
-    error.tensor = error.tensor or tensor_in(error.message)
-    error.model = error.model or asked.model
-    if not error.hint:
+    if not at_fault and not message.startswith(asked):
+        message = f"{asked} failed: {message}"
+    if not next_step:
         hint, words = _found(error)
-        error.hint = asked.hint or words.expand(hint.program)
+        next_step = asked.hint or words.expand(hint.program)
+    model, tensor = error.model or asked.model, error.tensor or tensor_in(message)
+    return restated(error, message, model=model, tensor=tensor, hint=next_step)
+
+
+def restated(error: E, message: str, *, model: str | None, tensor: str | None, hint: str) -> E:
+    """Return the same error in these words, with the cause and the traceback that it had.
+
+    A caller's class may have any constructor: it is not called again.
+    """
+    again = type(error).__new__(type(error))
+    again.__dict__.update(vars(error))  # notes, and what a caller's class adds
+    TritonError.__init__(
+        again,
+        message,
+        model=model,
+        tensor=tensor,
+        status=error.status,
+        server_message=error.server_message,
+        hint=hint,
+    )
+    again.__cause__ = error.__cause__
+    return again.with_traceback(error.__traceback__)
 
 
 def command_message(error: TritonError, url: str) -> str:

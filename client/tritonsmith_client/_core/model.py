@@ -7,17 +7,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from tritonsmith_client._core.batching import batch_size, join, parts
-from tritonsmith_client._core.call_plan import PreparedCall, Ready
+from tritonsmith_client._core.call_plan import Ready, SharedExchange
 from tritonsmith_client._core.input_checks import bind, check_outputs, check_tensors, converted
 from tritonsmith_client._core.region_requests import collected, is_placed, region_request
 from tritonsmith_client._core.request_builder import RequestBuilder
 from tritonsmith_client._core.retries import Retry, attempts
-from tritonsmith_client._exchange.exchange import Exchange, Flow, Gather, Hedge
+from tritonsmith_client._exchange.exchange import Asked, Exchange, Flow, Gather, Hedge
+from tritonsmith_client._exchange.status import E
 from tritonsmith_client._net.deadline import Deadline
 from tritonsmith_client._protocol.options import Options
 from tritonsmith_client._protocol.protocol import WireProtocol
 from tritonsmith_client._shared_memory.placement import fixed_sizes, learn, worth_sharing
-from tritonsmith_client._shared_memory.transfer import Sharing, collect
+from tritonsmith_client._shared_memory.transfer import Sharing
 from tritonsmith_client._values.buffers import Array
 from tritonsmith_client._values.metadata import ModelInfo
 from tritonsmith_client._values.regions import RegionTensor
@@ -44,15 +45,24 @@ def read_model_info(
     try:
         return (yield from _read_info(protocol, name, version, retry, deadline))
     except NotFoundError as error:
-        yield from _explain(error, protocol, name, version)
-        raise
+        raise (yield from _explained(error, protocol, name, version)) from error.__cause__
 
 
-def _explain(error: NotFoundError, protocol: WireProtocol, name: str, version: str) -> Flow[None]:
-    from tritonsmith_client._core.not_found import explain  # for calls that failed only
+def _explained(
+    error: NotFoundError, protocol: WireProtocol, name: str, version: str
+) -> Flow[NotFoundError]:
+    from tritonsmith_client._core.not_found import explained  # for calls that failed only
 
-    if error.server_message:  # otherwise it is not the server that does not find it
-        yield from explain(error, protocol, name, version)
+    if not error.server_message:  # it is not the server that does not find it
+        return error
+    return (yield from explained(error, protocol, name, version))
+
+
+def _about(error: E, model: str) -> E:
+    """Return the error with the model that it is about, for what knows of tensors only."""
+    from tritonsmith_client._core.hints import restated  # for calls that failed only
+
+    return restated(error, error.message, model=model, tensor=error.tensor, hint=error.hint)
 
 
 def _read_info(
@@ -114,14 +124,15 @@ class ModelCore:
             failed: as for `attempts`.
         """
         try:
-            if exchange.lease is None:
+            if not isinstance(exchange, SharedExchange):
                 return (yield from attempts(exchange, self._retry, deadline, failed))
             shared = yield from self._through_memory(exchange, deadline, failed)
             if shared is not None:
                 return shared
         except NotFoundError as error:
-            yield from _explain(error, self._protocol, self.name, self.version)
-            raise
+            raise (
+                yield from _explained(error, self._protocol, self.name, self.version)
+            ) from error.__cause__
         except InvalidArgumentError:
             if not (yield from self._refresh(deadline)):
                 raise
@@ -132,19 +143,21 @@ class ModelCore:
     ) -> Flow[Result]:
         """One request and its result; once more if the model turns out to have been reloaded."""
         try:
-            result = yield from self._once(args, named, options, deadline)
+            try:
+                result = yield from self._once(args, named, options, deadline)
+            except (InputError, InvalidArgumentError):
+                if options.sequence is not None or not (yield from self._refresh(deadline)):
+                    raise
+                result = yield from self._once(args, named, options, deadline)
+            return into(result, options.out) if options.out else result
         except NotFoundError as error:
-            yield from _explain(error, self._protocol, self.name, self.version)
-            raise
-        except ResponseError as error:  # parts of a batch that cannot be joined
-            error.model = error.model or self.name
-            raise
-        except (InputError, InvalidArgumentError) as error:
-            error.model = error.model or self.name
-            if options.sequence is not None or not (yield from self._refresh(deadline)):
+            raise (
+                yield from _explained(error, self._protocol, self.name, self.version)
+            ) from error.__cause__
+        except (InputError, InvalidArgumentError, ResponseError) as error:
+            if error.model:
                 raise
-            result = yield from self._once(args, named, options, deadline)
-        return into(result, options.out) if options.out else result
+            raise _about(error, self.name) from error.__cause__
 
     def stream(
         self, args: tuple[Any, ...], named: Mapping[str, Any], options: Options, deadline: Deadline
@@ -166,6 +179,7 @@ class ModelCore:
         args: tuple[Any, ...],
         named: Mapping[str, Any],
         options: Options,
+        what: Asked,
         error: TritonError,
         final: bool,
         deadline: Deadline,
@@ -173,15 +187,20 @@ class ModelCore:
         """Give what to ask instead after a stream failed: raises the error where there is nothing.
 
         Args:
+            what: was asked.
             final: a response had come, or this was asked instead: nothing is asked again.
         """
-        if isinstance(error, NotFoundError):
-            yield from _explain(error, self._protocol, self.name, self.version)
-        if final or not isinstance(error, InvalidArgumentError):
-            raise error
-        if not (yield from self._refresh(deadline)):
-            raise error
-        return self._streamed(args, named, options)
+        from tritonsmith_client._core.hints import completed  # for calls that failed only
+
+        try:
+            raise completed(error, what) from error.__cause__
+        except NotFoundError as absent:
+            explained = yield from _explained(absent, self._protocol, self.name, self.version)
+            raise explained from absent.__cause__
+        except InvalidArgumentError:
+            if final or not (yield from self._refresh(deadline)):
+                raise
+            return self._streamed(args, named, options)
 
     def _streamed(
         self, args: tuple[Any, ...], named: Mapping[str, Any], options: Options
@@ -203,8 +222,9 @@ class ModelCore:
                 return exchange
             return self._protocol.streamed(self.version, builder.info, arrays, exchange, options)
         except InputError as error:
-            error.model = error.model or self.name
-            raise
+            if error.model:
+                raise
+            raise _about(error, self.name) from error.__cause__
 
     def _refresh(self, deadline: Deadline) -> Flow[bool]:
         """Read the signature again; True if it has changed, False too if that is not to be had."""
@@ -288,18 +308,17 @@ class ModelCore:
 
     def _through_memory(
         self,
-        exchange: Exchange[Result],
+        exchange: SharedExchange,
         deadline: Deadline,
         failed: list[TritonError] | None = None,
     ) -> Flow[Result | None]:
         """As `_share`, for a request that is ready. Args: failed: as for `attempts`."""
-        sharing, lease = self._sharing, exchange.lease
-        assert sharing is not None and lease is not None
-        plan: PreparedCall = lease.layout.plan
+        sharing, plan = self._sharing, exchange.layout.plan
+        assert sharing is not None
         try:
             result = yield from attempts(exchange, self._retry, deadline, failed)
         except _NOT_SHARED:
-            if (yield from sharing.knows(lease.region.name)):
+            if (yield from sharing.knows(exchange.lease.region.name)):
                 if plan.outputs is not None and fixed_sizes(self.info, plan.outputs):
                     raise  # the model's own answer: it is not executed again
                 plan.outputs, plan.layout = None, None  # an output may have grown
@@ -309,7 +328,7 @@ class ModelCore:
             return None
         plan.failed = False
         sharing.worked()
-        collect(lease, result)
+        exchange.collect(result)
         return result
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from tritonsmith_client._core.hints import ASK_INDEX
+from tritonsmith_client._core.hints import ASK_INDEX, restated
 from tritonsmith_client._core.input_checks import nearest
 from tritonsmith_client._exchange.exchange import Flow
 from tritonsmith_client.errors import NotFoundError, TritonError
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from tritonsmith_client._protocol.admin import IndexEntry
     from tritonsmith_client._protocol.protocol import WireProtocol
 
-__all__ = ["explain", "why"]
+__all__ = ["explained", "why"]
 
 _SHOWN = 8
 _LOAD = "client.load('{}') loads it, on a server with --model-control-mode=explicit"
@@ -22,13 +22,18 @@ _WAIT = "client.wait_ready(models=['{}']) waits for it"
 _LIST = "client.index() lists all of them"
 
 
-def explain(error: NotFoundError, protocol: WireProtocol, name: str, version: str) -> Flow[None]:
-    """Add to an error what there is instead, as far as the server tells that."""
+def explained(
+    error: NotFoundError, protocol: WireProtocol, name: str, version: str
+) -> Flow[NotFoundError]:
+    """Return the error with what there is instead, as far as the server tells that."""
     reason, hint = yield from why(protocol, name, version)
-    if error.hint == ASK_INDEX:  # the server's words do not say more
-        error.hint = hint
-    if reason:
-        error.args = (f"{error.message}: {reason}",)
+    return restated(
+        error,
+        f"{error.message}: {reason}" if reason else error.message,
+        model=error.model,
+        tensor=error.tensor,
+        hint=hint if error.hint == ASK_INDEX else error.hint,  # the server's words may say more
+    )
 
 
 def why(protocol: WireProtocol, name: str, version: str) -> Flow[tuple[str, str]]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tritonsmith_client._core.call_plan import Alike, Layout, PreparedCall, Ready
+from tritonsmith_client._core.call_plan import Alike, Layout, PreparedCall, Ready, SharedExchange
 from tritonsmith_client._core.input_checks import check_classes, check_outputs, check_tensors
 from tritonsmith_client._exchange.exchange import Exchange, Repeat
 from tritonsmith_client._protocol.infer_request import (
@@ -129,9 +129,8 @@ class RequestBuilder:
 
     def shared(
         self, layout: Layout, lease: Lease, buffers: list[Buffer], options: Options
-    ) -> Exchange[Result]:
+    ) -> SharedExchange:
         """Copy the inputs to shared memory, and return the request whose tensors lie there."""
-        lease.layout = layout
         region = lease.region.name
         prepared = layout.requests.get(region)
         if prepared is None:
@@ -143,9 +142,17 @@ class RequestBuilder:
         memory = lease.region.bytes
         for buffer, (start, end) in zip(buffers, layout.placement.inputs):  # noqa: B905  # quicker
             memory[start:end] = buffer
-        exchange = prepared.exchange((), options.headers)
-        exchange.lease = lease
-        return exchange
+        return SharedExchange(
+            prepared.what,
+            prepared.route,
+            prepared.framing,
+            prepared.parse,
+            prepared.repeat,
+            options.headers,
+            foreseen=prepared.next.reply,
+            lease=lease,
+            layout=layout,
+        )
 
     def _plan(self, arrays: dict[str, Array], options: Options) -> PreparedCall:
         described = tuple([(name, a.dtype, a.shape) for name, a in arrays.items()])

@@ -89,13 +89,12 @@ def attempts(
         except TritonError as error:
             from tritonsmith_client._core.hints import completed  # for calls that failed only
 
-            completed(error, exchange.what)
-            if not policy.again(error, exchange.repeat, attempt):
-                raise
-            wait = policy.wait(attempt)
+            again = policy.again(error, exchange.repeat, attempt)
+            wait = policy.wait(attempt) if again else 0.0
             left = deadline.remaining()
-            if left is not None and wait >= left:
-                raise
-            failure = error.message  # the error itself holds the call, by its traceback
+            if not again or (left is not None and wait >= left):
+                raise completed(error, exchange.what) from error.__cause__
+            # The error itself holds the call, by its traceback.
+            failure = completed(error, exchange.what).message
         debug("%s; attempt %d of %d in %.3f s", failure, attempt + 1, policy.attempts, wait)
         yield Sleep(wait)

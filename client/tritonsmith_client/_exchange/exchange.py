@@ -9,12 +9,25 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Hashable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from tritonsmith_client._net.headers import Headers
 from tritonsmith_client._values.buffers import Buffer
+from tritonsmith_client._values.result import Result
 
-__all__ = ["Action", "Asked", "Exchange", "Flow", "Gather", "Hedge", "Repeat", "Sleep", "T"]
+__all__ = [
+    "Action",
+    "Asked",
+    "Exchange",
+    "Flow",
+    "Foreseen",
+    "Gather",
+    "Hedge",
+    "HookError",
+    "Repeat",
+    "Sleep",
+    "T",
+]
 
 T = TypeVar("T")
 
@@ -33,17 +46,35 @@ class Asked(str):
 
     Attributes:
         model: the model that it is about, if any.
+        version: of the model; empty for the newest.
         hint: what to do if this fails, where the kind of failure does not tell.
     """
 
     model: str | None
+    version: str
     hint: str
 
-    def __new__(cls, what: str, model: str = "", hint: str = "") -> Asked:
+    def __new__(cls, what: str, model: str = "", hint: str = "", version: str = "") -> Asked:
         asked = super().__new__(cls, what)
         asked.model = model or None
+        asked.version = version
         asked.hint = hint
         return asked
+
+
+class Foreseen(Protocol):
+    """What a reply is, but for its tensors.
+
+    Attributes:
+        start: all that precedes the tensors.
+        size: bytes of the tensors.
+    """
+
+    start: bytes
+    size: int
+
+    def result(self, tensors: memoryview) -> Result:
+        """Args: tensors: their bytes, aligned, in memory that nobody else holds."""
 
 
 @dataclass(slots=True, eq=False)  # made for each call, and a frozen one takes thrice as long
@@ -60,9 +91,8 @@ class Exchange(Generic[T]):
         headers: extra HTTP headers or gRPC metadata.
         affinity: requests with the same one go to the same server.
         tried: the servers that it was sent to, and that the next attempt leaves out if it can.
-        template: what the reply is, but for its tensors, if it is as the last ones were; only the
-            transport of the protocol that wrote it looks into it.
-        lease: what keeps the shared memory in which its tensors lie; transports leave it alone.
+        attempt: how often it was sent, where hooks are told.
+        foreseen: what the reply is, but for its tensors, if it is as the last ones were.
     """
 
     what: Asked
@@ -73,8 +103,19 @@ class Exchange(Generic[T]):
     headers: Headers = ()
     affinity: Hashable = None
     tried: set[Hashable] | None = None
-    template: Any = None
-    lease: Any = None
+    foreseen: Foreseen | None = None
+    attempt: int = 0
+
+
+class HookError(Exception):
+    """What a caller's hook raised: no failure of a request, so that nothing is done about it.
+
+    It ends where the call does: the caller gets the error itself.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(error)
+        self.error = error
 
 
 @dataclass(frozen=True)

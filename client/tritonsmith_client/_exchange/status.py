@@ -19,7 +19,7 @@ from tritonsmith_client.errors import (
     UnsupportedError,
 )
 
-__all__ = ["from_grpc_status", "from_http_status", "refused", "tensor_in"]
+__all__ = ["E", "from_grpc_status", "from_http_status", "refused", "tensor_in"]
 
 
 E = TypeVar("E", bound=TritonError)

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tritonsmith_client._exchange.exchange import Asked, Exchange, Repeat
+from tritonsmith_client._exchange.exchange import Asked, Exchange, Foreseen, Repeat
 from tritonsmith_client._net.headers import Headers
 from tritonsmith_client._values.buffers import Buffer
 from tritonsmith_client._values.metadata import Parameter
 from tritonsmith_client._values.result import Result
-
-if TYPE_CHECKING:
-    from tritonsmith_client._exchange.exchange import Exchange
 
 __all__ = ["InferCall", "InputTensor", "RequestTemplate", "RequestedOutput", "memory_parameters"]
 
@@ -52,13 +49,13 @@ class InferCall:
         return frozenset(o.name for o in self.outputs if "shared_memory_region" in o.parameters)
 
 
-class TemplateSlot:
-    """Where the reader of replies leaves the template for the next one."""
+class ForeseenSlot:
+    """Where the reader of replies leaves what it foresees of the next one."""
 
-    __slots__ = ("template",)
+    __slots__ = ("reply",)
 
     def __init__(self) -> None:
-        self.template: Any = None
+        self.reply: Foreseen | None = None
 
 
 @dataclass(frozen=True)
@@ -67,7 +64,7 @@ class RequestTemplate:
 
     Attributes:
         framing: what precedes each input's bytes.
-        newest: the template that the reader of its replies has made.
+        next: what the reader of its replies foresees.
     """
 
     what: Asked
@@ -75,7 +72,7 @@ class RequestTemplate:
     framing: tuple[bytes, ...]
     parse: Callable[[Any], Result]
     repeat: Repeat = Repeat.UNEXECUTED
-    newest: TemplateSlot = field(default_factory=TemplateSlot)
+    next: ForeseenSlot = field(default_factory=ForeseenSlot)
 
     def exchange(
         self, buffers: Sequence[Buffer], headers: Headers = (), affinity: Hashable = None
@@ -93,7 +90,7 @@ class RequestTemplate:
             self.repeat,
             headers,
             affinity,
-            template=self.newest.template,
+            foreseen=self.next.reply,
         )
 
 

@@ -59,7 +59,7 @@ class WireProtocol(Protocol):
 
 def asked(what: str, name: str, version: str = "") -> Asked:
     """Return what is asked of a model; of all of them if the name is empty."""
-    return Asked(f"{what} {called(name, version)}", name)
+    return Asked(f"{what} {called(name, version)}", name, version=version)
 
 
 def called(name: str, version: str) -> str:

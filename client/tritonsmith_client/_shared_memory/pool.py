@@ -110,16 +110,14 @@ class Lease:
 
     Attributes:
         done: the server has answered and so writes no more.
-        layout: what lies where in the region; set by who uses it.
     """
 
-    __slots__ = ("_pool", "done", "layout", "region")
+    __slots__ = ("_pool", "done", "region")
 
     def __init__(self, pool: RegionPool, region: Region) -> None:
         self._pool = pool
         self.region = region
         self.done = False
-        self.layout: Any = None
 
     def array(self, start: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """Return an array on the region, which keeps the lease."""

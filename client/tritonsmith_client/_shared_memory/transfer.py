@@ -159,10 +159,9 @@ class Sharing:
             self._pool.forget(name)
 
 
-def collect(lease: Lease, result: Result) -> None:
+def collect(lease: Lease, placement: Placement, result: Result) -> None:
     """Completes a result, with which the server is done, with the outputs in the region."""
     lease.done = True
-    placement: Placement = lease.layout.placement
     # A view keeps the whole region: not for outputs that are a small part of it.
     keep = _LEAST_SHARE * placement.kept >= lease.region.size
     for name, (dtype, shape) in result.elsewhere.items():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 import threading
 from collections.abc import Callable, Iterator
 
@@ -13,6 +12,7 @@ from tritonsmith_client._exchange.transport import Transport
 from tritonsmith_client._net.address import Address
 from tritonsmith_client._net.connection_errors import closed
 from tritonsmith_client._net.deadline import Deadline
+from tritonsmith_client._net.name_lookup import look_up
 from tritonsmith_client.errors import TritonError
 
 __all__ = ["BalancedTransport"]
@@ -30,7 +30,7 @@ class BalancedTransport:
 
     def send(self, exchange: Exchange[T], deadline: Deadline) -> T:
         """Send a request to the server whose turn it is. Raises TritonError."""
-        self._refresh()
+        self._refresh(deadline)
         address = self._balancer.pick(exchange.affinity, exchange.tried)
         try:
             reply = self._transport(address).send(exchange, deadline)
@@ -46,7 +46,7 @@ class BalancedTransport:
 
         Raises TritonError.
         """
-        self._refresh()
+        self._refresh(Deadline(timeout))
         address = self._balancer.pick(exchange.affinity)
         try:
             yield from self._transport(address).stream(exchange, timeout)
@@ -62,19 +62,19 @@ class BalancedTransport:
         for transport in list(self._transports.values()):
             transport.close()
 
-    def _refresh(self) -> None:
+    def _refresh(self, deadline: Deadline) -> None:
         if self._balancer.due():
-            for gone in self._balancer.update(self._look_up()):
+            found = self._look_up(Deadline(self._balancer.patience(deadline.remaining())))
+            for gone in self._balancer.update(found):
                 transport = self._transports.pop(gone, None)
                 if transport is not None:
                     transport.close()
 
-    def _look_up(self) -> list[Address]:
+    def _look_up(self, deadline: Deadline) -> list[Address]:
         found: list[Address] = []
         for name in self._balancer.names:
             with contextlib.suppress(OSError):
-                entries = socket.getaddrinfo(name.host, name.port, type=socket.SOCK_STREAM)
-                found += addresses_of(name, entries)
+                found += addresses_of(name, look_up(name.host, name.port, deadline))
         return found
 
     def _transport(self, address: Address) -> Transport:

@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import EllipsisType, TracebackType
 from typing import TYPE_CHECKING, Any
 
-from tritonsmith_client._core.client import ClientCore
+from tritonsmith_client._core.client import ClientCore, checked_hooks
 from tritonsmith_client._core.retries import Retry
 from tritonsmith_client._exchange.exchange import Exchange, T
 from tritonsmith_client._net.address import Address, parse_urls
@@ -74,6 +74,11 @@ class Client:
             call it can ask it for what lies there.
         retry: when to send again; ``Retry(attempts=1)`` never does.
         workers: threads for ``submit`` and ``map``, started as they are needed.
+        event_hooks: functions that hear of each attempt at a request, health checks included:
+            ``{"request": [f, ...], "response": [g, ...]}``. Each ``f`` is called with a
+            `RequestEvent` before it is sent and may add headers, each ``g`` with a
+            `ResponseEvent` when it is over, or a stream is. What they raise reaches the
+            caller as it is; their time counts as the call's.
 
     Raises:
         InputError: one of these makes no sense, or would be dropped. Nothing is sent before the
@@ -94,8 +99,10 @@ class Client:
         shared_memory: str = "auto",
         retry: Retry = Retry(),  # noqa: B008  # a frozen value
         workers: int = 32,
+        event_hooks: Mapping[str, Iterable[Callable[[Any], object]]] | None = None,
     ) -> None:
         addresses = parse_urls(url)
+        hooks = self._hooks = checked_hooks(event_hooks, "Client")
 
         def config(address: Address) -> ConnectionConfig:
             return connection_config(address, headers, tls, compression, keepalive, http2)
@@ -110,9 +117,15 @@ class Client:
             lambda: transport(config(addresses[0])),
         )
         self._driver = Driver(
-            balanced(addresses, resolve, lambda address: transport(config(address))),
+            balanced(addresses, resolve, lambda address: transport(config(address), hooks)),
             self._core.workers,
         )
+
+    @property
+    def event_hooks(self) -> dict[str, list[Callable[[Any], object]]]:
+        """The functions given as ``event_hooks``, by event."""
+        found = self._hooks or {}
+        return {event: list(found.get(event, ())) for event in ("request", "response")}
 
     def model(self, name: str, version: str | int = "") -> Model:
         """Return a model, called like a function. Reads its metadata and configuration.
@@ -245,7 +258,9 @@ class Client:
         from tritonsmith_client._protocol.http.metrics import metrics_exchange
 
         address = self._core.metrics_address(url)
-        driver = Driver(transport(connection_config(address, None, None, None)), workers=1)
+        driver = Driver(
+            transport(connection_config(address, None, None, None), self._hooks), workers=1
+        )
         deadline = self._core.deadline()
         flow = self._core.ask(metrics_exchange(address.path), deadline)
         try:
@@ -255,10 +270,12 @@ class Client:
 
     def close(self) -> None:
         """Close the connections; a later call raises ClosedError."""
-        if self._core.has_regions:
-            with contextlib.suppress(TritonError):
-                self._driver.run(self._core.farewell(), self._core.deadline(_FAREWELL))
-        self._driver.close()
+        try:
+            if self._core.has_regions:
+                with contextlib.suppress(TritonError):
+                    self._driver.run(self._core.farewell(), self._core.deadline(_FAREWELL))
+        finally:  # a hook may raise anything
+            self._driver.close()
 
     def __enter__(self) -> Client:
         return self

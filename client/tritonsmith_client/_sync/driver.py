@@ -7,7 +7,17 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from tritonsmith_client._exchange.exchange import Action, Exchange, Flow, Gather, Hedge, Sleep, T
+from tritonsmith_client._exchange.exchange import (
+    Action,
+    Asked,
+    Exchange,
+    Flow,
+    Gather,
+    Hedge,
+    HookError,
+    Sleep,
+    T,
+)
 from tritonsmith_client._exchange.transport import Transport
 from tritonsmith_client._net.connection_errors import closed
 from tritonsmith_client._net.deadline import CancellableDeadline, Deadline
@@ -37,12 +47,18 @@ class Driver:
 
     def run(self, flow: Flow[T], deadline: Deadline) -> T:
         """Do what a flow asks for until it returns."""
+        try:
+            return self._run(flow, deadline)
+        except HookError as failure:
+            raise failure.error from failure.error.__cause__
+
+    def _run(self, flow: Flow[T], deadline: Deadline) -> T:
         send = self.transport.send
         try:
             action = next(flow)
             while True:
                 try:
-                    if type(action) is Exchange:
+                    if isinstance(action, Exchange):
                         value = send(action, deadline)
                     else:
                         value = self._do(action, deadline)
@@ -57,7 +73,7 @@ class Driver:
     def stream(
         self,
         start: Callable[[Deadline], Flow[Exchange[T | None]]],
-        recover: Callable[[TritonError, bool, Deadline], Flow[Exchange[T | None]]],
+        recover: Callable[[Asked, TritonError, bool, Deadline], Flow[Exchange[T | None]]],
         timeout: float | None,
     ) -> Iterator[T]:
         """Return the replies to one request that have a content.
@@ -73,7 +89,7 @@ class Driver:
     def _replies(
         self,
         exchange: Exchange[T | None],
-        recover: Callable[[TritonError, bool, Deadline], Flow[Exchange[T | None]]],
+        recover: Callable[[Asked, TritonError, bool, Deadline], Flow[Exchange[T | None]]],
         timeout: float | None,
     ) -> Iterator[T]:
         final = False
@@ -85,12 +101,11 @@ class Driver:
                         yield part
                 return
             except TritonError as error:
-                from tritonsmith_client._core.hints import completed  # for calls that failed only
-
-                completed(error, exchange.what)
                 deadline = Deadline(timeout)
-                exchange = self.run(recover(error, final, deadline), deadline)
+                exchange = self.run(recover(exchange.what, error, final, deadline), deadline)
                 final = True
+            except HookError as failure:
+                raise failure.error from failure.error.__cause__
 
     def submit(self, start: Callable[[Deadline], Flow[T]], budget: float | None) -> Future[T]:
         """Run a flow in another thread; its time counts from now."""
@@ -141,7 +156,7 @@ class Driver:
     def _gather(self, action: Gather, deadline: Deadline) -> list[Any]:
         # A pool of their own, so that calls which wait for their parts cannot use it up.
         pool = self._pool("parts")
-        futures = [pool.submit(self.run, flow, deadline) for flow in action.flows]
+        futures = [pool.submit(self._run, flow, deadline) for flow in action.flows]
         try:
             return [future.result() for future in futures]
         finally:

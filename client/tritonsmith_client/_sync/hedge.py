@@ -6,7 +6,7 @@ from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from tritonsmith_client._exchange.exchange import Exchange, Hedge
+from tritonsmith_client._exchange.exchange import Exchange, Hedge, HookError
 from tritonsmith_client._net.deadline import CancellableDeadline, Deadline
 
 __all__ = ["race"]
@@ -58,6 +58,8 @@ def race(
                 continue
             if error is None:
                 return value
+            if isinstance(error, HookError):
+                raise error
             failures.append(error)
         raise failures[0]
     finally:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from tritonsmith_client._exchange.exchange import Exchange, T
+from tritonsmith_client._exchange.exchange import Exchange, Foreseen, T
 from tritonsmith_client._http.body import aligned
 from tritonsmith_client._http.messages import HttpReply, RequestWriter
 from tritonsmith_client._http.reader import HttpResponseReader
+from tritonsmith_client._http.sse import BUFFER, StreamReader
+from tritonsmith_client._net.address import Address
 from tritonsmith_client._net.connection_config import ConnectionConfig, server_name
+from tritonsmith_client._net.connection_errors import lost, silent
 from tritonsmith_client._net.deadline import Deadline
-from tritonsmith_client._protocol.http.reply_template import Reply, ReplyTemplate, Request, value_of
+from tritonsmith_client._protocol.http.reply_template import Reply, Request, value_of
 from tritonsmith_client._sync.connection import CLOSED, Connection
 from tritonsmith_client._sync.pool import PoolTransport
 from tritonsmith_client._sync.sockets import DeadlineSocket, connect
-from tritonsmith_client._sync.sse import events
+from tritonsmith_client._values.buffers import Buffer
+from tritonsmith_client.errors import TritonError
 
 __all__ = ["HttpTransport"]
 
@@ -30,7 +34,7 @@ class _Connection(Connection[Request, Reply]):
     def __init__(self, sock: DeadlineSocket) -> None:
         super().__init__(sock)
         self._reader = HttpResponseReader()
-        self._template: ReplyTemplate | None = None
+        self._foreseen: Foreseen | None = None
 
     @property
     def silent(self) -> bool:
@@ -40,17 +44,17 @@ class _Connection(Connection[Request, Reply]):
         return self._socket.quiet()
 
     def _send(self, request: Request, deadline: Deadline) -> None:
-        buffers, self._template = request
+        buffers, self._foreseen = request
         if not self._reader.fresh:
             self._reader.start(True)
         self._socket.send(buffers, deadline)
 
     def _receive(self, deadline: Deadline) -> Reply:
         """Receive a reply; the tensors of one that was foreseen go into their place at once."""
-        template = self._template
-        if template is None:
+        foreseen = self._foreseen
+        if foreseen is None:
             return self._receive_any(deadline)
-        reader, start, size = self._reader, template.start, template.size
+        reader, start, size = self._reader, foreseen.start, foreseen.size
         length = len(start)
         first = reader.scratch_view[:length]
         if size:
@@ -67,7 +71,7 @@ class _Connection(Connection[Request, Reply]):
                     raise ConnectionResetError(CLOSED)
                 at += count
             self.keep_alive = True
-            return template.result(tensors)
+            return foreseen.result(tensors)
         if not count:
             raise ConnectionResetError(CLOSED)
         reader.received(min(count, length))
@@ -99,10 +103,10 @@ class HttpTransport(PoolTransport[Request, Reply]):
         self._check_open()
         request = self._write(exchange)
         connection = self._connect(self._open_stream, exchange.what, Deadline(timeout))
-        yield from events(connection, request, exchange, timeout, self._config.address)
+        yield from _events(connection, request, exchange, timeout, self._config.address)
 
     def _request(self, exchange: Exchange[Any], deadline: Deadline) -> Request:
-        return self._write(exchange), exchange.template
+        return self._write(exchange), exchange.foreseen
 
     _value = staticmethod(value_of)
 
@@ -113,3 +117,36 @@ class HttpTransport(PoolTransport[Request, Reply]):
         config = self._config
         tls, name = self._tls, server_name(config)
         return connect(config.address, tls, name, deadline, keepalive=config.keepalive)
+
+
+def _events(
+    connection: DeadlineSocket,
+    request: Sequence[Buffer],
+    exchange: Exchange[T],
+    timeout: float | None,
+    address: Address,
+) -> Iterator[T]:
+    """Yield the events of a stream as they come. Raises TritonError.
+
+    Closing its connection is how a server hears that nobody wants more of them.
+
+    Args:
+        timeout: for each of them.
+    """
+    deadline = Deadline(timeout)
+    reader, buffer = StreamReader(), memoryview(bytearray(BUFFER))
+    try:
+        connection.send(request, deadline)
+        while not reader.done:
+            count = connection.receive(buffer, deadline)
+            for reply in reader.feed(buffer[:count]):
+                yield exchange.parse(reply)
+                deadline = Deadline(timeout)
+    except TritonError:  # some are a TimeoutError, too
+        raise
+    except TimeoutError as exc:
+        raise silent(exchange.what, timeout) from exc
+    except OSError as exc:
+        raise lost(exchange.what, address, exc, complete=True) from exc
+    finally:
+        connection.close()

@@ -11,11 +11,12 @@ from functools import partial
 from types import EllipsisType, TracebackType
 from typing import Any
 
+from tritonsmith_client._core.call_plan import SharedExchange
 from tritonsmith_client._core.client import ClientCore
 from tritonsmith_client._core.model import ModelCore
 from tritonsmith_client._core.sequences import SequenceState, sequence_id
+from tritonsmith_client._exchange.exchange import HookError
 from tritonsmith_client._protocol.options import Options, changed
-from tritonsmith_client._shared_memory.transfer import collect
 from tritonsmith_client._sync.concurrent_calls import ConcurrentCalls
 from tritonsmith_client._sync.driver import Driver
 from tritonsmith_client._values.buffers import Array
@@ -85,8 +86,10 @@ class Model(ConcurrentCalls):
         except TritonError as error:
             flow = core.recover(exchange, [error], args, named, options, deadline)
             return driver.run(flow, deadline)
-        if exchange.lease is not None:
-            collect(exchange.lease, result)
+        except HookError as failure:
+            raise failure.error from failure.error.__cause__
+        if isinstance(exchange, SharedExchange):
+            exchange.collect(result)
         return result
 
     def stream(self, *args: Any, **named: Any) -> Iterator[Result]:

@@ -10,10 +10,11 @@ import struct
 import sys
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tritonsmith_client._net.address import Address
 from tritonsmith_client._net.deadline import Deadline
+from tritonsmith_client._net.name_lookup import Places, look_up
 from tritonsmith_client._net.socket_options import keep_alive
 from tritonsmith_client._values.buffers import Buffer
 
@@ -201,11 +202,11 @@ def connect(
 
 
 def _open(address: Address, deadline: Deadline) -> socket.socket:
-    kinds: list[tuple[Any, Any, int, str, Any]]
+    kinds: Places
     if address.unix:
         kinds = [(socket.AF_UNIX, socket.SOCK_STREAM, 0, "", address.path)]
     else:
-        kinds = [*socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)]
+        kinds = look_up(address.host, address.port, deadline)
     failure: OSError = OSError("the name has no address")
     for family, kind, protocol, _, place in kinds:
         sock = socket.socket(family, kind, protocol)

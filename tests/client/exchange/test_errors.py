@@ -168,3 +168,32 @@ def test_headers_cannot_end_a_line(header: dict[str, str], url: str) -> None:
 def test_a_timeout_that_makes_no_sense(timeout: float) -> None:
     with pytest.raises(InputError, match="must be seconds above 0"):
         Client("localhost", timeout=timeout)
+
+
+class NoTokenError(TritonError):
+    """A caller's own error, with a constructor of its own."""
+
+    def __init__(self, *, issuer: str) -> None:
+        super().__init__(f"{issuer} gave no token")
+        self.issuer = issuer
+
+
+def test_an_error_of_a_callers_own_is_told_anew_for_each_call(url: str) -> None:
+    """The object is the caller's, who may raise it for any number of calls."""
+    reason = OSError("no route")
+    refusal = NoTokenError(issuer="vault")
+
+    def headers() -> dict[str, str]:
+        raise refusal from reason
+
+    with Client(url, headers=headers) as client:
+        for ask, words in (
+            (client.index, "reading the index of the model repository failed: vault gave no token"),
+            (client.live, "the liveness check failed: vault gave no token"),
+        ):
+            with pytest.raises(NoTokenError) as caught:
+                ask()
+            assert str(caught.value) == words
+            assert caught.value.issuer == "vault"
+            assert caught.value.__cause__ is reason
+    assert str(refusal) == "vault gave no token"

@@ -14,7 +14,7 @@ from tritonsmith_client._protocol.http.reply_template import (
     ReplyLayout,
     ReplyTemplate,
 )
-from tritonsmith_client._protocol.infer_request import InferCall, RequestedOutput, TemplateSlot
+from tritonsmith_client._protocol.infer_request import ForeseenSlot, InferCall, RequestedOutput
 from tritonsmith_client._values.buffers import (
     Array,
     array_from_wire,
@@ -64,14 +64,14 @@ def _output_parameters(output: RequestedOutput) -> dict[str, Parameter]:
 class ResponseReader:
     """Reads inference replies; remembers what the last JSON meant. Safe to share by threads."""
 
-    def __init__(self, what: str, shared: frozenset[str], newest: TemplateSlot) -> None:
+    def __init__(self, what: str, shared: frozenset[str], slot: ForeseenSlot) -> None:
         """Read the replies to one request.
 
         Args:
             shared: the outputs whose bytes are in shared memory.
-            newest: gets what the next reply begins with, if it is as the last ones were.
+            slot: gets what the next reply begins with, if it is as the last ones were.
         """
-        self._newest = newest
+        self._slot = slot
         self._what = what
         self._shared = shared
         self._layout: ReplyLayout | None = None
@@ -85,7 +85,7 @@ class ResponseReader:
         head = bytes(body[:length])
         if known is not None and known.json == head and length + known.size == len(body):
             if reply.start and known.plain:
-                self._newest.template = ReplyTemplate(reply.start, known)
+                self._slot.reply = ReplyTemplate(reply.start, known)
             return known.read(body)
         layout = _parse(head, self._what, self._shared)
         if length + layout.size != body.nbytes:

@@ -11,7 +11,7 @@ from tritonsmith_client._http.messages import HttpReply, route
 from tritonsmith_client._protocol.http.admin import HttpAdmin, model_path
 from tritonsmith_client._protocol.http.generate import read_event, stream_body
 from tritonsmith_client._protocol.http.infer import ResponseReader, infer_request
-from tritonsmith_client._protocol.infer_request import InferCall, RequestTemplate, TemplateSlot
+from tritonsmith_client._protocol.infer_request import ForeseenSlot, InferCall, RequestTemplate
 from tritonsmith_client._protocol.protocol import asked
 from tritonsmith_client._values.metadata import (
     ModelConfig,
@@ -60,9 +60,9 @@ class HttpProtocol(HttpAdmin):
         line, head = infer_request(path, call)
         sizes = [t.size for t in call.inputs if "shared_memory_region" not in t.parameters]
         framing = (head, *[b""] * (len(sizes) - 1))
-        newest = TemplateSlot()
-        reader = ResponseReader(what, call.shared_outputs, newest)
-        return RequestTemplate(what, line, framing, reader, repeat, newest)
+        slot = ForeseenSlot()
+        reader = ResponseReader(what, call.shared_outputs, slot)
+        return RequestTemplate(what, line, framing, reader, repeat, slot)
 
     def streamed(
         self,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tritonsmith_client._exchange.exchange import Exchange, T
+from tritonsmith_client._exchange.exchange import Exchange, Foreseen, T
 from tritonsmith_client._http.messages import HttpReply
 from tritonsmith_client._values.buffers import (
     Array,
@@ -82,7 +82,7 @@ class ReplyTemplate:
         return self._result.holding(outputs)
 
 
-Request = tuple[list[Buffer], ReplyTemplate | None]
+Request = tuple[list[Buffer], Foreseen | None]
 Reply = HttpReply | Result  # a result where the reply was foreseen
 
 
