@@ -1,0 +1,139 @@
+"""Whether axis 0 is the batch: what shapes and names say, then what ONNX Runtime found."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from tritonsmith_generator.onnx_model.profiles import ProfileSet
+from tritonsmith_generator.onnx_model.rows import Rows, refuse_dependent
+from tritonsmith_generator.onnx_model.signature import Signature
+from tritonsmith_generator.spec.schema import ModelSpec
+
+__all__ = ["FULL_SHAPES", "Batching", "another_axis", "different_names", "no_batch", "settle"]
+
+FULL_SHAPES = "requests carry full shapes: "
+
+_BATCH = re.compile(r"batch|^bsz?$", re.IGNORECASE)
+# A batch beside one of those below, and too short to mean anything elsewhere.
+_SHORT_BATCH = re.compile(r"^[bn]$", re.IGNORECASE)
+_SEQUENCE = re.compile(r"time|seq|len|frame|token|step|^[lst]$|^src|^tgt", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Batching:
+    """The profile set as it is served, and what there is to say of it."""
+
+    profile_set: ProfileSet
+    warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def no_batch(signature: Signature, spec: ModelSpec) -> str:
+    """Give what keeps axis 0 from being the batch, whatever rows do; empty if nothing does."""
+    if spec.batching is None:
+        return "the spec says batching: false"
+    if not signature.inputs:
+        return "the model has no inputs"
+    for tensor in (*signature.inputs, *signature.outputs):
+        if 0 not in tensor.dynamic_axes:
+            first = f"axis 0 is fixed at {tensor.shape[0]}" if tensor.shape else "it is a scalar"
+            return f"'{tensor.name}' has no dynamic batch axis ({first})"
+    return ""
+
+
+def another_axis(signature: Signature) -> str:
+    """Say which other axis is called the batch, where axis 0 is not; empty if none is."""
+    every = (*signature.inputs, *signature.outputs)
+    firsts = {str(tensor.shape[0]): tensor.name for tensor in every if tensor.shape}
+    if any(_BATCH.search(first) for first in firsts):
+        return ""
+    in_time = any(_SEQUENCE.search(first) for first in firsts)
+    for tensor in every:
+        for axis, dim in enumerate(tensor.shape[1:], 1):
+            short = in_time and _SHORT_BATCH.search(str(dim))
+            if isinstance(dim, str) and (_BATCH.search(dim) or short):
+                first, name = next(iter(firsts.items()))
+                return (
+                    f"axis 0 is called '{first}' in '{name}', and axis {axis} of '{tensor.name}' "
+                    f"is called '{dim}'"
+                )
+    return ""
+
+
+def different_names(signature: Signature) -> str:
+    """Say where axis 0 has which name, where it has several; empty if it has one or none."""
+    every = (*signature.inputs, *signature.outputs)
+    symbols = {str(tensor.shape[0]): tensor.name for tensor in every if tensor.shape[0] != "?"}
+    if len(symbols) < 2:
+        return ""
+    named = " and ".join(f"'{axis}' in '{name}'" for axis, name in symbols.items())
+    return f"axis 0 is not the same axis in all tensors ({named})"
+
+
+def settle(profile_set: ProfileSet, rows: Rows, spec: ModelSpec) -> Batching:
+    """Take what was found about rows into account.
+
+    Without batching, requests carry the same full shapes that the profiles have. Raises InputError
+    where the user asks for batches and rows depend on each other.
+    """
+    random = (_random(rows),) if rows.random else ()
+    asked = spec.batching.max if spec.batching else None
+    if profile_set.rows is None:
+        return Batching(profile_set, random)
+    if not profile_set.max_batch_size:
+        return Batching(profile_set, (*random, *_looks_like(profile_set, rows)))
+    if asked:
+        refuse_dependent(asked, rows)
+        return Batching(profile_set, (*random, *_at_its_word(asked, rows)))
+    why = _why(rows)
+    if why:
+        served = replace(profile_set, max_batch_size=0, reason=FULL_SHAPES + why)
+        return Batching(served, random, (f"no batching: {served.reason}",))
+    return Batching(profile_set, _slightly(rows))
+
+
+def _random(rows: Rows) -> str:
+    return f"{rows.random}; its answers cannot be compared with a reference"
+
+
+def _looks_like(profile_set: ProfileSet, rows: Rows) -> Iterator[str]:
+    assert profile_set.rows is not None
+    if not _why(rows):
+        names = profile_set.reason.removeprefix(FULL_SHAPES)
+        yield (
+            f"axis 0 looks like a batch (each row's answer was the same alone and in other "
+            f"company), but {names}: it is served without batching; 'batching: {{max: "
+            f"{profile_set.rows[1]}}}' in the spec, or --max-batch {profile_set.rows[1]}, "
+            "switches batching on"
+        )
+
+
+def _at_its_word(asked: int, rows: Rows) -> Iterator[str]:
+    unknown = rows.random or rows.unknown
+    if unknown:
+        yield (
+            f"batching.max is {asked} and taken at its word: whether rows depend on each other "
+            f"could not be checked, because {unknown}"
+        )
+    if rows.poisoned:
+        yield f"batching.max is {asked}, but {rows.poisoned}"
+    yield from _slightly(rows)
+
+
+def _slightly(rows: Rows) -> tuple[str, ...]:
+    return (f"in batches, {rows.slightly}: its steps have 8 bits",) if rows.slightly else ()
+
+
+def _why(rows: Rows) -> str:
+    """Say what speaks against batching that nobody asked for; empty if nothing does."""
+    if rows.depend or rows.poisoned:
+        return f"axis 0 is no batch axis, because {rows.depend or rows.poisoned}"
+    unknown = rows.random or rows.unknown
+    if not unknown:
+        return ""
+    return (
+        f"whether rows depend on each other could not be checked, because {unknown} "
+        "(batching.max switches batching on)"
+    )
