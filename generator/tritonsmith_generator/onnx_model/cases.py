@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,13 @@ from tritonsmith_generator.errors import InputError
 from tritonsmith_generator.onnx_model.case_file import Case
 from tritonsmith_generator.onnx_model.profiles import Profile, ProfileSet, Shape
 from tritonsmith_generator.onnx_model.reference import Arrays, Reference
-from tritonsmith_generator.onnx_model.rows import Rows, check_rows, random_answers, rows_of
+from tritonsmith_generator.onnx_model.rows import (
+    Rows,
+    check_rows,
+    random_answers,
+    refused_batch,
+    rows_of,
+)
 from tritonsmith_generator.onnx_model.signature import Signature
 
 __all__ = ["corners", "record_cases"]
@@ -47,17 +54,36 @@ def record_cases(
     names = [tensor.name for tensor in signature.outputs]
     made = partial(_corner_inputs, proto, signature, profile_set)
     asked = [dict(sample) for sample in samples] or list(made())
-    cases = tuple(Case(inputs, reference(inputs, names)) for inputs in asked)
+    smallest = profile_set.rows[0] if profile_set.rows else 0
+    answered = [_answered(reference, inputs, names, smallest) for inputs in asked]
+    cases, refused = tuple(case for case, _ in answered), [why for _, why in answered if why]
+    if refused:
+        return cases, Rows(depend=refused[0])
     random = random_answers(reference, proto, cases[0].inputs)
     if random or not profile_set.rows:
         return cases, Rows(random=random)
     try:
         rows = rows_of(asked) or list(made())[-1] if samples else None
         several = cases[-1] if rows is None else Case(rows, reference(rows, names))
-    except InputError as exc:
-        unknown = f"the samples are no rows of one shape, and with made-up inputs {exc}"
-        return cases, Rows(unknown=unknown)
+    except InputError:
+        return cases, Rows(unknown="the samples are no rows of one shape, and it takes no others")
     return cases, check_rows(reference, proto, several, *profile_set.rows)
+
+
+def _answered(
+    reference: Reference, inputs: Arrays, names: Sequence[str], smallest: int
+) -> tuple[Case, str]:
+    """Return a case of ``smallest`` rows (0: of all), and why, where the model takes no more."""
+    try:
+        return Case(inputs, reference(inputs, names)), ""
+    except InputError:
+        count = min((len(array) for array in inputs.values() if array.ndim), default=0)
+        if not 0 < smallest < count:
+            raise
+        fewer = {name: array[:smallest] for name, array in inputs.items()}
+        with suppress(InputError):
+            return Case(fewer, reference(fewer, names)), refused_batch(smallest, count)
+        raise
 
 
 def _corner_inputs(

@@ -18,7 +18,15 @@ from tritonsmith_generator.onnx_model.case_file import Case
 from tritonsmith_generator.onnx_model.onnx_file import graphs
 from tritonsmith_generator.onnx_model.reference import Arrays, Reference
 
-__all__ = ["LARGEST_ASKED", "Rows", "check_rows", "random_answers", "refuse_dependent", "rows_of"]
+__all__ = [
+    "LARGEST_ASKED",
+    "Rows",
+    "check_rows",
+    "random_answers",
+    "refuse_dependent",
+    "refused_batch",
+    "rows_of",
+]
 
 Array = np.ndarray[Any, Any]
 
@@ -91,8 +99,8 @@ def check_rows(
     same, other = _STEPS if dynamic else _SAME, _STEPS if quantized else _OTHER
     try:
         asked = _Asked(reference, case, rows)
-    except InputError as exc:
-        return Rows(depend=f"it takes a batch of {count}, but not one of {rows}: {exc}")
+    except InputError:
+        return Rows(depend=refused_batch(count, rows))
     worst = _Worst()
     for question in _questions(rows, smallest, largest):
         broken = asked.judge(question, same, other, worst)
@@ -127,6 +135,11 @@ def random_answers(reference: Reference, proto: onnx.ModelProto, inputs: Arrays)
     return f"{_RANDOM}: {nodes[0]}"
 
 
+def refused_batch(taken: int, refused: int) -> str:
+    """Say that the model runs with so many rows and not with so many others."""
+    return f"ONNX Runtime runs it with a batch of {taken}, and fails with one of {refused}"
+
+
 def refuse_dependent(asked: int, rows: Rows) -> None:
     """Raise InputError, with what was measured, if rows depend on each other.
 
@@ -155,8 +168,8 @@ class _Asked:
         size, rows = len(question.rows), list(question.rows)
         try:
             got = self._ask({name: array[rows] for name, array in self._inputs.items()})
-        except InputError as exc:
-            return f"it takes a batch of {self._rows}, but not one of {size}: {exc}"
+        except InputError:
+            return refused_batch(self._rows, size)
         found = _Worst()
         for name, want in self._answers.items():
             broken = _other_shape(name, want, self._rows, got[name], size)

@@ -14,6 +14,7 @@ from tritonsmith_generator.spec.schema import ModelSpec
 __all__ = ["FULL_SHAPES", "Batching", "another_axis", "different_names", "no_batch", "settle"]
 
 FULL_SHAPES = "requests carry full shapes: "
+_NONE = "no batching: "
 
 _BATCH = re.compile(r"batch|^bsz?$", re.IGNORECASE)
 # A batch beside one of those below, and too short to mean anything elsewhere.
@@ -43,8 +44,13 @@ def no_batch(signature: Signature, spec: ModelSpec) -> str:
     return ""
 
 
-def another_axis(signature: Signature) -> str:
-    """Say which other axis is called the batch, where axis 0 is not; empty if none is."""
+def another_axis(signature: Signature, spec: ModelSpec) -> str:
+    """Say which other axis is called the batch, where axis 0 is not; empty if none is.
+
+    The user's word counts more than names.
+    """
+    if no_batch(signature, spec) or (spec.batching and spec.batching.max):
+        return ""
     every = (*signature.inputs, *signature.outputs)
     firsts = {str(tensor.shape[0]): tensor.name for tensor in every if tensor.shape}
     if any(_BATCH.search(first) for first in firsts):
@@ -62,8 +68,13 @@ def another_axis(signature: Signature) -> str:
     return ""
 
 
-def different_names(signature: Signature) -> str:
-    """Say where axis 0 has which name, where it has several; empty if it has one or none."""
+def different_names(signature: Signature, spec: ModelSpec) -> str:
+    """Say where axis 0 has which name, where it has several; empty if it has one or none.
+
+    The user's word counts more than names.
+    """
+    if spec.batching and spec.batching.max:
+        return ""
     every = (*signature.inputs, *signature.outputs)
     symbols = {str(tensor.shape[0]): tensor.name for tensor in every if tensor.shape[0] != "?"}
     if len(symbols) < 2:
@@ -72,7 +83,7 @@ def different_names(signature: Signature) -> str:
     return f"axis 0 is not the same axis in all tensors ({named})"
 
 
-def settle(profile_set: ProfileSet, rows: Rows, spec: ModelSpec) -> Batching:
+def settle(signature: Signature, profile_set: ProfileSet, rows: Rows, spec: ModelSpec) -> Batching:
     """Take what was found about rows into account.
 
     Without batching, requests carry the same full shapes that the profiles have. Raises InputError
@@ -81,7 +92,8 @@ def settle(profile_set: ProfileSet, rows: Rows, spec: ModelSpec) -> Batching:
     random = (_random(rows),) if rows.random else ()
     asked = spec.batching.max if spec.batching else None
     if profile_set.rows is None:
-        return Batching(profile_set, random)
+        named = another_axis(signature, spec)
+        return Batching(profile_set, random, (_NONE + named,) if named else ())
     if not profile_set.max_batch_size:
         return Batching(profile_set, (*random, *_looks_like(profile_set, rows)))
     if asked:
@@ -90,7 +102,7 @@ def settle(profile_set: ProfileSet, rows: Rows, spec: ModelSpec) -> Batching:
     why = _why(rows)
     if why:
         served = replace(profile_set, max_batch_size=0, reason=FULL_SHAPES + why)
-        return Batching(served, random, (f"no batching: {served.reason}",))
+        return Batching(served, random, (_NONE + why,))
     return Batching(profile_set, _slightly(rows))
 
 
@@ -123,7 +135,7 @@ def _at_its_word(asked: int, rows: Rows) -> Iterator[str]:
 
 
 def _slightly(rows: Rows) -> tuple[str, ...]:
-    return (f"in batches, {rows.slightly}: its steps have 8 bits",) if rows.slightly else ()
+    return (f"quantized, so batches are not exact: {rows.slightly}",) if rows.slightly else ()
 
 
 def _why(rows: Rows) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -101,7 +101,7 @@ def build_model(
             tell,
         ).make(merged)
         process.stop()  # it ends while the rest is done
-        batching = settle(source.profile_set, made.rows, job.spec)
+        batching = settle(source.signature, source.profile_set, made.rows, job.spec)
         source = replace(source, profile_set=batching.profile_set)
         plans = locked_plans(job, made.artifact, locked if merged else None)
         number = _version(job, folder, locked, made.artifact.files)
@@ -136,7 +136,7 @@ def build_model(
         plans=plans,
         stages=stages.inputs,
         accuracy=made.accuracy,
-        random=made.rows.random,
+        rows={what: words for what, words in asdict(made.rows).items() if words},
     )
     return Built(number, changes, warnings, notes, ran, entry)
 

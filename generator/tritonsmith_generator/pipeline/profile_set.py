@@ -35,8 +35,7 @@ def derive_profile_set(signature: Signature, spec: ModelSpec) -> ProfileSet:
     limit = spec.batching.max if spec.batching else None
     if limit and obstacle:
         raise InputError(f"batching.max is {limit}, but {obstacle}")
-    # The user's word counts more than names; rows are checked in any case.
-    other = "" if obstacle or limit else another_axis(signature)
+    other = another_axis(signature, spec)
     batch = (1, min(DEFAULT_BATCH[1], limit or DEFAULT_BATCH[2]), limit or DEFAULT_BATCH[2])
     given = spec.shapes or ({},)
     profiles = tuple(_profile(signature, s, DEFAULT_AXIS if other else batch) for s in given)
@@ -51,7 +50,7 @@ def derive_profile_set(signature: Signature, spec: ModelSpec) -> ProfileSet:
         raise InputError(f"batching.max is {limit}, but the shapes allow batches up to {largest}")
     last = profiles[-1].values()
     rows = (max(1, *(r.min[0] for r in last)), min(limit or largest, *(r.max[0] for r in last)))
-    differ = "" if limit else different_names(signature)
+    differ = different_names(signature, spec)
     if differ:
         return ProfileSet(0, profiles, f"{FULL_SHAPES}{differ}", values, rows)
     reason = f"axis 0 of '{signature.inputs[0].name}' is the batch, up to {limit or largest}"

@@ -85,8 +85,8 @@ class LockedModel:
     what the spec says of the model, defaults and the source's place left out. ``plans`` are those
     of target ``tensorrt``, by the GPUs that they run on (see ``plans``). ``stages`` has the inputs
     of each stage that took part, by its name (see ``stage``). ``accuracy`` is what the plan's run
-    on the GPU gave (see ``plan_accuracy.measure_plan``); empty where there was none. ``random``
-    says why the same inputs get other answers each time; empty where they don't.
+    on the GPU gave (see ``plan_accuracy.measure_plan``); empty where there was none. ``rows``
+    is what is known of the rows of a batch (see ``Rows``); empty where they are independent.
     """
 
     key: str
@@ -103,7 +103,7 @@ class LockedModel:
     plans: Mapping[str, LockedPlan] = field(default_factory=dict)
     stages: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     accuracy: Mapping[str, Any] = field(default_factory=dict)
-    random: str = ""
+    rows: Mapping[str, str] = field(default_factory=dict)
 
     def follows_from(self, key: str) -> bool:
         """Whether a job with this key made these files, or one of several plans among them."""
@@ -166,7 +166,7 @@ def write_lock(repository: Path, lock: Lock) -> None:
 def _entry(model: LockedModel) -> Mapping[str, Any]:
     """Leave out what an earlier gen-repo does not know, where there is nothing to say."""
     entry = asdict(model)
-    return entry if model.random else {k: v for k, v in entry.items() if k != "random"}
+    return entry if model.rows else {k: v for k, v in entry.items() if k != "rows"}
 
 
 def _model(entry: Mapping[str, Any]) -> LockedModel:
