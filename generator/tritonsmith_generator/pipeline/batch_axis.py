@@ -52,7 +52,7 @@ def another_axis(signature: Signature, spec: ModelSpec) -> str:
     if no_batch(signature, spec) or (spec.batching and spec.batching.max):
         return ""
     every = (*signature.inputs, *signature.outputs)
-    firsts = {str(tensor.shape[0]): tensor.name for tensor in every if tensor.shape}
+    firsts = {str(tensor.shape[0]): tensor.name for tensor in reversed(every)}
     if any(_BATCH.search(first) for first in firsts):
         return ""
     in_time = any(_SEQUENCE.search(first) for first in firsts)
@@ -95,7 +95,7 @@ def settle(signature: Signature, profile_set: ProfileSet, rows: Rows, spec: Mode
         named = another_axis(signature, spec)
         return Batching(profile_set, random, (_NONE + named,) if named else ())
     if not profile_set.max_batch_size:
-        return Batching(profile_set, (*random, *_looks_like(profile_set, rows)))
+        return _of_different_names(profile_set, rows, random)
     if asked:
         refuse_dependent(asked, rows)
         return Batching(profile_set, (*random, *_at_its_word(asked, rows)))
@@ -110,16 +110,18 @@ def _random(rows: Rows) -> str:
     return f"{rows.random}; its answers cannot be compared with a reference"
 
 
-def _looks_like(profile_set: ProfileSet, rows: Rows) -> Iterator[str]:
+def _of_different_names(profile_set: ProfileSet, rows: Rows, random: tuple[str, ...]) -> Batching:
     assert profile_set.rows is not None
-    if not _why(rows):
-        names = profile_set.reason.removeprefix(FULL_SHAPES)
-        yield (
-            f"axis 0 looks like a batch (each row's answer was the same alone and in other "
-            f"company), but {names}: it is served without batching; 'batching: {{max: "
-            f"{profile_set.rows[1]}}}' in the spec, or --max-batch {profile_set.rows[1]}, "
-            "switches batching on"
-        )
+    names, largest = profile_set.reason.removeprefix(FULL_SHAPES), profile_set.rows[1]
+    why = _why(rows)
+    if why:
+        return Batching(profile_set, random, (f"{_NONE}{names}, and {why}",))
+    looks = (
+        f"axis 0 looks like a batch (each row's answer was the same alone and in other company), "
+        f"but {names}: it is served without batching; 'batching: {{max: {largest}}}' in the spec, "
+        f"or --max-batch {largest}, switches batching on"
+    )
+    return Batching(profile_set, (looks,))
 
 
 def _at_its_word(asked: int, rows: Rows) -> Iterator[str]:
