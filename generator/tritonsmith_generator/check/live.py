@@ -129,13 +129,13 @@ def _prove_model(
     batches = config.HasField("dynamic_batching") and config.max_batch_size > 1
     if replayed.problem or replayed.note or not batches:
         return replayed
-    slightly = locked is not None and "slightly" in locked.rows
+    coarse = locked is not None and "coarse" in locked.rows
     joined = ask_at_once(
         clients["grpc"],
         model.name,
         list(zip(cases, own, strict=True)),
         config.max_batch_size,
-        partial(_problem, locked=locked, limits=_STEPS if slightly else None),
+        partial(_problem, locked=locked, limits=_STEPS if coarse else None),
     )
     unseen = None if joined.largest or joined.problem else _NOT_JOINED
     return replace(replayed, problem=joined.problem or None, batch=joined.largest, note=unseen)

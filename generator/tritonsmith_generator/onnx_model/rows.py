@@ -45,13 +45,15 @@ class Rows:
         depend: how a row's answer depends on the other rows, or why axis 0 is not the batch.
         poisoned: what a NaN in another row does.
         unknown: why it was not checked.
-        slightly: how far answers are off, where that is no reason against batches.
+        coarse: why answers may be off by a little where they are in other company.
+        slightly: how far they were, where that is no reason against batches.
         random: why the same inputs get other answers each time.
     """
 
     depend: str = ""
     poisoned: str = ""
     unknown: str = ""
+    coarse: str = ""
     slightly: str = ""
     random: str = ""
 
@@ -107,10 +109,13 @@ def check_rows(
         if broken:
             hint = next((f"; {words}" for words in _training(proto)), "")
             return asked.random() or Rows(depend=broken + hint)
-    slightly = worst.words if worst.share > _OTHER.numbers else ""
-    if rows < 2 or dynamic or "Loop" in operators:  # a loop may never end on NaN
-        return Rows(slightly=slightly)
-    return Rows(slightly=slightly, poisoned=asked.poison())
+    # What is dynamic takes its steps from NaN as well; a loop may never end on it.
+    alone = rows < 2 or dynamic or "Loop" in operators
+    return Rows(
+        poisoned="" if alone else asked.poison(),
+        coarse="it computes in steps of 8 bits" if quantized else "",
+        slightly=worst.words if quantized and worst.share > _SAME.numbers else "",
+    )
 
 
 def rows_of(cases: Sequence[Arrays]) -> Arrays | None:

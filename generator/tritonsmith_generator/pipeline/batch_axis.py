@@ -137,7 +137,7 @@ def _at_its_word(asked: int, rows: Rows) -> Iterator[str]:
 
 
 def _slightly(rows: Rows) -> tuple[str, ...]:
-    return (f"quantized, so batches are not exact: {rows.slightly}",) if rows.slightly else ()
+    return (f"batches are not exact, as {rows.coarse}: {rows.slightly}",) if rows.slightly else ()
 
 
 def _why(rows: Rows) -> str:

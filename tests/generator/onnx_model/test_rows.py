@@ -14,6 +14,7 @@ from support.onnx.row_models import (
     DEPENDENT,
     INDEPENDENT,
     NAMES,
+    NEARLY,
     RANDOM,
     row_model,
     write_row_models,
@@ -26,7 +27,7 @@ from tritonsmith_generator.spec.loader import load_spec
 
 Built = Mapping[str, tuple[Path, ModelResult]]
 
-MODELS = {**DEPENDENT, **INDEPENDENT, **RANDOM, **NAMES}
+MODELS = {**DEPENDENT, **INDEPENDENT, **NEARLY, **RANDOM, **NAMES}
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +89,15 @@ def test_independent_rows_are_batched(name: str, built: Built) -> None:
     assert (largest_batch(folder), result.warnings, result.notes) == (32, (), ())
 
 
+def test_steps_that_are_the_whole_batchs_are_warned_of(built: Built) -> None:
+    folder, result = built["steps of the whole batch"]
+    assert largest_batch(folder) == 32
+    (warning,) = result.warnings
+    assert warning.startswith(
+        "batches are not exact, as it computes in steps of 8 bits: output 'y'"
+    )
+
+
 def test_random_models_are_told_so(built: Built) -> None:
     (draws, drawing), (trains, training) = built["draws"], built["trains"]
     assert largest_batch(draws) == largest_batch(trains) == 0
@@ -145,7 +155,7 @@ def test_the_users_word_is_checked(gen_repo: GenRepo, tmp_path: Path) -> None:
     ):
         onnx.save(row_model(NAMES[name]), tmp_path / "m.onnx")
         outcome = gen_repo("build", "m.onnx", "--target", "onnxruntime", "--max-batch", "8")
-        assert outcome.code == 3
+        assert outcome.code == 1
         assert "batching.max is 8, but axis 0 is no batch axis" in outcome.err
         assert words in outcome.err
         assert "leave batching.max (--max-batch) out" in outcome.err
@@ -193,5 +203,5 @@ def test_samples_are_the_rows_that_are_asked(gen_repo: GenRepo, tmp_path: Path) 
 def test_a_random_model_has_no_other_precision(gen_repo: GenRepo, tmp_path: Path) -> None:
     onnx.save(row_model(RANDOM["draws"]), tmp_path / "m.onnx")
     outcome = gen_repo("build", "m.onnx", "--target", "onnxruntime", "--precision", "fp16")
-    assert outcome.code == 3
-    assert "what fp16 does to it cannot be measured: build it in fp32" in outcome.err
+    assert outcome.code == 1
+    assert "what fp16 does to it cannot be measured; build it in fp32" in outcome.err

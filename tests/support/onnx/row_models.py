@@ -127,6 +127,10 @@ INDEPENDENT: Mapping[str, tuple[str, str, str]] = {
         "label = ai.onnx.ml.LabelEncoder<keys_int64s: ints = [0, 1, 2], "
         'values_strings: strings = ["a", "b", "c"]>(i)',
     ),
+}
+
+# Nearly: rounded in other steps.
+NEARLY: Mapping[str, tuple[str, str, str]] = {
     "steps of the whole batch": (
         _X,
         "float[batch,3] y",
