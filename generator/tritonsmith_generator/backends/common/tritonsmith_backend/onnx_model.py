@@ -149,4 +149,4 @@ def _bits(value: Any) -> np.ndarray[Any, Any]:
 
 
 def _without_comments(path: Path) -> str:
-    return re.sub(r"#.*", "", path.read_text(encoding="utf-8")) if path.is_file() else ""
+    return re.sub(r"#.*", "", path.read_text()) if path.is_file() else ""
