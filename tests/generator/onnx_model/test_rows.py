@@ -45,7 +45,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
 
 
 def largest_batch(folder: Path) -> int:
-    return read_config(folder).max_batch_size
+    return int(read_config(folder).max_batch_size)
 
 
 def said(folder: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -13,7 +14,7 @@ _HEAD = '<ir_version: 8, opset_import: ["": 17, "ai.onnx.ml": 2, "com.microsoft"
 
 # Weights by name, for whichever model has an initializer of that name.
 _RANDOM = np.random.default_rng(5)
-_WEIGHTS = {
+_WEIGHTS: dict[str, Any] = {
     "w": _RANDOM.standard_normal((4, 3)).astype(np.float32),
     "wide": _RANDOM.standard_normal((512, 64)).astype(np.float32),
     "square": _RANDOM.standard_normal((4, 4)).astype(np.float32),
