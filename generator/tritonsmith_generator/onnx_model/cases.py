@@ -66,7 +66,7 @@ def record_cases(
         rows = rows_of(asked) or list(made())[-1] if samples else None
         several = cases[-1] if rows is None else Case(rows, reference(rows, names))
     except InputError:
-        return cases, Rows(unknown="the samples are no rows of one shape, and it takes no others")
+        return cases, Rows(unknown="the samples are no different rows, and it takes no others")
     return cases, check_rows(reference, proto, several, *profile_set.rows)
 
 

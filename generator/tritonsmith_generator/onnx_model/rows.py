@@ -121,14 +121,14 @@ def check_rows(
 
 
 def rows_of(cases: Sequence[Arrays]) -> Arrays | None:
-    """Join rows of several inputs that have the same shapes but for axis 0; None without two."""
+    """Join rows of inputs that have the same shapes but for axis 0; None without different ones."""
     shapes = [{n: a.shape[1:] for n, a in inputs.items()} for inputs in cases]
     alike = [inputs for inputs, shape in zip(cases, shapes, strict=True) if shape == shapes[0]]
     if not alike or any(not a.ndim for inputs in alike for a in inputs.values()):
         return None
-    joined = {n: np.concatenate([i[n] for i in alike])[:_ROWS] for n in alike[0]}
-    counts = {len(array) for array in joined.values()}
-    return joined if len(counts) == 1 and min(counts) > 1 else None
+    joined = {n: np.concatenate([i[n] for i in alike]) for n in alike[0]}
+    different = sorted(_distinct(joined, _count(joined)).values())[:_ROWS]
+    return {n: a[different] for n, a in joined.items()} if len(different) > 1 else None
 
 
 def random_answers(reference: Reference, proto: onnx.ModelProto, inputs: Arrays) -> str:
@@ -322,8 +322,9 @@ def _count(inputs: Arrays) -> int:
     return min((array.shape[0] if array.ndim else 0 for array in inputs.values()), default=0)
 
 
-def _distinct(inputs: Arrays, rows: int) -> set[Any]:
-    return {tuple(_row_key(a[row : row + 1]) for a in inputs.values()) for row in range(rows)}
+def _distinct(inputs: Arrays, rows: int) -> dict[Any, int]:
+    """Return the different ones of the first ``rows``, each with its number."""
+    return {tuple(_row_key(a[row : row + 1]) for a in inputs.values()): row for row in range(rows)}
 
 
 def _row_key(row: Array) -> Any:

@@ -133,11 +133,6 @@ BAD: dict[str, tuple[bad.Maker, str, str]] = {
         "the graph has a cycle",
     ),
     "no outputs": (bad.saved(bad.model([bad.relu()], outputs=[])), ORT, "the graph has no outputs"),
-    "rows that depend on each other": (
-        bad.saved(bad.rows_that_mix()),
-        f"{ORT}, batching: {{max: 8}}",
-        "batching.max is 8, but axis 0 is no batch axis and batches would get wrong answers",
-    ),
     "scalar input": (
         bad.saved(bad.shaped(())),
         ORT,
