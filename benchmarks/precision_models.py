@@ -64,7 +64,8 @@ def unknown(name: str, onnx: Path, spec: ModelSpec) -> Subject:
     file = onnx_file.read(onnx)
     signature = onnx_file.signature_of(file.proto)
     profile_set = derive_profile_set(signature, spec)
-    asked = [dict(case.inputs) for case in record_cases(onnx, file.proto, signature, profile_set)]
+    cases, _ = record_cases(onnx, file.proto, signature, profile_set)
+    asked = [dict(case.inputs) for case in cases]
     others = [_others(asked[-1], seed) for seed in range(8)]
     return Subject(
         name=name,

@@ -1,5 +1,7 @@
-"""Functions of the caller's that hear of each request and of what came of it: a transport around
-another one. It decides nothing, and is not there where nobody listens.
+"""Functions of the caller's that hear of each request and of what came of it.
+
+They are called by a transport around another one, which decides nothing, and is not there where
+nobody listens.
 """
 
 from __future__ import annotations

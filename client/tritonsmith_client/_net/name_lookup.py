@@ -1,5 +1,6 @@
-"""Looking a name up takes as long as the name service likes, and cannot be interrupted: a thread
-does it, which whoever asks waits for as long as there is time.
+"""Looking a name up takes as long as the name service likes, and cannot be interrupted.
+
+A thread does it, which whoever asks waits for as long as there is time.
 """
 
 from __future__ import annotations

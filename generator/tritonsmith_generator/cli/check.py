@@ -101,6 +101,11 @@ def _print(findings: tuple[Finding, ...], checks: tuple[LiveCheck, ...], reposit
                     f"[dim]not served[/] {escape(model.model.name)}: {escape(model.skipped)}",
                     soft_wrap=True,
                 )
+            if model.note:
+                console.print(
+                    f"[dim]not proven[/] {escape(model.model.name)}: {escape(model.note)}",
+                    soft_wrap=True,
+                )
     counts = Counter(finding.severity for finding in findings)
     told = [f"{counts[s]} {s}{'' if counts[s] == 1 else 's'}" for s in ("error", "warning")]
     console.print(f"{escape(str(repository))}: {', '.join(told)}.")
@@ -150,6 +155,8 @@ def _live(checks: tuple[LiveCheck, ...]) -> dict[str, Any]:
                 "max_difference": result.difference,
                 "problem": result.problem,
                 "skipped": result.skipped,
+                "batch": result.batch,
+                "note": result.note,
             }
             for result in checks
         ]

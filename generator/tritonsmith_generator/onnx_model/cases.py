@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +21,19 @@ from tritonsmith_generator.errors import InputError
 from tritonsmith_generator.onnx_model.case_file import Case
 from tritonsmith_generator.onnx_model.profiles import Profile, ProfileSet, Shape
 from tritonsmith_generator.onnx_model.reference import Arrays, Reference
+from tritonsmith_generator.onnx_model.rows import (
+    Rows,
+    check_rows,
+    random_answers,
+    refused_batch,
+    rows_of,
+)
 from tritonsmith_generator.onnx_model.signature import Signature
 
 __all__ = ["corners", "record_cases"]
 
 # Rows in a recorded batch: enough to see whether rows depend on each other.
 _ROWS = 3
-# How far a row's answer alone may be from its answer in a batch: kernels differ with the batch.
-_ROW_TOLERANCE = 1e-2
 
 
 def record_cases(
@@ -36,22 +43,47 @@ def record_cases(
     profile_set: ProfileSet,
     samples: Sequence[Mapping[str, Any]] = (),
     exact: bool = False,
-) -> tuple[Case, ...]:
+) -> tuple[tuple[Case, ...], Rows]:
     """Ask ONNX Runtime about the samples; without any, at the corners of every profile.
 
     Those are its smallest and its usual shapes, with random inputs of a fixed seed: standard
     normal floats, integers below what the graph looks up with them. Raises InputError if the
-    model fails, or if its rows depend on each other although axis 0 was taken for the batch.
+    model fails. ``Rows`` says what is known of the rows of a batch, if axis 0 may be one.
     """
     reference = Reference(model, exact)
     names = [tensor.name for tensor in signature.outputs]
-    made = tuple(_corner_inputs(proto, signature, profile_set))
-    asked = [dict(sample) for sample in samples] or made
-    cases = tuple(Case(inputs, reference(inputs, names)) for inputs in asked)
-    if profile_set.max_batch_size > 1:
-        usual = Case(made[-1], reference(made[-1], names)) if samples else cases[-1]
-        _refuse_dependent_rows(reference, usual, profile_set)
-    return cases
+    made = partial(_corner_inputs, proto, signature, profile_set)
+    asked = [dict(sample) for sample in samples] or list(made())
+    smallest = profile_set.rows[0] if profile_set.rows else 0
+    answered = [_answered(reference, inputs, names, smallest) for inputs in asked]
+    cases, refused = tuple(case for case, _ in answered), [why for _, why in answered if why]
+    if refused:
+        return cases, Rows(depend=refused[0])
+    random = random_answers(reference, proto, cases[0].inputs)
+    if random or not profile_set.rows:
+        return cases, Rows(random=random)
+    try:
+        rows = rows_of(asked) or list(made())[-1] if samples else None
+        several = cases[-1] if rows is None else Case(rows, reference(rows, names))
+    except InputError:
+        return cases, Rows(unknown="the samples are no different rows, and it takes no others")
+    return cases, check_rows(reference, proto, several, *profile_set.rows)
+
+
+def _answered(
+    reference: Reference, inputs: Arrays, names: Sequence[str], smallest: int
+) -> tuple[Case, str]:
+    """Return a case of ``smallest`` rows (0: of all), and why, where the model takes no more."""
+    try:
+        return Case(inputs, reference(inputs, names)), ""
+    except InputError:
+        count = min((len(array) for array in inputs.values() if array.ndim), default=0)
+        if not 0 < smallest < count:
+            raise
+        fewer = {name: array[:smallest] for name, array in inputs.items()}
+        with suppress(InputError):
+            return Case(fewer, reference(fewer, names)), refused_batch(smallest, count)
+        raise
 
 
 def _corner_inputs(
@@ -122,28 +154,3 @@ def _lookup_bounds(proto: onnx.ModelProto) -> dict[str, int]:
         for node in proto.graph.node
         if node.op_type == "Gather" and node.input[0] in rows
     }
-
-
-def _refuse_dependent_rows(reference: Reference, case: Case, profile_set: ProfileSet) -> None:
-    rows = next(iter(case.inputs.values())).shape[0]
-    smallest = max(r.min[0] for r in profile_set.profiles[-1].values())
-    if rows < 2 or smallest > 1:
-        return
-    alone = reference({name: array[:1] for name, array in case.inputs.items()}, list(case.outputs))
-    for name, together in case.outputs.items():
-        if together.shape[:1] != (rows,):
-            raise InputError(
-                f"output '{name}' has shape {list(together.shape)} for a batch of {rows}, so its "
-                "axis 0 is not the batch: set 'batching: false' for this model"
-            )
-        if together.dtype.kind in "fV" and _relative(alone[name], together[:1]) > _ROW_TOLERANCE:
-            raise InputError(
-                f"output '{name}': the answer for a row changes with the other rows of its batch, "
-                "so axis 0 is not a batch axis and batching would give wrong answers: set "
-                "'batching: false' for this model"
-            )
-
-
-def _relative(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> float:
-    scale = float(np.linalg.norm(b.astype(np.float64))) or 1.0
-    return float(np.linalg.norm(a.astype(np.float64) - b.astype(np.float64))) / scale

@@ -37,13 +37,15 @@ class ProfileSet:
 
     ``max_batch_size`` is 0 where requests carry full shapes; ``reason`` says in words where the
     number comes from. ``values`` has, for each profile, the values (not the shapes) of inputs
-    that say shapes to the model; it is empty where there are none.
+    that say shapes to the model; it is empty where there are none. ``rows`` is the smallest and
+    the largest batch, where axis 0 may be one and ONNX Runtime has to be asked whether it is.
     """
 
     max_batch_size: int
     profiles: tuple[Profile, ...]
     reason: str
     values: tuple[Profile, ...] = ()
+    rows: tuple[int, int] | None = None
 
 
 def check_profiles(signature: Signature, profiles: tuple[Profile, ...]) -> None:

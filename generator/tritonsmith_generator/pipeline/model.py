@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +19,7 @@ from tritonsmith_generator.onnx_model.shape_tensors import with_shape_tensors
 from tritonsmith_generator.onnx_model.signature import Signature
 from tritonsmith_generator.passes.base import Arrays
 from tritonsmith_generator.passes.graph.tidy import Tidy
+from tritonsmith_generator.pipeline.batch_axis import settle
 from tritonsmith_generator.pipeline.profile_set import derive_profile_set
 from tritonsmith_generator.repository.changes import Change, Content, compare, refuse_conflicts
 from tritonsmith_generator.repository.inspect import CONFIG_NAME
@@ -100,6 +101,8 @@ def build_model(
             tell,
         ).make(merged)
         process.stop()  # it ends while the rest is done
+        batching = settle(source.signature, source.profile_set, made.rows, job.spec)
+        source = replace(source, profile_set=batching.profile_set)
         plans = locked_plans(job, made.artifact, locked if merged else None)
         number = _version(job, folder, locked, made.artifact.files)
         named = plans if merged else {}
@@ -108,9 +111,15 @@ def build_model(
         changes = compare(repository, job.name, files, locked.files if locked else {})
         refuse_conflicts(changes, force)
         ran = stages.reports()
-        warnings = (*source.checked.warnings, *_lacks(job), *made.artifact.warnings)
+        notes = (*batching.notes, *made.notes)
+        warnings = (
+            *source.checked.warnings,
+            *batching.warnings,
+            *_lacks(job),
+            *made.artifact.warnings,
+        )
         if dry_run:
-            return Built(number, changes, warnings, made.notes, ran, None)
+            return Built(number, changes, warnings, notes, ran, None)
         tell("publish", f"version {number}")
         records = publish(repository, job.name, files)
     entry = LockedModel(
@@ -129,8 +138,9 @@ def build_model(
         stages=stages.inputs,
         accuracy=made.accuracy,
         comments=comments,
+        rows={what: words for what, words in asdict(made.rows).items() if words},
     )
-    return Built(number, changes, warnings, made.notes, ran, entry)
+    return Built(number, changes, warnings, notes, ran, entry)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,12 @@ from tritonsmith_generator.onnx_model.profiles import (
     check_range,
 )
 from tritonsmith_generator.onnx_model.signature import Dim, Signature, Tensor
+from tritonsmith_generator.pipeline.batch_axis import (
+    FULL_SHAPES,
+    another_axis,
+    different_names,
+    no_batch,
+)
 from tritonsmith_generator.spec.schema import ModelSpec, Shapes
 
 __all__ = ["derive_profile_set"]
@@ -25,43 +31,31 @@ DEFAULT_AXIS = (1, 128, 512)
 
 def derive_profile_set(signature: Signature, spec: ModelSpec) -> ProfileSet:
     """Profiles and batch size for a model. Raises InputError for shapes that don't fit it."""
-    obstacle = _why_not_batched(signature, spec)
+    obstacle = no_batch(signature, spec)
     limit = spec.batching.max if spec.batching else None
     if limit and obstacle:
         raise InputError(f"batching.max is {limit}, but {obstacle}")
+    other = another_axis(signature, spec)
     batch = (1, min(DEFAULT_BATCH[1], limit or DEFAULT_BATCH[2]), limit or DEFAULT_BATCH[2])
     given = spec.shapes or ({},)
-    profiles = tuple(_profile(signature, shapes, batch) for shapes in given)
+    profiles = tuple(_profile(signature, s, DEFAULT_AXIS if other else batch) for s in given)
     values = tuple(_values(signature, shapes) for shapes in given)
     if not any(values):
         values = ()
-    if obstacle:
-        return ProfileSet(0, profiles, f"requests carry full shapes: {obstacle}", values)
+    if obstacle or other:
+        return ProfileSet(0, profiles, f"{FULL_SHAPES}{obstacle or other}", values)
     # As in Triton's TensorRT backend: what every input of a profile takes, over all profiles.
     largest = max(min(r.max[0] for r in profile.values()) for profile in profiles)
     if limit and limit > largest:
         raise InputError(f"batching.max is {limit}, but the shapes allow batches up to {largest}")
+    last = profiles[-1].values()
+    rows = (max(1, *(r.min[0] for r in last)), min(limit or largest, *(r.max[0] for r in last)))
+    differ = different_names(signature, spec)
+    if differ:
+        return ProfileSet(0, profiles, f"{FULL_SHAPES}{differ}", values, rows)
     reason = f"axis 0 of '{signature.inputs[0].name}' is the batch, up to {limit or largest}"
     origin = "batching.max" if limit else "shapes" if spec.shapes else "a default; see batching.max"
-    return ProfileSet(limit or largest, profiles, f"{reason} ({origin})", values)
-
-
-def _why_not_batched(signature: Signature, spec: ModelSpec) -> str | None:
-    """Give what keeps axis 0 from being the batch axis, in words; None if it is the batch axis."""
-    if spec.batching is None:
-        return "the spec says batching: false"
-    if not signature.inputs:
-        return "the model has no inputs"
-    every = (*signature.inputs, *signature.outputs)
-    for tensor in every:
-        if 0 not in tensor.dynamic_axes:
-            first = f"axis 0 is fixed at {tensor.shape[0]}" if tensor.shape else "it is a scalar"
-            return f"'{tensor.name}' has no dynamic batch axis ({first})"
-    symbols = {str(tensor.shape[0]): tensor.name for tensor in every if tensor.shape[0] != "?"}
-    if len(symbols) > 1:
-        named = " and ".join(f"'{axis}' in '{name}'" for axis, name in symbols.items())
-        return f"axis 0 is not the same axis in all tensors ({named})"
-    return None
+    return ProfileSet(limit or largest, profiles, f"{reason} ({origin})", values, rows)
 
 
 def _profile(signature: Signature, shapes: Mapping[str, Shapes], batch: Shape) -> Profile:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +28,7 @@ __all__ = [
     "served_versions",
     "signature_of_config",
     "version_numbers",
+    "wire_signature",
 ]
 
 CONFIG_NAME = "config.pbtxt"
@@ -52,9 +53,9 @@ class InspectedFile:
 class InspectedModel:
     """A model of a repository, as its config and its folder show it.
 
-    ``signature`` holds full shapes, the batch axis as "batch"; ``size`` is that of the newest
-    version's model files in bytes. ``plans`` are the files that GPUs of these compute capabilities
-    open, ``filename`` is what all others do.
+    ``signature`` holds full shapes as clients see them, the batch axis as "batch"; ``size`` is that
+    of the newest version's model files in bytes. ``plans`` are the files that GPUs of these compute
+    capabilities open, ``filename`` is what all others do.
     """
 
     name: str
@@ -104,7 +105,7 @@ def inspect_model(folder: Path) -> InspectedModel:
         target=config.backend or config.platform,
         versions=versions,
         max_batch_size=config.max_batch_size,
-        signature=signature_of_config(config),
+        signature=wire_signature(config),
         filename=default_filename(config),
         size=sum(p.stat().st_size for p in newest.rglob("*") if p.is_file()) if versions else 0,
         plans=dict(sorted(config.cc_model_filenames.items())),
@@ -158,16 +159,26 @@ def served_versions(folder: Path, config: ModelConfig) -> tuple[int, ...]:
 
 
 def signature_of_config(config: ModelConfig) -> Signature:
-    """Return the signature that a config promises, as full shapes."""
+    """Return the model's signature, as a config promises it: full shapes, each reshape applied."""
+    return _signature(config, lambda t: t.reshape.shape if t.HasField("reshape") else t.dims)
+
+
+def wire_signature(config: ModelConfig) -> Signature:
+    """Return what clients send and get by a config: full shapes, before any reshape."""
+    return _signature(config, lambda t: t.dims)
+
+
+def _signature(
+    config: ModelConfig, dims_of: Callable[[ModelInput | ModelOutput], Iterable[int]]
+) -> Signature:
     batched = config.max_batch_size > 0
     return Signature(
-        tuple(_tensor(t, batched) for t in config.input),
-        tuple(_tensor(t, batched) for t in config.output),
+        tuple(_tensor(t, dims_of(t), batched) for t in config.input),
+        tuple(_tensor(t, dims_of(t), batched) for t in config.output),
     )
 
 
-def _tensor(tensor: ModelInput | ModelOutput, batched: bool) -> Tensor:
-    dims = tensor.reshape.shape if tensor.HasField("reshape") else tensor.dims
+def _tensor(tensor: ModelInput | ModelOutput, dims: Iterable[int], batched: bool) -> Tensor:
     shape = tuple("?" if size < 0 else int(size) for size in dims)
     name = tensor.DESCRIPTOR.fields_by_name["data_type"].enum_type.values_by_number
     dtype = dtypes.from_config(name[tensor.data_type].name)

@@ -97,7 +97,8 @@ class LockedModel:
     of target ``tensorrt``, by the GPUs that they run on (see ``plans``). ``stages`` has the inputs
     of each stage that took part, by its name (see ``stage``). ``accuracy`` is what the plan's run
     on the GPU gave (see ``plan_accuracy.measure_plan``); empty where there was none. ``comments``
-    are those of its config.
+    are those of its config. ``rows`` is what is known of the rows of a batch (see ``Rows``); empty
+    where they are independent.
     """
 
     key: str
@@ -115,6 +116,7 @@ class LockedModel:
     stages: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     accuracy: Mapping[str, Any] = field(default_factory=dict)
     comments: ConfigComments = ConfigComments()
+    rows: Mapping[str, str] = field(default_factory=dict)
 
     def follows_from(self, key: str) -> bool:
         """Whether a job with this key made these files, or one of several plans among them."""
@@ -163,7 +165,7 @@ def read_lock(repository: Path) -> Lock:
 def write_lock(repository: Path, lock: Lock) -> None:
     """Replace the lock at once."""
     path = repository / LOCK_NAME
-    models = {name: asdict(lock.models[name]) for name in sorted(lock.models)}
+    models = {name: _entry(lock.models[name]) for name in sorted(lock.models)}
     release = {} if lock.triton is None else {"triton": lock.triton}
     text = json.dumps({"format": _FORMAT, **release, "models": models}, indent=1) + "\n"
     temporary = path.with_name(f".{LOCK_NAME}.{os.getpid()}")
@@ -172,6 +174,12 @@ def write_lock(repository: Path, lock: Lock) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+
+
+def _entry(model: LockedModel) -> Mapping[str, Any]:
+    """Leave out what an earlier gen-repo does not know, where there is nothing to say."""
+    entry = asdict(model)
+    return entry if model.rows else {k: v for k, v in entry.items() if k != "rows"}
 
 
 def _model(entry: Mapping[str, Any]) -> LockedModel:

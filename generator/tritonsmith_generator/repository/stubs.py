@@ -12,7 +12,7 @@ from tritonsmith_client.dtypes import DataType
 from tritonsmith_generator.errors import InputError
 from tritonsmith_generator.jinja_templates import template
 from tritonsmith_generator.onnx_model.signature import Tensor
-from tritonsmith_generator.repository.inspect import model_folders, read_config, signature_of_config
+from tritonsmith_generator.repository.inspect import model_folders, read_config, wire_signature
 
 __all__ = ["MARK", "render_stubs"]
 
@@ -94,7 +94,7 @@ def _class(folder: Path, python: str) -> _Class:
             f"{folder}/config.pbtxt names no inputs or no outputs: Triton completes it when it "
             "loads the model; write them there"
         )
-    signature = signature_of_config(config)
+    signature = wire_signature(config)
     optional = {tensor.name for tensor in config.input if tensor.optional}
     runs = config.backend or config.platform or "an ensemble"
     batches = f", batches of up to {config.max_batch_size}" if config.max_batch_size else ""

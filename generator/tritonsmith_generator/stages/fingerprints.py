@@ -9,6 +9,7 @@ from typing import Any
 from tritonsmith_generator.host.digest import sha256
 from tritonsmith_generator.onnx_model.cases import corners
 from tritonsmith_generator.onnx_model.profiles import ProfileSet
+from tritonsmith_generator.onnx_model.rows import LARGEST_ASKED
 from tritonsmith_generator.stages.code import code_digest
 from tritonsmith_generator.stages.job import Job
 from tritonsmith_generator.stages.runner import flat
@@ -31,7 +32,7 @@ def cases_stage(job: Job, graph: Mapping[str, str], profile_set: ProfileSet, exa
     samples = job.spec.case_samples
     inputs: dict[str, Any] = {
         **graph,
-        "batched": profile_set.max_batch_size > 1,
+        **_batches(profile_set),
         **_versions("onnx", "onnxruntime", "numpy"),
     }
     if samples is not None:
@@ -132,6 +133,13 @@ def _installed(packages: tuple[str, ...]) -> Iterator[tuple[str, str]]:
             yield package, version(package)
         except PackageNotFoundError:  # who needs it says so
             yield package, ""
+
+
+def _batches(profile_set: ProfileSet) -> Mapping[str, str]:
+    if profile_set.rows is None:
+        return {}
+    smallest, largest = profile_set.rows
+    return {"batches asked": f"{smallest} to {max(smallest, min(largest, LARGEST_ASKED))}"}
 
 
 def _prefixed(digests: Mapping[str, str]) -> Mapping[str, str]:

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from threading import get_native_id
 from typing import Any
@@ -21,6 +21,7 @@ from tritonsmith_generator.onnx_model.case_file import Case, load_cases, served_
 from tritonsmith_generator.onnx_model.cases import record_cases
 from tritonsmith_generator.onnx_model.onnx_file import OnnxFile
 from tritonsmith_generator.onnx_model.profiles import ProfileSet
+from tritonsmith_generator.onnx_model.rows import Rows, refuse_dependent
 from tritonsmith_generator.onnx_model.signature import Signature
 from tritonsmith_generator.passes.base import Arrays
 from tritonsmith_generator.passes.conditions import is_quantized
@@ -59,12 +60,14 @@ Published = Callable[[Stage], Kept | None]
 
 @dataclass(frozen=True)
 class Made:
-    """What the stages gave; ``notes`` says what passes and builder did.
+    """What the stages gave.
 
+    ``notes`` says what passes and builder did, ``rows`` what is known of the rows of a batch.
     ``accuracy`` is what ``plan_accuracy.measure_plan`` found; empty where no plan was run.
     """
 
     cases: tuple[Case, ...]
+    rows: Rows
     artifact: Artifact
     notes: tuple[str, ...]
     accuracy: Mapping[str, Any] = field(default_factory=dict)
@@ -96,7 +99,7 @@ class ModelStages:
         # What TensorRT makes of Q and DQ does not depend on this machine's CPU.
         self._exact = job.target.compiled and is_quantized(file.proto)
         self._asks = cases_stage(job, self._source.digests, profile_set, self._exact)
-        self._cases: tuple[Case, ...] | None = None
+        self._cases: tuple[tuple[Case, ...], Rows] | None = None
 
     def make(self, plans: Artifact | None) -> Made:
         """``plans`` are those that are kept as they are; None if there are none.
@@ -104,13 +107,13 @@ class ModelStages:
         Raises InputError for the model and HostError for what this machine lacks.
         """
         if plans is not None:
-            return Made(self._recorded(), plans, ())
+            return Made(*self._recorded(), plans, ())
         if self._job.target.compiled:
             return self._compiled()
         graph = self._graph()
         if graph is None:
             return self._to_convert()
-        return Made(self._recorded(), artifact_of_graph(self._job, graph), graph.notes)
+        return Made(*self._recorded(), artifact_of_graph(self._job, graph), graph.notes)
 
     def _graph(self, nearer: float | None = None) -> Graph | None:
         """None in a dry run that would have to convert."""
@@ -120,7 +123,7 @@ class ModelStages:
         """In a dry run: what follows from a conversion that was not made."""
         if self._job.target.compiled:
             self._stages.follows("plan", "conversion")
-        return Made(self._recorded(), artifact_to_come(self._job), ())
+        return Made(*self._recorded(), artifact_to_come(self._job), ())
 
     def _compiled(self) -> Made:
         """Build the plan; if it fails its gate, another with more nodes kept in FP32."""
@@ -163,16 +166,17 @@ class ModelStages:
         if kept is None:
             if not why_not:
                 self._stages.follows("accuracy", "plan")
-            return Made(self._recorded(), artifact_to_come(job), graph.notes), None
-        artifact, cases = artifact_of_plan(job, kept), self._recorded()
+            return Made(*self._recorded(), artifact_to_come(job), graph.notes), None
+        artifact, (cases, rows) = artifact_of_plan(job, kept), self._recorded()
         notes = (*graph.notes, *artifact.notes)
+        why_not = why_not or rows.random
         if why_not:
-            return Made(cases, artifact, (*notes, plan_accuracy.not_compared(why_not))), None
+            return Made(cases, rows, artifact, (*notes, plan_accuracy.not_compared(why_not))), None
         asked = served_cases(cases, artifact.served(self._signature))
         found = self._accuracy(stage, artifact.files[job.target.filename], asked)
         verdict = plan_accuracy.judge_plan(job, found, asked)
         told = plan_accuracy.told(found, verdict, asked)
-        return Made(cases, artifact, (*notes, *told), found), verdict
+        return Made(cases, rows, artifact, (*notes, *told), found), verdict
 
     def _accuracy(self, plan: Stage, file: Content, asked: Sequence[Case]) -> Mapping[str, Any]:
         """Get what the plan's run on the GPU gave; empty in a dry run that would have to run it."""
@@ -204,7 +208,7 @@ class ModelStages:
                 answer.result()
         return kept
 
-    def _recorded_meanwhile(self) -> tuple[Case, ...]:
+    def _recorded_meanwhile(self) -> tuple[tuple[Case, ...], Rows]:
         # Kernels are timed now: who times them goes first. ONNX Runtime's threads inherit this.
         with suppress(OSError):  # not everywhere is a thread's own
             os.setpriority(os.PRIO_PROCESS, get_native_id(), _BEHIND)
@@ -244,7 +248,12 @@ class ModelStages:
 
         def convert_into(folder: Path) -> Mapping[str, Any]:
             self._refuse_unsupported()
-            cases = self._recorded()
+            cases, rows = self._recorded()
+            if rows.random:
+                raise InputError(
+                    f"{rows.random}: what {job.spec.precision} does to it cannot be measured; "
+                    "build it in fp32, without simplify and sparse"
+                )
             return convert_model(job, source.model, cases, folder, self._tell, nearer)
 
         kept = self._stages.result(self._conversion(nearer), convert_into)
@@ -260,15 +269,19 @@ class ModelStages:
         if nodes:
             raise refusal(str(release), job.source, nodes)
 
-    def _recorded(self) -> tuple[Case, ...]:
+    def _recorded(self) -> tuple[tuple[Case, ...], Rows]:
+        """Raise InputError where the user asks for batches, and rows depend on each other."""
         if self._cases is None:
             self._cases = self._record()
+        asked = self._job.spec.batching and self._job.spec.batching.max
+        if asked:
+            refuse_dependent(asked, self._cases[1])
         return self._cases
 
-    def _record(self) -> tuple[Case, ...]:
+    def _record(self) -> tuple[tuple[Case, ...], Rows]:
         file = self._file
 
-        def ask() -> tuple[Case, ...]:
+        def ask() -> tuple[tuple[Case, ...], Rows]:
             self._tell("cases", "asking ONNX Runtime for reference answers", None)
             return record_cases(
                 file.path,
@@ -280,9 +293,14 @@ class ModelStages:
             )
 
         def record_into(folder: Path) -> Mapping[str, Any]:
-            (folder / _CASES).write_bytes(write_cases(ask()))
-            return {}
+            cases, rows = ask()
+            (folder / _CASES).write_bytes(write_cases(cases))
+            return {"rows": asdict(rows)}
 
         kept = self._stages.result(self._asks, record_into)
         # A dry run keeps nothing, but needs some for the config.
-        return ask() if kept is None else load_cases(kept.folder / _CASES)
+        return (
+            ask()
+            if kept is None
+            else (load_cases(kept.folder / _CASES), Rows(**kept.about["rows"]))
+        )

@@ -133,11 +133,6 @@ BAD: dict[str, tuple[bad.Maker, str, str]] = {
         "the graph has a cycle",
     ),
     "no outputs": (bad.saved(bad.model([bad.relu()], outputs=[])), ORT, "the graph has no outputs"),
-    "rows that depend on each other": (
-        bad.saved(bad.rows_that_mix()),
-        ORT,
-        "the answer for a row changes with the other rows of its batch",
-    ),
     "scalar input": (
         bad.saved(bad.shaped(())),
         ORT,

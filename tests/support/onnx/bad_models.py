@@ -100,11 +100,6 @@ def shapeless() -> onnx.ModelProto:
     return proto
 
 
-def rows_that_mix() -> onnx.ModelProto:
-    """Softmax over axis 0, which looks like a batch axis."""
-    return model([helper.make_node("Softmax", ["x"], ["y"], "s", axis=0)])
-
-
 def without_opset() -> onnx.ModelProto:
     proto = model([relu()])
     del proto.opset_import[:]
